@@ -1,0 +1,44 @@
+"""jivsd runs workflows that must not be lost. What a plugin needs is here."""
+
+from jivsd.authoring.context import Context, Job, Nursery, Race, Scope
+from jivsd.authoring.errors import (
+    Cancelled,
+    ChildFailed,
+    Failure,
+    Frozen,
+    InvalidDefinition,
+    JivsdError,
+    NotDurable,
+    StepFailed,
+    TimedOut,
+)
+from jivsd.authoring.retry import NO_RETRY, Retry
+from jivsd.authoring.steps import Step, StepContext, Transaction, step
+from jivsd.authoring.workflows import Workflow, query, signal, workflow
+
+__all__ = [
+    "NO_RETRY",
+    "Cancelled",
+    "ChildFailed",
+    "Context",
+    "Failure",
+    "Frozen",
+    "InvalidDefinition",
+    "JivsdError",
+    "Job",
+    "NotDurable",
+    "Nursery",
+    "Race",
+    "Retry",
+    "Scope",
+    "Step",
+    "StepContext",
+    "StepFailed",
+    "TimedOut",
+    "Transaction",
+    "Workflow",
+    "query",
+    "signal",
+    "step",
+    "workflow",
+]

@@ -1,0 +1,1 @@
+"""What a plugin author imports; `from jivsd import ...` gives the same names."""

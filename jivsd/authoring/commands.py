@@ -1,0 +1,141 @@
+"""Commands: what workflow code asks for, as plain records. The machine gives each its path when it is issued.
+
+`name` is the last part of the path; `args_hash` is what a replay compares: it stands for what must not change under
+a running workflow, so a timer's duration is not in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from jivsd.authoring.paths import check_name
+from jivsd.records import hash_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.authoring.signature import Codec
+    from jivsd.authoring.steps import Step
+
+
+class Command:
+    """Base of all commands. `path` is set when the command is issued."""
+
+    __slots__ = ("args_hash", "name", "path")
+    kind: ClassVar[str] = ""
+
+    def __init__(self, name: str, args_hash: str = "") -> None:
+        self.name = name
+        self.args_hash = args_hash
+        self.path = ""
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.path or self.name}>"
+
+
+class StepCall(Command):
+    """Run a step. `unknown`: a compensation whose step may or may not have happened."""
+
+    __slots__ = ("args", "step", "unknown")
+    kind = "step"
+
+    def __init__(self, step: Step[..., Any], args: bytes, *, unknown: bool = False) -> None:
+        super().__init__(step.name, hash_of(args))
+        self.step = step
+        self.args = args
+        self.unknown = unknown
+
+
+class ChildCall(Command):
+    """Start a child run and wait for its end."""
+
+    __slots__ = ("compensation", "input", "result", "timeout", "workflow", "workflow_id")
+    kind = "child"
+
+    def __init__(self, workflow: str, input: bytes) -> None:
+        super().__init__(workflow, hash_of(input))
+        self.workflow = workflow
+        self.input = input
+        self.result: Codec | None = None
+        self.timeout: int | None = None
+        self.workflow_id: str | None = None
+        self.compensation: tuple[Step[..., Any], bytes] | None = None
+        """The step that undoes the completed child, and the child's arguments as a JSON array."""
+
+
+class Sleep(Command):
+    """Park until a time, in microseconds since the epoch."""
+
+    __slots__ = ("deadline",)
+    kind = "timer"
+
+    def __init__(self, deadline: int, name: str = "sleep") -> None:
+        super().__init__(name)
+        self.deadline = deadline
+
+
+class WaitSignal(Command):
+    __slots__ = ("codec", "signal")
+    kind = "signal"
+
+    def __init__(self, signal: str, codec: Codec) -> None:
+        super().__init__(check_name(signal, "a signal's name"))
+        self.signal = signal
+        self.codec = codec
+
+
+class WaitUntil(Command):
+    __slots__ = ("predicate",)
+    kind = "until"
+
+    def __init__(self, predicate: Callable[[], Any]) -> None:
+        super().__init__("wait_until")
+        self.predicate = predicate
+
+
+class SideEffect(Command):
+    __slots__ = ("codec", "function")
+    kind = "marker"
+
+    def __init__(self, name: str, function: Callable[[], Any], codec: Codec) -> None:
+        super().__init__(name)
+        self.function = function
+        self.codec = codec
+
+
+class VersionCall(Command):
+    __slots__ = ("change", "maximum", "minimum")
+    kind = "version"
+
+    def __init__(self, change: str, minimum: int, maximum: int) -> None:
+        super().__init__(check_name(change, "a change id"))
+        self.change = change
+        self.minimum = minimum
+        self.maximum = maximum
+
+
+def step_call(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
+    """Raises TypeError when `step` is not a step or the arguments do not fit it."""
+    signature = getattr(step, "signature", None)
+    if signature is None or not hasattr(step, "mode"):
+        raise TypeError(f"ctx.step takes a function declared with @step, not {step!r}")
+    return StepCall(step, signature.encode(args, kwargs))
+
+
+def child_call(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ChildCall:
+    """Raises TypeError when `workflow` is not one, or the arguments do not fit it."""
+    if isinstance(workflow, str):
+        if len(args) > 1 or kwargs:
+            raise TypeError(f"ctx.run({workflow!r}, input): by name, the one argument is the input")
+        return ChildCall(workflow, msgspec.json.encode(args[0] if args else None))
+    if not hasattr(workflow, "lock_fields"):
+        raise TypeError(f"ctx.run takes a workflow or a workflow's name, not {workflow!r}")
+    command = ChildCall(workflow.name, workflow.signature.encode_input(args, kwargs))
+    command.result = workflow.signature.result
+    command.timeout = workflow.timeout
+    command.workflow_id = workflow.id
+    if workflow.compensation is not None:
+        command.compensation = (workflow.compensation, workflow.signature.encode(args, kwargs))
+    return command

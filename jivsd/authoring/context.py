@@ -1,0 +1,243 @@
+"""The Context: what workflow code may do. It builds commands and hands them to a driver; it decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from jivsd.authoring import commands
+from jivsd.authoring.signature import Codec, hints_of, result_kind
+from jivsd.clock import Duration, as_datetime, from_datetime, microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from datetime import datetime
+    from random import Random
+    from uuid import UUID
+
+    from jivsd.authoring.steps import Step
+    from jivsd.authoring.workflows import Workflow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Job(Protocol[R_co]):
+    """A child of a nursery."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def done(self) -> bool:
+        """Whether it has returned."""
+        ...
+
+    @property
+    def result(self) -> R_co:
+        """What it returned.
+
+        Raises:
+            RuntimeError: it has not returned (yet).
+        """
+        ...
+
+
+class Slot(Protocol):
+    """A place in a nursery under a key: `nursery["orders"].start_soon(...)`."""
+
+    @overload
+    def start_soon(self, target: Step[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def start_soon(self, target: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def start_soon(self, target: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+
+
+class Scope(Protocol):
+    """A part of the code that can be cancelled."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled, by its deadline or by `cancel`."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+class Nursery(Slot, Scope, Protocol):
+    """Children that run side by side and all end before it is left; one that fails cancels the others.
+
+    `start_soon` takes a step, a workflow (a child run) or an async function, and its arguments. What the children
+    raise comes out as an ExceptionGroup, as from trio's nurseries.
+    """
+
+    def __getitem__(self, key: object, /) -> Slot: ...
+
+
+class Race(Nursery, Protocol):
+    """A nursery whose first child to return wins; the others are cancelled."""
+
+    @property
+    def winner(self) -> Job[Any]:
+        """The child that won.
+
+        Raises:
+            RuntimeError: none has returned (yet).
+        """
+        ...
+
+
+class Driver(Protocol):
+    """Who carries out what the Context says: the replay machine."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def workflow_id(self) -> str: ...
+
+    def now(self) -> int: ...
+
+    def random(self) -> Random: ...
+
+    def uuid(self) -> UUID: ...
+
+    def perform(self, command: commands.Command) -> Awaitable[Any]: ...
+
+    def scope(self, deadline: int | None, *, shield: bool, fail: bool) -> AbstractContextManager[Scope]: ...
+
+    def nursery(self, name: str, limit: int | None) -> AbstractAsyncContextManager[Nursery]: ...
+
+    def race(self, name: str) -> AbstractAsyncContextManager[Race]: ...
+
+    def saga(self) -> AbstractAsyncContextManager[None]: ...
+
+
+class Context:
+    """What a workflow may do. Everything here is journaled or derived from the journal; nothing else is durable.
+
+    In a cancelled scope every call raises `Cancelled`.
+    """
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def run_id(self) -> str:
+        return self._driver.run_id
+
+    @property
+    def workflow_id(self) -> str:
+        return self._driver.workflow_id
+
+    async def step(self, step: Step[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a step and return its result; its outcome is recorded once, and never run again after that.
+
+        Raises:
+            the step's own error, once its retries are used up.
+        """
+        return await self._driver.perform(commands.step_call(step, args, kwargs))
+
+    @overload
+    async def run(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, workflow: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    async def run(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a workflow as a child run and return its output; by name for one of another plugin.
+
+        By name, the one argument is the input. The child is cancelled with this call's scope, which waits for its
+        end.
+
+        Raises:
+            ChildFailed: it ended otherwise than COMPLETED.
+        """
+        return await self._driver.perform(commands.child_call(workflow, args, kwargs))
+
+    async def sleep(self, duration: Duration) -> None:
+        """Sleep durably: never shorter, over crashes and for as long as you like."""
+        await self._driver.perform(commands.Sleep(self._driver.now() + microseconds(duration)))
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Sleep until an aware datetime."""
+        await self._driver.perform(commands.Sleep(from_datetime(moment)))
+
+    @overload
+    async def wait_signal(self, name: str, type: type[R]) -> R: ...
+    @overload
+    async def wait_signal(self, name: str) -> Any: ...
+
+    async def wait_signal(self, name: str, type: Any = Any) -> Any:
+        """Wait for the next signal of a name that has no handler, and return its payload as `type`.
+
+        A payload that does not fit is put aside as a dead letter, with an incident, and the wait goes on.
+        """
+        return await self._driver.perform(commands.WaitSignal(name, Codec(type, f"signal {name!r}")))
+
+    async def wait_until(self, predicate: Callable[[], R | None]) -> R:
+        """Wait until `predicate()` is true, looking again after every event, and return its value.
+
+        It must look at the run's own state only.
+        """
+        return await self._driver.perform(commands.WaitUntil(predicate))
+
+    async def side_effect(self, function: Callable[[], R]) -> R:
+        """Call a plain, quick function once and record what it returns: a one-time password, a file's date.
+
+        The value comes back as the function's annotated result type, or as plain JSON values.
+        """
+        kind = result_kind(hints_of(function, "side_effect").get("return", Any))
+        name = getattr(function, "__name__", "side_effect").strip("<>")
+        return await self._driver.perform(commands.SideEffect(name, function, Codec(kind, "side_effect")))
+
+    async def version(self, change: str, minimum: int, maximum: int) -> int:
+        """Which version of a change this run keeps to: `maximum` for new code, what was recorded for older runs.
+
+        A run that had passed here before the code was changed under it gets `minimum`.
+        """
+        return await self._driver.perform(commands.VersionCall(change, minimum, maximum))
+
+    def now(self) -> datetime:
+        """The time of the event that woke this code; the same in every replay."""
+        return as_datetime(self._driver.now())
+
+    @property
+    def random(self) -> Random:
+        """A generator of this branch, seeded by the run and the branch's path; the same in every replay."""
+        return self._driver.random()
+
+    def uuid(self) -> UUID:
+        """A UUID drawn from the run's seed and this place; the same in every replay."""
+        return self._driver.uuid()
+
+    def nursery(self, name: str = "nursery", *, limit: int | None = None) -> AbstractAsyncContextManager[Nursery]:
+        """Open a nursery; `limit` is how many children run at once, the others wait in order."""
+        return self._driver.nursery(name, limit)
+
+    def race(self, name: str = "race") -> AbstractAsyncContextManager[Race]:
+        """Open a nursery that ends with its first child that returns: see `winner`."""
+        return self._driver.race(name)
+
+    def saga(self) -> AbstractAsyncContextManager[None]:
+        """An inner saga: an exception that leaves it compensates its steps; left normally, they pass outward."""
+        return self._driver.saga()
+
+    def fail_after(self, duration: Duration) -> AbstractContextManager[Scope]:
+        """Cancel the block when its time is up and raise `TimedOut` after it."""
+        return self._driver.scope(self._driver.now() + microseconds(duration), shield=False, fail=True)
+
+    def move_on_after(self, duration: Duration) -> AbstractContextManager[Scope]:
+        """Cancel the block when its time is up and go on after it; see `scope.cancelled`."""
+        return self._driver.scope(self._driver.now() + microseconds(duration), shield=False, fail=False)
+
+    def cancel_scope(self) -> AbstractContextManager[Scope]:
+        """A block that can be cancelled by `scope.cancel()`."""
+        return self._driver.scope(None, shield=False, fail=False)
+
+    def shield(self) -> AbstractContextManager[Scope]:
+        """A block that cancellation from outside does not reach: for awaits in `finally`."""
+        return self._driver.scope(None, shield=True, fail=False)

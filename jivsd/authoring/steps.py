@@ -1,0 +1,243 @@
+"""Steps: units of work with side effects."""
+
+from __future__ import annotations
+
+import copy as copying
+import inspect
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from jivsd.authoring.errors import InvalidDefinition
+from jivsd.authoring.paths import check_name
+from jivsd.authoring.retry import Retry
+from jivsd.authoring.signature import Signature, hints_of
+from jivsd.clock import Duration, microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class StepContext:
+    """What a step's body may know about itself. It is the same for every attempt but for `attempt`.
+
+    `idempotency_key` is the same in every attempt, after every crash: hand it to outside systems that take one.
+    `outcome_unknown` matters in a compensation: the step may or may not have happened, its result is None.
+    """
+
+    __slots__ = ("attempt", "correlation_id", "idempotency_key", "outcome_unknown", "path", "run_id", "workflow_id")
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        workflow_id: str,
+        path: str,
+        attempt: int,
+        idempotency_key: str,
+        outcome_unknown: bool = False,
+        correlation_id: str | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.workflow_id = workflow_id
+        self.path = path
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self.outcome_unknown = outcome_unknown
+        self.correlation_id = correlation_id
+
+
+class Transaction(Protocol):
+    """A transaction in jivsd's own database whose commit also records the step.
+
+    A step whose first parameter is a `Transaction` may await only its methods.
+    """
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Awaitable[int]:
+        """Run one statement; the number of rows that it changed."""
+        ...
+
+    def fetch(self, sql: str, parameters: Sequence[Any] = (), /) -> Awaitable[list[dict[str, Any]]]:
+        """Run one query; its rows, each by column name."""
+        ...
+
+
+Mode = Literal["async", "plain", "transaction"]
+Cancel = Literal["abandon", "wait"]
+Exhausted = Literal["fail", "incident"]
+
+
+class Step(Generic[P, R]):
+    """A function made durable by `@step`; call it with `ctx.step(f, ...)`.
+
+    Raises:
+        InvalidDefinition: from `@step`, when the declaration cannot work.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        cancel: Cancel = "abandon",
+        on_exhausted: Exhausted = "fail",
+    ) -> None:
+        if not inspect.isfunction(function):
+            raise InvalidDefinition(f"@step is for functions, not for {function!r}")
+        self.name = check_name(name or function.__name__, "a step's name")
+        self.where = f"step {self.name!r}"
+        self.function = function
+        self.mode: Mode = "async" if inspect.iscoroutinefunction(function) else "plain"
+        self.retry = retry or Retry()
+        self.timeout = _timeout(timeout, self.where)
+        self.cancel: Cancel = _one_of(cancel, Cancel, self.where, "cancel")
+        self.on_exhausted: Exhausted = _one_of(on_exhausted, Exhausted, self.where, "on_exhausted")
+        self.compensation: Step[..., Any] | None = None
+        first = _first_annotation(function, self.where)
+        self.wants_context = first is StepContext
+        if first is Transaction:
+            if self.mode == "plain":
+                raise InvalidDefinition(f"{self.where}: a transaction step is an async function")
+            self.mode = "transaction"
+        elif inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise InvalidDefinition(f"{self.where} is a generator; a step returns one value")
+        self.skip = 1 if self.wants_context or self.mode == "transaction" else 0
+        self.signature = Signature(function, self.skip, self.where)
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        cancel: Cancel | None = None,
+        on_exhausted: Exhausted | None = None,
+    ) -> Step[P, R]:
+        """A copy with other options, for one call: `ctx.step(copy.options(timeout="1h"), table)`."""
+        other: Step[P, R] = copying.copy(self)
+        if name is not None:
+            other.name = check_name(name, "a step's name")
+        if retry is not None:
+            other.retry = retry
+        if timeout is not None:
+            other.timeout = _timeout(timeout, self.where)
+        if cancel is not None:
+            other.cancel = _one_of(cancel, Cancel, self.where, "cancel")
+        if on_exhausted is not None:
+            other.on_exhausted = _one_of(on_exhausted, Exhausted, self.where, "on_exhausted")
+        return other
+
+    @overload
+    def compensate(self, function: Callable[..., Any], /) -> Step[..., Any]: ...
+
+    @overload
+    def compensate(
+        self, *, retry: Retry | None = None, timeout: Duration | None = None
+    ) -> Callable[[Callable[..., Any]], Step[..., Any]]: ...
+
+    def compensate(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Any:
+        """Declare how the step is undone, as a decorator: `@copy.compensate`.
+
+        The function gets the step's result, or None when its outcome is unknown, and then the step's arguments.
+        It is itself a step, at least once, with retries of its own.
+        """
+
+        def register(function: Callable[..., Any]) -> Step[..., Any]:
+            undo: Step[..., Any] = Step(function, retry=retry, timeout=timeout, on_exhausted="incident")
+            expected = 1 + len(self.signature.names)
+            if len(undo.signature.names) != expected:
+                raise InvalidDefinition(
+                    f"{undo.where} compensates {self.where}, so it takes {expected} arguments: the step's result "
+                    f"(or None), then the step's own: {', '.join(self.signature.names) or 'none'}"
+                )
+            self.compensation = undo
+            return undo
+
+        return register if function is None else register(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the plain function, for tests of the body; in a workflow use `ctx.step`."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[Concatenate[StepContext, P], Awaitable[R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Transaction, P], Awaitable[R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[StepContext, P], R], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(function: Callable[Concatenate[StepContext, P], Awaitable[R]], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[Concatenate[Transaction, P], Awaitable[R]], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[Concatenate[StepContext, P], R], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    cancel: Cancel = "abandon",
+    on_exhausted: Exhausted = "fail",
+) -> _Decorator: ...
+
+
+def step(function: Any = None, /, **options: Any) -> Any:
+    """Declare a step. Async functions run on trio, plain ones in a bounded thread pool.
+
+    The first parameter may be annotated `StepContext`, or `Transaction` for a step that writes to jivsd's own
+    database exactly once. `retry`: when it is tried again. `timeout`: for one attempt. `cancel`: what cancelling
+    its scope means: "abandon" (the workflow goes on at once) or "wait" (until the step has settled).
+    `on_exhausted`: when all attempts have failed, "fail" (raise in the workflow) or "incident" (hold the run until
+    a person decides).
+
+    Raises:
+        InvalidDefinition: the declaration cannot work; the message says why.
+    """
+    if function is not None:
+        return Step(function, **options)
+    return lambda function: Step(function, **options)
+
+
+def _timeout(timeout: Duration | None, where: str) -> int | None:
+    try:
+        return None if timeout is None else microseconds(timeout)
+    except (ValueError, TypeError) as error:
+        raise InvalidDefinition(f"{where}: timeout: {error}") from None
+
+
+def _one_of(value: Any, allowed: Any, where: str, option: str) -> Any:
+    if value not in allowed.__args__:
+        raise InvalidDefinition(f"{where}: {option} is {value!r}; allowed: {', '.join(map(repr, allowed.__args__))}")
+    return value
+
+
+def _first_annotation(function: Callable[..., Any], where: str) -> Any:
+    names = list(inspect.signature(function).parameters)
+    return hints_of(function, where).get(names[0]) if names else None

@@ -1,0 +1,221 @@
+"""Workflows: the code whose progress is journaled, as a function or as a class with signals and queries."""
+
+from __future__ import annotations
+
+import copy as copying
+import inspect
+import string
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
+
+from jivsd.authoring.errors import InvalidDefinition
+from jivsd.authoring.paths import check_name
+from jivsd.authoring.signature import Codec, Signature
+from jivsd.clock import Duration, microseconds
+
+if TYPE_CHECKING:
+    from jivsd.authoring.context import Context
+    from jivsd.authoring.steps import Step
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _HasRun(Protocol[P, R_co]):
+    @property
+    def run(self) -> Callable[Concatenate[Context, P], Awaitable[R_co]]: ...
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """A signal's or query's method and the parameters that it takes."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: Signature
+
+
+class Workflow(Generic[P, R]):
+    """A workflow type, made by `@workflow`. `ctx.run(it, ...)` starts it as a child run."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Any,
+        *,
+        lock_key: str | None = None,
+        timeout: Duration | None = None,
+        signals: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = check_name(name, "a workflow's name")
+        self.where = f"workflow {name!r}"
+        self.factory: type[Any] | None = target if inspect.isclass(target) else None
+        self.function: Callable[..., Any] = _body(target, self.where)
+        self.description = inspect.getdoc(target) or ""
+        self.signature = Signature(self.function, 2 if self.factory else 1, self.where)
+        self.timeout = _microseconds(timeout, self.where)
+        self.lock_key = lock_key
+        self.lock_fields = _lock_fields(lock_key, self.signature, self.where)
+        self.signals: dict[str, Handler] = {}
+        self.queries: dict[str, Handler] = {}
+        self.messages = {
+            check_name(key, "a signal's name"): Codec(kind, f"{self.where}, signal {key!r}")
+            for key, kind in (signals or {}).items()
+        }
+        self.id: str | None = None
+        self.compensation: Step[..., Any] | None = None
+        self.code_hash = ""
+        """Set by the registry that loads it."""
+        if self.factory is not None:
+            self._collect(self.factory)
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The globals of the module that it is written in: where its exception classes are found again."""
+        return self.function.__globals__
+
+    def make(self) -> Callable[..., Any]:
+        """A fresh run's body, and (as its `__self__`) the instance if it is a class."""
+        if self.factory is None:
+            return self.function
+        return self.factory().run
+
+    def options(
+        self, *, id: str | None = None, timeout: Duration | None = None, compensate: Step[..., Any] | None = None
+    ) -> Workflow[P, R]:
+        """A copy for one child run: its workflow id, its timeout, and the step that undoes it once it is completed.
+
+        `compensate` gets the child's result (or None), then the child's arguments.
+        """
+        other: Workflow[P, R] = copying.copy(self)
+        other.id = id if id is not None else self.id
+        other.timeout = _microseconds(timeout, self.where) if timeout is not None else self.timeout
+        other.compensation = compensate if compensate is not None else self.compensation
+        return other
+
+    def lock_key_of(self, arguments: tuple[Any, ...]) -> str | None:
+        """The lock key of a run with these (decoded) arguments."""
+        if self.lock_key is None:
+            return None
+        values = dict(zip(self.signature.names, arguments, strict=True))
+        if len(arguments) == 1 and isinstance(arguments[0], msgspec.Struct):
+            values |= {name: getattr(arguments[0], name) for name in arguments[0].__struct_fields__}
+        return self.lock_key.format_map(values)
+
+    def _collect(self, factory: type[Any]) -> None:
+        try:
+            factory()
+        except TypeError as error:
+            raise InvalidDefinition(f"{self.where}: its class is made without arguments, but {error}") from None
+        for owner in reversed(factory.__mro__[:-1]):
+            for name, value in vars(owner).items():
+                if isinstance(value, list | dict | set | bytearray) and not name.startswith("__"):
+                    raise InvalidDefinition(
+                        f"{self.where}: class attribute {name!r} is a mutable {type(value).__name__}, shared by all "
+                        "runs; set it in __init__"
+                    )
+                for mark, handlers in (("__jivsd_signal__", self.signals), ("__jivsd_query__", self.queries)):
+                    if (handled := getattr(value, mark, None)) is not None:
+                        where = f"{self.where}, {mark.strip('_').removeprefix('jivsd_')} {handled!r}"
+                        if not inspect.isfunction(value) or inspect.iscoroutinefunction(value):
+                            raise InvalidDefinition(f"{where}: it is a plain method, not an async one")
+                        handlers[handled] = Handler(handled, value, Signature(value, 1, where))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the bare function or make the class; only tests of parts need it."""
+        return (self.factory or self.function)(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}>"
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, target: type[_HasRun[P, R]], /) -> Workflow[P, R]: ...
+    @overload
+    def __call__(self, target: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Workflow[P, R]: ...
+
+
+def workflow(
+    name: str,
+    /,
+    *,
+    lock_key: str | None = None,
+    timeout: Duration | None = None,
+    signals: Mapping[str, Any] | None = None,
+) -> _Decorator:
+    """Declare a workflow: an async function of a Context and the input, or a class with such a method `run`.
+
+    `lock_key`: runs with one key exclude each other; `{field}` stands for a field of the input. `timeout`: for the
+    whole run. `signals`: the types of signals that are waited for by name; others may carry any JSON.
+
+    Raises:
+        InvalidDefinition: the declaration cannot work; the message says why.
+    """
+
+    def register(target: Any, /) -> Any:
+        return Workflow(name, target, lock_key=lock_key, timeout=timeout, signals=signals)
+
+    return register
+
+
+@overload
+def signal(function: F, /) -> F: ...
+@overload
+def signal(name: str, /) -> Callable[[F], F]: ...
+
+
+def signal(function: Any, /) -> Any:
+    """Mark a plain method that a signal of its name calls: it changes state, cancels a scope, starts a keyed child."""
+    return _marked("__jivsd_signal__", function)
+
+
+@overload
+def query(function: F, /) -> F: ...
+@overload
+def query(name: str, /) -> Callable[[F], F]: ...
+
+
+def query(function: Any, /) -> Any:
+    """Mark a plain method that answers a question about the run's state and changes nothing."""
+    return _marked("__jivsd_query__", function)
+
+
+def _marked(mark: str, target: Any) -> Any:
+    def attach(function: Any, name: str | None = None) -> Any:
+        setattr(function, mark, check_name(name or function.__name__, "a handler's name"))
+        return function
+
+    return (lambda function: attach(function, target)) if isinstance(target, str) else attach(target)
+
+
+def _body(target: Any, where: str) -> Callable[..., Any]:
+    function = getattr(target, "run", None) if inspect.isclass(target) else target
+    if not inspect.iscoroutinefunction(function):
+        wanted = "an `async def run(self, ctx, ...)`" if inspect.isclass(target) else "an async function (ctx, ...)"
+        raise InvalidDefinition(f"{where} needs {wanted}")
+    if len(inspect.signature(function).parameters) < (2 if inspect.isclass(target) else 1):
+        raise InvalidDefinition(f"{where}: its first parameter is the Context")
+    return function
+
+
+def _microseconds(timeout: Duration | None, where: str) -> int | None:
+    try:
+        return None if timeout is None else microseconds(timeout)
+    except (ValueError, TypeError) as error:
+        raise InvalidDefinition(f"{where}: timeout: {error}") from None
+
+
+def _lock_fields(lock_key: str | None, signature: Signature, where: str) -> tuple[str, ...]:
+    if lock_key is None:
+        return ()
+    fields = tuple(field for _, field, _, _ in string.Formatter().parse(lock_key) if field is not None)
+    allowed = set(signature.names) | signature.struct_fields()
+    for field in fields:
+        if field not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise InvalidDefinition(f"{where}: lock_key names {{{field}}}, but the input's fields are: {known}")
+    return fields

@@ -1,0 +1,1 @@
+"""Life of runs: admission, actors, replay, compensation, recovery."""

@@ -1,0 +1,144 @@
+"""What the engine answers to the doors above it: records and errors. See `jivsd.engine.engine.Engine`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jivsd.records import Event, Incident, Run
+
+
+class EngineError(Exception):
+    """A request that cannot be met. `code` is stable, for programs; the message is for people."""
+
+    code = "error"
+
+    def __init__(self, message: str, **data: Any) -> None:
+        super().__init__(message)
+        self.data = data
+        """Facts for programs: run_id, workflow, field and so on."""
+
+
+class Invalid(EngineError):
+    """The input, name or option does not fit (HTTP 422)."""
+
+    code = "invalid"
+
+
+class NotFound(EngineError):
+    """There is no such run, workflow, query or incident (HTTP 404)."""
+
+    code = "not_found"
+
+
+class Conflict(EngineError):
+    """It does not fit the state that things are in (HTTP 409); `data` names the run in the way.
+
+    `code` is one of: open (the workflow id has an open run), key_reused, locked, ended, state.
+    """
+
+    def __init__(self, message: str, *, code: str = "state", **data: Any) -> None:
+        super().__init__(message, **data)
+        self.code = code
+
+
+class Gone(EngineError):
+    """The run of this idempotency key was pruned (HTTP 410)."""
+
+    code = "gone"
+
+
+class Unavailable(EngineError):
+    """Not now: the store is away, the daemon is shutting down or full (HTTP 503). `retry_after` is in seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: float = 5, **data: Any) -> None:
+        super().__init__(message, **data)
+        self.retry_after = retry_after
+
+
+class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What may be said with a start; durations as texts such as "10m"."""
+
+    id: str | None = None
+    """The workflow id; a new UUID by default."""
+    idempotency_key: str | None = None
+    correlation_id: str | None = None
+    lock_key: str | None = None
+    """Instead of the workflow's own."""
+    lock_wait: str | None = None
+    """How long to wait for the lock; "0s": fail at once."""
+    timeout: str | None = None
+    priority: int = 0
+    attributes: dict[str, Any] = {}
+
+
+class Start(msgspec.Struct, frozen=True):
+    """An accepted start. `existing`: the run was started before under the same idempotency key."""
+
+    run: Run
+    existing: bool
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A message has been taken. `duplicate`: its id was seen before, and nothing more happens."""
+
+    run_id: str
+    message_id: str
+    duplicate: bool
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A query's answer and the seq of the last event that it takes into account."""
+
+    value: msgspec.Raw
+    seq: int
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """A page of a run's events; `next`: the seq after which the following page begins, or None."""
+
+    items: list[Event]
+    next: int | None
+
+
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that a run waits for."""
+
+    path: str
+    kind: str
+    """"step", "retry", "timer", "signal", "until", "child", "lock", "marker", "incident", "pause"."""
+    what: str
+    """For people: "signal 'approve'", "attempt 3 of step copy"."""
+    until: int | None = None
+    """When it ends by itself, in microseconds since the epoch."""
+    behind: list[str] = []
+    """For a lock: the run ids ahead, the holder first."""
+    error: str | None = None
+    """For a retry or an incident: what went wrong last."""
+
+
+class Why(msgspec.Struct, frozen=True):
+    run: Run
+    waits: list[Wait]
+
+
+class Incidents(msgspec.Struct, frozen=True):
+    items: list[Incident]
+    next: str | None
+
+
+class WorkflowInfo(msgspec.Struct, frozen=True):
+    """A workflow type as people see it."""
+
+    name: str
+    plugin: str
+    code_hash: str
+    description: str
+    input_schema: dict[str, Any]
+    signals: list[str]
+    queries: list[str]
+    lock_key: str | None = None
+    timeout: int | None = None

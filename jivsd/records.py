@@ -1,0 +1,338 @@
+"""The words of jivsd: what the journal holds and what the floors say to each other.
+
+Times are integers, microseconds since the epoch (see `jivsd.clock`). Values that users make (inputs, results,
+signals) are JSON as bytes, carried as `msgspec.Raw` so that they are encoded and decoded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import uuid_utils
+
+SHARDS: Final = 64
+"""Into how many shards a database's workflows are divided; fixed when the database is made."""
+
+
+class Status(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+    PAUSED = "PAUSED"
+    BLOCKED = "BLOCKED"
+    COMPENSATING = "COMPENSATING"
+    COMPENSATION_BLOCKED = "COMPENSATION_BLOCKED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    COMPENSATED = "COMPENSATED"
+    CANCELLED = "CANCELLED"
+    TERMINATED = "TERMINATED"
+    TIMED_OUT = "TIMED_OUT"
+    CONTINUED = "CONTINUED"
+
+
+ENDED: Final = frozenset(
+    {
+        Status.COMPLETED,
+        Status.FAILED,
+        Status.COMPENSATED,
+        Status.CANCELLED,
+        Status.TERMINATED,
+        Status.TIMED_OUT,
+        Status.CONTINUED,
+    }
+)
+"""The statuses that a run never leaves."""
+
+
+class Kind(StrEnum):
+    """What an event of the journal says."""
+
+    STARTED = "Started"
+    STEP_DONE = "StepDone"
+    STEP_FAILED = "StepFailed"
+    STEP_CANCELLED = "StepCancelled"
+    ATTEMPT_FAILED = "AttemptFailed"
+    TIMER_FIRED = "TimerFired"
+    MARKER = "Marker"
+    SIGNAL = "Signal"
+    LOCK_GRANTED = "LockGranted"
+    RESET = "Reset"
+    CHILD_ENDED = "ChildEnded"
+    CANCEL_REQUESTED = "CancelRequested"
+    RECOVERED = "Recovered"
+    CODE_CHANGED = "CodeChanged"
+    PAUSED = "Paused"
+    RESUMED = "Resumed"
+    ENDED = "Ended"
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One line of a run's journal. `payload` is the JSON of the struct that `PAYLOADS` names for the kind."""
+
+    run_id: str
+    seq: int
+    kind: str
+    path: str
+    payload: bytes
+    at: int
+    attempt: int = 0
+    by: str = ""
+
+    def checksum(self) -> int:
+        """CRC-32 over everything else in the event; stored beside it, so that a damaged row is found."""
+        head = f"{self.run_id}\0{self.seq}\0{self.kind}\0{self.path}\0{self.at}\0{self.attempt}\0{self.by}\0"
+        return zlib.crc32(self.payload, zlib.crc32(head.encode()))
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An exception as the journal keeps it: enough to say what happened and to raise it again."""
+
+    type: str
+    message: str
+    data: dict[str, Any] = {}
+    causes: list[ErrorRecord] = []
+    """The members of an exception group."""
+
+
+NULL: Final = msgspec.Raw(b"null")
+
+
+class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The options of a start, as resolved when it was accepted and recorded in Started."""
+
+    timeout: int | None = None
+    """How long the run may take, in microseconds."""
+    lock_key: str | None = None
+    lock_wait: int | None = None
+    """How long the run waits for its lock, in microseconds; None: without end; 0: fail at once."""
+    priority: int = 0
+    parent: str | None = None
+    """The run id of the parent run."""
+    parent_path: str | None = None
+    correlation_id: str | None = None
+    attributes: dict[str, Any] = {}
+
+
+class Started(msgspec.Struct, frozen=True):
+    input: msgspec.Raw
+    code_hash: str
+    seed: str
+    options: Options
+
+
+class StepDone(msgspec.Struct, frozen=True):
+    args_hash: str
+    result: msgspec.Raw
+
+
+class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The step has failed for good. `unknown`: its last attempt may nevertheless have happened."""
+
+    args_hash: str
+    error: ErrorRecord
+    unknown: bool = False
+
+
+class StepCancelled(msgspec.Struct, frozen=True):
+    """A cancelled step has settled. `started`: "no" (it certainly did nothing) or "unknown"."""
+
+    args_hash: str
+    started: str
+
+
+class AttemptFailed(msgspec.Struct, frozen=True, omit_defaults=True):
+    args_hash: str
+    error: ErrorRecord
+    next_at: int | None = None
+    """When the next attempt is due; None: an incident holds the step."""
+    unknown: bool = False
+
+
+class TimerFired(msgspec.Struct, frozen=True):
+    pass
+
+
+class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
+    value: msgspec.Raw = NULL
+    error: ErrorRecord | None = None
+
+
+class Signal(msgspec.Struct, frozen=True):
+    name: str
+    message_id: str
+    payload: msgspec.Raw
+
+
+class LockGranted(msgspec.Struct, frozen=True):
+    fence: int
+
+
+class Reset(msgspec.Struct, frozen=True):
+    source: str = msgspec.field(name="from")
+    seed: str
+
+
+class ChildEnded(msgspec.Struct, frozen=True, omit_defaults=True):
+    run_id: str
+    status: Status
+    output: msgspec.Raw = NULL
+    error: ErrorRecord | None = None
+
+
+class CancelRequested(msgspec.Struct, frozen=True, omit_defaults=True):
+    reason: str = ""
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    paths: list[str]
+
+
+class CodeChanged(msgspec.Struct, frozen=True):
+    code_hash: str
+
+
+class PauseChanged(msgspec.Struct, frozen=True, omit_defaults=True):
+    reason: str = ""
+
+
+class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
+    status: Status
+    output: msgspec.Raw = NULL
+    error: ErrorRecord | None = None
+    unread: list[str] = []
+    """Message ids of the signals that nobody read."""
+
+
+PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
+    Kind.STARTED: Started,
+    Kind.STEP_DONE: StepDone,
+    Kind.STEP_FAILED: StepFailed,
+    Kind.STEP_CANCELLED: StepCancelled,
+    Kind.ATTEMPT_FAILED: AttemptFailed,
+    Kind.TIMER_FIRED: TimerFired,
+    Kind.MARKER: Marker,
+    Kind.SIGNAL: Signal,
+    Kind.LOCK_GRANTED: LockGranted,
+    Kind.RESET: Reset,
+    Kind.CHILD_ENDED: ChildEnded,
+    Kind.CANCEL_REQUESTED: CancelRequested,
+    Kind.RECOVERED: Recovered,
+    Kind.CODE_CHANGED: CodeChanged,
+    Kind.PAUSED: PauseChanged,
+    Kind.RESUMED: PauseChanged,
+    Kind.ENDED: Ended,
+}
+"""The payload struct of every kind of event."""
+
+_decoders: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(struct) for kind, struct in PAYLOADS.items()
+}
+
+
+def payload_of(event: Event) -> Any:
+    """Decode an event's payload into its kind's struct."""
+    return _decoders[event.kind].decode(event.payload)
+
+
+class Run(msgspec.Struct, omit_defaults=True):
+    """The row of a run: written when its status changes, never per step."""
+
+    run_id: str
+    workflow: str
+    workflow_id: str
+    code_hash: str
+    shard: int
+    status: Status
+    input: msgspec.Raw
+    created_at: int
+    paused: bool = False
+    output: msgspec.Raw | None = None
+    error: ErrorRecord | None = None
+    options: Options = Options()
+    started_at: int | None = None
+    ended_at: int | None = None
+    wake_at: int | None = None
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message in the inbox, addressed to a workflow and a workflow id, deduplicated there by its id."""
+
+    workflow: str
+    workflow_id: str
+    message_id: str
+    kind: Kind
+    """SIGNAL, CHILD_ENDED, CANCEL_REQUESTED, PAUSED or RESUMED: the event that it becomes."""
+    path: str
+    payload: bytes
+    at: int
+    by: str = ""
+    run_id: str | None = None
+    """The one run that it is meant for; None: whichever is open."""
+
+
+class IncidentState(StrEnum):
+    OPEN = "OPEN"
+    RESOLVED = "RESOLVED"
+
+
+class Incident(msgspec.Struct, omit_defaults=True):
+    """Something that a person has to decide or mend."""
+
+    incident_id: str
+    kind: str
+    """"step" (retries used up), "replay" (the code does not match the journal), "foreign" (undurable await),
+    "crash", "handler", "damage", "plugin", "thread", "compensation", "message"."""
+    message: str
+    at: int
+    run_id: str | None = None
+    workflow: str | None = None
+    path: str = ""
+    details: dict[str, Any] = {}
+    """For "replay": expected and found; for errors: type and data."""
+    state: IncidentState = IncidentState.OPEN
+    resolution: str | None = None
+    """"retry", "value" or why it went away by itself."""
+    resolved_by: str | None = None
+    resolved_why: str | None = None
+    resolved_at: int | None = None
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON bytes (msgspec).
+
+    Raises:
+        TypeError, ValueError, OverflowError: the value has no JSON form.
+    """
+    return msgspec.json.encode(value)
+
+
+def hash_of(data: bytes) -> str:
+    """The short hash by which the journal recognises a command's arguments (BLAKE2b, 64 bits)."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def new_id() -> str:
+    """A new UUIDv7: time-ordered, so that neighbours in time are neighbours in the index."""
+    return str(uuid_utils.uuid7())
+
+
+def derived_id(parent: str, path: str) -> str:
+    """The run id of the child that `parent` starts at `path`: the parent's time, and bits derived from both."""
+    digest = hashlib.blake2b(f"{parent}\0{path}".encode(), digest_size=16).digest()
+    value = (UUID(parent).int >> 80 << 80) | (int.from_bytes(digest) & ((1 << 80) - 1))
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return str(UUID(int=value))
+
+
+def shard_of(workflow_id: str) -> int:
+    """The shard that a workflow id belongs to."""
+    return zlib.crc32(workflow_id.encode()) % SHARDS

@@ -1,0 +1,277 @@
+"""What a store does for the journal: the contract that every store keeps and one conformance suite checks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from jivsd.records import Event, Incident, Message, Run, Status
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; the message says why and what would help."""
+
+
+class StoreAway(StoreError):
+    """The store cannot be written to just now (full, read-only, unreachable): nothing of the batch was written.
+
+    The committer keeps its entries and tries again.
+    """
+
+
+class OutcomeUnknown(StoreError):
+    """The commit may or may not have happened. Raise the epoch of the shards, then re-read, before deciding."""
+
+
+class DamagedRow(StoreError):
+    """A row whose checksum does not match its content."""
+
+    def __init__(self, run_id: str, seq: int) -> None:
+        super().__init__(f"event {seq} of run {run_id} is damaged: its checksum does not match its content")
+        self.run_id = run_id
+        self.seq = seq
+
+
+class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """New values for a run row; None leaves a column as it is."""
+
+    status: Status | None = None
+    paused: bool | None = None
+    output: msgspec.Raw | None = None
+    error: bytes | None = None
+    """JSON of an ErrorRecord."""
+    code_hash: str | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    wake_at: int | None = None
+
+
+class TxStep(msgspec.Struct, frozen=True):
+    """A transaction step: `body` is driven by the writer inside a savepoint; its result becomes the event.
+
+    `body` gets the transaction and returns the event to write. When it raises, the savepoint is rolled back and
+    `failed` turns the error into the event that is written instead (an AttemptFailed or StepFailed).
+    """
+
+    body: Callable[[Any], Event]
+    failed: Callable[[BaseException], Event]
+
+
+class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run to be inserted, with what decides whether it may be."""
+
+    run: Run
+    idempotency_key: str | None = None
+    input_hash: str = ""
+
+
+class Entry(msgspec.Struct, eq=False):
+    """What one run wants to have written, all or nothing, in one batch.
+
+    `events` have contiguous seqs. With `tx`, the event that it yields comes after `events` and has the next seq.
+    `inbox` are messages for other runs (a child's end for its parent), delivered without the open check;
+    `consumed` are the ids of this run's messages that have become `events`.
+    `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
+    `incidents` are inserted or, when they exist, replaced.
+    """
+
+    run_id: str
+    shard: int
+    epoch: int
+    events: Sequence[Event] = ()
+    change: RunChange | None = None
+    new: NewRun | None = None
+    tx: TxStep | None = None
+    consumed: Sequence[str] = ()
+    inbox: Sequence[Message] = ()
+    incidents: Sequence[Incident] = ()
+    ends: bool = False
+
+
+class Post(msgspec.Struct, eq=False):
+    """A message from outside, to be put into the inbox if a run is open for it."""
+
+    message: Message
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The entry is committed. `tx_event` is the event that its transaction step yielded."""
+
+    tx_event: Event | None = None
+
+
+class Existing(msgspec.Struct, frozen=True):
+    """A start that was made before under the same idempotency key and input: `run` is the first one."""
+
+    run: Run
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """A message whose id was seen before: nothing was written. `run_id`: the run that has it."""
+
+    run_id: str
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """A message is in the inbox. `run_id`: the open run that it is for."""
+
+    run_id: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The entry was not written and never will be.
+
+    `why`: "fenced" (the shard has another owner), "exists" (the seq or run is there already, as an equal row or
+    another one), "key_reused" (idempotency key with another input), "open" (the workflow id has an open run),
+    "locked" (lock key is held and the start would not wait), "not_found", "ended" (no open run for a message),
+    "gone" (pruned).
+    `run_id` names the run that stands in the way, when there is one.
+    """
+
+    why: str
+    run_id: str | None = None
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Somebody else holds the run row's lock: the entry waits for the next batch."""
+
+
+Verdict = Written | Existing | Duplicate | Delivered | Refused | Busy
+"""What became of one entry of a batch."""
+
+
+class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which runs to list, newest first."""
+
+    workflow: str | None = None
+    workflow_id: str | None = None
+    statuses: Sequence[Status] = ()
+    open_only: bool = False
+    parent: str | None = None
+    ended_before: int | None = None
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """A page of runs. `next`: the cursor of the following page, or None."""
+
+    items: list[Run]
+    next: str | None
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """One line in the queue for a lock key; the open run with the lowest ticket holds it."""
+
+    key: str
+    ticket: int
+    run_id: str
+    fence: int
+    since: int
+
+
+class Plugin(msgspec.Struct, frozen=True):
+    """A version of a plugin's source, kept so that open runs can go on with it."""
+
+    code_hash: str
+    name: str
+    files: dict[str, str]
+    """Relative path to text."""
+    at: int
+
+
+class Store(Protocol):
+    """A database that holds the journal. All methods are called from trio.
+
+    Every method may raise `StoreAway`, and `StoreError` when the database says something unexpected.
+    """
+
+    async def open(self, node: str) -> int:
+        """Check the database, bring its schema up to date, claim all shards for `node`; return the epoch."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Store: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        """Write a batch in one transaction, durably, and return a verdict for each entry, in order.
+
+        Raises:
+            StoreAway: nothing was written.
+            OutcomeUnknown: nobody knows yet.
+        """
+        ...
+
+    async def raise_epoch(self, node: str, shards: Sequence[int]) -> int:
+        """Raise the epoch of these shards, waiting for or shutting out older transactions; return the new one."""
+        ...
+
+    async def events(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events of a run with seq > `after`, in order.
+
+        Raises:
+            DamagedRow: a checksum does not match.
+        """
+        ...
+
+    async def run(self, run_id: str) -> Run | None: ...
+
+    async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
+        """The open run of a workflow id, or else its newest one."""
+        ...
+
+    async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs: ...
+
+    async def open_runs(self, after: str | None, limit: int) -> list[Run]:
+        """Open runs by run id (oldest first), after the given run id: for recovery."""
+        ...
+
+    async def messages(self, run_id: str) -> list[Message]:
+        """The unread messages of a run, in the order in which they came."""
+        ...
+
+    async def lock_queue(self, key: str | None = None) -> list[Holder]:
+        """Who holds and who waits for a lock key (or for all of them), by key and ticket."""
+        ...
+
+    async def raise_fence(self, key: str) -> int:
+        """Raise and return the fence number of a lock key, for a holder that was taken over."""
+        ...
+
+    async def incidents(self, state: str | None = None, run_id: str | None = None, limit: int = 100,
+                        cursor: str | None = None) -> tuple[list[Incident], str | None]: ...
+
+    async def incident(self, incident_id: str) -> Incident | None: ...
+
+    async def put_plugin(self, plugin: Plugin) -> None: ...
+
+    async def plugin(self, code_hash: str) -> Plugin | None: ...
+
+    async def counts(self) -> dict[str, int]:
+        """How many runs have each status, and "incidents": how many are open."""
+        ...
+
+    async def prune(self, where: RunFilter, limit: int) -> int:
+        """Remove up to `limit` ended runs with their journals; their idempotency keys stay, answering "gone"."""
+        ...
+
+    async def check(self) -> list[str]:
+        """Verify the whole database: what is wrong with it, a line each; empty if nothing is."""
+        ...
+
+    async def backup(self, target: str) -> None:
+        """Write a consistent copy of the database to a new file."""
+        ...
+
+    async def probe(self) -> None:
+        """Write and commit something small: raises when the store cannot be written to."""
+        ...
+

@@ -1,0 +1,25 @@
+"""Runs `async def` tests with trio."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run the test in a trio loop of its own; marked `jump`, on a clock that jumps as soon as all tasks wait.
+
+    A jump does not wait for threads: such a test must not use any.
+    """
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
+    jumps = pyfuncitem.get_closest_marker("jump") is not None
+    trio.run(partial(test, **arguments), clock=trio.testing.MockClock(autojump_threshold=0) if jumps else None)
+    return True
