@@ -35,8 +35,6 @@ def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     state = environ.get("STATE_DIRECTORY")
     if state and environ.get("INVOCATION_ID"):
         return Path(state.split(":")[0])
-    if xdg := environ.get("XDG_STATE_HOME"):
-        return Path(xdg).absolute() / "jivsd"
     return platformdirs.user_state_path("jivsd")
 
 

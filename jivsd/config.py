@@ -1,0 +1,446 @@
+"""The configuration: one frozen tree, made of layers, each of which overrides those before it.
+
+Defaults, the TOML file, systemd credentials, `JIVSD_*` environment variables (`JIVSD_LOG__LEVEL` is `log.level`), and
+flags. pydantic validates. The layers are not read by pydantic-settings: that ignores unknown variables, stops at the
+first one that it cannot decode, and forgets where a value came from.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, cast
+from urllib.parse import quote, unquote
+
+import durationpy
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    Secret,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from jivsd.clock import SECOND, microseconds
+from jivsd.layers import CONFIG_VARIABLE, Given, Key, KeyPath, Layer, Reader, dotted
+from jivsd.masking import HIDDEN, masked
+from jivsd.places import ConfigError, default_data_dir, socket_path
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "Address",
+    "Config",
+    "ConfigError",
+    "Connection",
+    "SecretUrl",
+    "Setting",
+    "default_data_dir",
+    "describe",
+    "load",
+    "socket_path",
+    "sqlite_path",
+]
+
+SHOWN_LIMIT = 120
+"""Characters of a wrong value that an error repeats."""
+
+
+class SecretUrl(Secret[str]):
+    """A URL that may have a password in it, which is never shown; `get_secret_value()` returns all of it."""
+
+    def _display(self) -> str:
+        return masked(self.get_secret_value())
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0: any that is free."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Duration(int):
+    """A time in microseconds that is shown as people write it: `30s`."""
+
+    def __str__(self) -> str:
+        return durationpy.to_str(timedelta(microseconds=self))
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file of a `sqlite:////absolute/path` URL; `%3F` and the like are decoded.
+
+    Raises:
+        ValueError: it is not such a URL, or its path is not absolute.
+    """
+    path = unquote(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or not path.startswith("/") or path.endswith("/") or "\0" in path:
+        raise ValueError("must be sqlite:////absolute/path/of/a/file, with four slashes")
+    if "?" in url or "#" in url:
+        raise ValueError("must have no options: write ? as %3F and # as %23 in the path of a sqlite URL")
+    return Path(path)
+
+
+def _url(value: Any, *schemes: str) -> SecretUrl:
+    text = value.get_secret_value() if isinstance(value, SecretUrl) else value
+    scheme = re.match(r"([a-z][a-z0-9+.-]*)://.", text) if isinstance(text, str) else None
+    if not isinstance(text, str) or scheme is None or (schemes and scheme[1] not in schemes):
+        allowed = " or ".join(f"{name}://…" for name in schemes) or "scheme://…"
+        raise ValueError(f"must be a URL, {allowed}")
+    if re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError("must have no white space: write a space as %20")
+    if scheme[1] == "sqlite":
+        sqlite_path(text)
+    return SecretUrl(text)
+
+
+def _store_url(value: Any) -> SecretUrl:
+    return _url(value, "sqlite", "postgresql", "postgres")
+
+
+def _redis_url(value: Any) -> SecretUrl | None:
+    return None if value in (None, "none") else _url(value, "redis", "rediss", "unix")
+
+
+def _duration(value: Any) -> int:
+    try:
+        length = microseconds(value)
+    except (TypeError, OverflowError):
+        raise ValueError("must be a duration such as '250ms', '30s', '10m' or '1h30m'") from None
+    if length <= 0:
+        raise ValueError("must be longer than nothing, e.g. '30s'")
+    return length
+
+
+def _size(value: Any) -> Any:
+    units = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+    if isinstance(value, str):
+        parts = re.fullmatch(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*", value)
+        if parts is None or parts[2].lower() not in units:
+            raise ValueError("must be a number of bytes, or a text such as '64KiB' or '1MiB'")
+        return int(parts[1]) * units[parts[2].lower()]
+    return _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _folder(value: Any) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("must be the path of a folder")
+    return Path(value).expanduser().absolute()
+
+
+def _folders(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part for part in value.split(os.pathsep) if part]
+    return value
+
+
+def _address(value: Any) -> Any:
+    if value in (None, "none"):
+        return None
+    if not isinstance(value, str):
+        return value
+    parts = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", value)
+    if parts is None or int(parts[3]) > 65_535:
+        raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8420 or [::1]:8420, or none")
+    return Address(parts[1] or parts[2], int(parts[3]))
+
+
+def _printable(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be one or more printable ASCII characters without spaces")
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _frozen(value: Mapping[str, Connection]) -> Mapping[str, Connection]:
+    for name in value:
+        if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", name):
+            raise ValueError(f"the name {name!r} must be lower-case letters and digits, joined by single _ or -")
+    return MappingProxyType(dict(value))
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Microseconds = Annotated[int, BeforeValidator(_duration), AfterValidator(Duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, without unknown keys, and silent about its input when it is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Log(Section):
+    """`[log]`."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
+        default="info", description="The least severe messages that are written"
+    )
+    format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
+        default="auto", description="JSON lines, or text for people; auto: text if stderr is a terminal"
+    )
+
+
+class Limits(Section):
+    """`[limits]`."""
+
+    active_runs: Whole = Field(
+        default=10_000, ge=1, le=10_000_000, description="Runs in memory that do not wait; for new starts"
+    )
+    running_steps: Whole = Field(
+        default=2_000, ge=1, le=1_000_000, description="Steps that run at once; for new starts"
+    )
+    threads: Whole = Field(default=40, ge=1, le=10_000, description="Threads for steps that are plain functions")
+    resident_runs: Whole = Field(default=20_000, ge=1, le=10_000_000, description="Waiting runs that stay in memory")
+    payload_bytes: Size = Field(
+        default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest input, result or message"
+    )
+    depth: Whole = Field(default=64, ge=4, le=256, description="How deep JSON values may be nested")
+
+
+class Shutdown(Section):
+    """`[shutdown]`."""
+
+    grace: Microseconds = Field(
+        default=Duration(30 * SECOND), description="How long running steps may take to end when the daemon stops"
+    )
+
+
+class Recovery(Section):
+    """`[recovery]`."""
+
+    concurrency: Whole = Field(
+        default=200, ge=1, le=100_000, description="Runs that are brought back at once after a start"
+    )
+
+
+class Supervision(Section):
+    """`[supervision]`: a child or workflow that crashes more often is given up, or quarantined."""
+
+    restarts: Whole = Field(
+        default=5, ge=0, le=1_000_000, description="Restarts after crashes that are allowed in a period"
+    )
+    period: Microseconds = Field(default=Duration(60 * SECOND), description="The period in which restarts are counted")
+
+
+class Connection(Section):
+    """`[connections.NAME]`: something outside that inputs of workflows refer to by its name."""
+
+    url: Annotated[SecretUrl, BeforeValidator(_url)] = Field(description="Where it is, credentials included")
+    system: str | None = Field(default=None, max_length=100, description="What it is, for people")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    data_dir: Folder = Field(description="Where the daemon keeps its socket, its lock and the embedded store")
+    store: Annotated[SecretUrl, BeforeValidator(_store_url)] = Field(
+        default_factory=lambda known: SecretUrl(f"sqlite:///{quote(str(known['data_dir'] / 'jivsd.db'))}"),
+        description="Where the journal is: sqlite:////path or postgresql://…",
+    )
+    redis: Annotated[SecretUrl | None, BeforeValidator(_redis_url)] = Field(
+        default=None, description="Redis for the locks of several nodes: redis://… or none"
+    )
+    plugins: Annotated[tuple[Folder, ...], BeforeValidator(_folders)] = Field(
+        default=(), description="Folders with plugins, besides the bundled ones"
+    )
+    token: Annotated[SecretStr, AfterValidator(_printable)] | None = Field(
+        default=None, description="What HTTP clients must present"
+    )
+    http: Annotated[Address | None, BeforeValidator(_address)] = Field(
+        default=None, description="Where HTTP is served besides the Unix socket: HOST:PORT or none"
+    )
+    profile: Literal["development", "production"] = Field(default="production", description="development or production")
+    node: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$",
+        description="The name of this node among those that share a database",
+    )
+    log: Log = Log()
+    limits: Limits = Limits()
+    shutdown: Shutdown = Shutdown()
+    recovery: Recovery = Recovery()
+    supervision: Supervision = Supervision()
+    connections: Annotated[Mapping[str, Connection], AfterValidator(_frozen)] = Field(
+        default_factory=lambda: MappingProxyType(dict[str, Connection]()), description="Named connections"
+    )
+
+    _sources: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
+
+    @field_validator("http")
+    @classmethod
+    def _guarded(cls, value: Address | None, info: ValidationInfo) -> Address | None:
+        if value is not None and not value.loopback and info.data.get("token", "wrong") is None:
+            raise ValueError("must be a loopback address, such as 127.0.0.1, unless a token is set")
+        return value
+
+    @classmethod
+    def merged(cls, layer: Layer) -> Self:
+        """Make the tree of a layer that holds all others, and remember the sources.
+
+        Raises:
+            pydantic.ValidationError: a value is wrong.
+        """
+        tree: dict[str, Any] = {}
+        for path, given in layer.items():
+            inner = tree
+            for part in path[:-1]:
+                inner = inner.setdefault(part, {})
+            inner[path[-1]] = given.value
+        config = cls.model_validate(tree)
+        config._sources = MappingProxyType({dotted(path): given.source for path, given in layer.items()})
+        return config
+
+    def source(self, key: str) -> str:
+        """Return where the value of a key, such as `log.level`, came from."""
+        return self._sources.get(key, "default")
+
+
+class Setting(NamedTuple):
+    """A row of `jivsd config show`; `value` has no secret in it."""
+
+    key: str
+    value: str
+    source: str
+    help: str
+
+
+def load(path: Path | None, overrides: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
+    """Read and check the configuration.
+
+    Args:
+        path: the TOML file; None: the one that `$JIVSD_CONFIG` names, if any.
+        overrides: values of flags by dotted key, as in `{"log.level": "debug"}`; None where a flag was not given.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: something is wrong; it has all problems that can be seen at once.
+    """
+    environ = os.environ if environ is None else environ
+    reader = Reader(KEYS)
+    layer: Layer = {("data_dir",): Given(default_data_dir(environ), "default")}
+    if path is None and CONFIG_VARIABLE in environ:
+        path = Path(environ[CONFIG_VARIABLE])
+    if path is not None:
+        layer |= reader.file(path.expanduser().absolute())
+    if folder := environ.get("CREDENTIALS_DIRECTORY"):
+        layer |= reader.credentials(Path(folder))
+    layer |= reader.environment(environ)
+    layer |= reader.flags(overrides)
+    try:
+        config = Config.merged(layer)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        reader.problems += [_problem(one, layer) for one in details if one["type"] != "default_factory_not_called"]
+    else:
+        if not reader.problems:
+            return config
+    raise ConfigError(reader.problems)
+
+
+def describe(config: Config) -> list[Setting]:
+    """Return all settings as people may see them, those of named connections last."""
+    rows: list[Setting] = []
+    for key, help in KEYS_HELP.items():
+        names = config.connections if "*" in key.path else [""]
+        for name in names:
+            path = tuple(part if part != "*" else name for part in key.path)
+            rows.append(Setting(dotted(path), _shown(_value(config, path)), config.source(dotted(path)), help))
+    return rows
+
+
+def _keys(section: type[Section], path: KeyPath = ()) -> dict[Key, str]:
+    found: dict[Key, str] = {}
+    for name, field in section.model_fields.items():
+        kind: object = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            found |= _keys(kind, (*path, name))
+        elif name == "connections":
+            found |= _keys(Connection, (*path, name, "*"))
+        else:
+            secret = "Secret" in repr(cast("object", kind))
+            key = Key((*path, name), secret=secret, folders=name in ("data_dir", "plugins"))
+            found[key] = field.description or ""
+    return found
+
+
+KEYS_HELP = _keys(Config)
+KEYS = list(KEYS_HELP)
+
+
+def _value(config: Config, path: KeyPath) -> Any:
+    value: Any = config
+    for part in path:
+        value = cast("Mapping[str, Any]", value)[part] if isinstance(value, Mapping) else getattr(value, part)
+    return value
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case SecretStr():
+            return HIDDEN
+        case tuple() if not isinstance(value, Address):
+            return os.pathsep.join(str(one) for one in cast("tuple[Any, ...]", value)) or "none"
+        case _:
+            return str(value)
+
+
+def _problem(error: ErrorDetails, layer: Layer) -> str:
+    """Say what pydantic found in one sentence: key, value, source, what is allowed."""
+    path: KeyPath = tuple(str(part) for part in error["loc"])
+    while path and path not in layer and len(path) > 1 and path[:-1] in layer:
+        path = path[:-1]
+    text = error["msg"].removeprefix("Value error, ")
+    text = re.sub(r"^(Input|String|Value) should ", "must ", text)
+    given = layer.get(path)
+    if given is None:
+        return f"{dotted(path)}: {'must be given' if error['type'] == 'missing' else text}"
+    return f"{dotted(path)}{_repeated(path, given.value)} ({given.source}): {text}"
+
+
+def _repeated(path: KeyPath, value: Any) -> str:
+    """Return the wrong value for an error message; nothing of a secret, and of a URL only what is none."""
+    key = next(key for key in KEYS if key.matches(path))
+    if key.secret and (path[-1] == "token" or not isinstance(value, str) or re.search(r"\s", value)):
+        return ""
+    text = masked(str(value) if isinstance(value, Path) else repr(value))
+    if key.secret and "://" not in text:
+        return ""
+    return f" = {text if len(text) <= SHOWN_LIMIT else text[:SHOWN_LIMIT] + '…'}"
