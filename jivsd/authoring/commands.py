@@ -116,6 +116,17 @@ class VersionCall(Command):
         self.maximum = maximum
 
 
+class Lock(Command):
+    """Wait for a lock key."""
+
+    __slots__ = ("key",)
+    kind = "lock"
+
+    def __init__(self, key: str) -> None:
+        super().__init__("lock")
+        self.key = key
+
+
 def step_call(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
     """Raises TypeError when `step` is not a step or the arguments do not fit it."""
     signature = getattr(step, "signature", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -71,6 +71,9 @@ class Frozen(BaseException):
     """The run leaves memory: whatever the code does from here on counts for nothing. Never catch it."""
 
 
+MESSAGE_LIMIT: Final = 16 * 1024
+"""How many characters of an exception's message cross the journal."""
+
 _own: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (Failure, StepFailed, TimedOut, ChildFailed, InvalidValue, NotDurable, JivsdError)
 }
@@ -78,46 +81,79 @@ _own: dict[str, type[Exception]] = {
 
 def record_error(error: BaseException) -> ErrorRecord:
     """Turn an exception into the record that the journal keeps."""
-    causes = [record_error(cause) for cause in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
     kind = type(error).__qualname__
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return ErrorRecord(kind, _storable(group.message), {}, [record_error(cause) for cause in group.exceptions])
     data: dict[str, Any] = {}
     if isinstance(error, Failure):
-        data = _as_json(error.data)
+        data = _as_json(getattr(error, "data", None))  # an author's __init__ may forget super's
         if isinstance(error, StepFailed):
             kind = error.type or kind
-    message = error.message if isinstance(error, BaseExceptionGroup) else _message(error)
-    return ErrorRecord(kind, message, data, causes)
+    return ErrorRecord(kind, _storable(_message(error)), data)
 
 
 def _message(error: BaseException) -> str:
-    text = Exception.__str__(error) if isinstance(error, StepFailed) else str(error)
-    return text.replace("\0", "\N{SYMBOL FOR NULL}")
+    if isinstance(error, StepFailed):
+        return Exception.__str__(error)  # its own has the type in front, which would come again at every crossing
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        return str(error.args[0])  # its own is a repr, which would be quoted again at every crossing
+    try:
+        return str(error)
+    except Exception as second:  # an author's __str__ may raise anything
+        return f"its __str__ raised {type(second).__name__}"
 
 
-def _as_json(data: dict[str, Any]) -> dict[str, Any]:
+def _storable(text: str) -> str:
+    """What JSON, and later PostgreSQL, can hold of a text."""
+    if len(text) > MESSAGE_LIMIT:
+        text = text[: MESSAGE_LIMIT - 1] + "…"
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
+
+
+def _as_json(data: dict[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {}
     try:
         return msgspec.json.decode(msgspec.json.encode(data))
-    except (TypeError, ValueError, OverflowError):
-        return {key: repr(value) for key, value in data.items()}
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return {_storable(str(key)): _storable(_shown(value)) for key, value in data.items()}
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # an author's __repr__ may raise anything; a deep list's is too deep
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
 def rebuild_error(record: ErrorRecord, namespaces: Sequence[Mapping[str, Any]] = ()) -> Exception:
     """Turn a record back into an exception.
 
     The class is looked up by name in `namespaces` (the globals of the workflow's and the step's modules), then
-    among jivsd's and Python's own; what cannot be found or built comes back as `StepFailed`.
+    among jivsd's and Python's own; what cannot be found or built comes back as `StepFailed`. A `Failure` is always
+    built, if need be without its `__init__`.
     """
     if record.causes:
         return ExceptionGroup(record.message, [rebuild_error(cause, namespaces) for cause in record.causes])
     kind = _find(record.type, namespaces)
-    if kind is not None:
-        try:
-            rebuilt = kind(record.message, **record.data) if issubclass(kind, Failure) else kind(record.message)
-        except Exception:  # an author's __init__ may want anything
-            rebuilt = None
-        if rebuilt is not None:
-            return rebuilt
-    return StepFailed(record.message, type=record.type, **{k: v for k, v in record.data.items() if k != "type"})
+    try:
+        if kind is not None:
+            return kind(record.message, **record.data) if issubclass(kind, Failure) else kind(record.message)
+    except Exception:  # an author's __init__ may want anything
+        if kind is not None and issubclass(kind, Failure):
+            return _without_init(kind, record)
+    failed = StepFailed(record.message, type=record.type)
+    failed.data = record.data
+    return failed
+
+
+def _without_init(kind: type[Failure], record: ErrorRecord) -> Failure:
+    """A Failure is its message and its data: a subclass whose `__init__` wants something else is rebuilt from them."""
+    rebuilt = kind.__new__(kind, record.message)
+    rebuilt.args = (record.message,)
+    rebuilt.data = record.data
+    return rebuilt
 
 
 def _find(name: str, namespaces: Sequence[Mapping[str, Any]]) -> type[Exception] | None:

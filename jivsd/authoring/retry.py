@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import msgspec
 
@@ -32,13 +33,13 @@ class Retry(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise InvalidDefinition(f"Retry: attempts is {self.attempts}; it counts the first try too, so at least 1")
-        if self.factor < 1:
-            raise InvalidDefinition(f"Retry: factor is {self.factor}; at least 1")
+        if not 1 <= self.factor < math.inf:
+            raise InvalidDefinition(f"Retry: factor is {self.factor}; at least 1, and finite")
         if not 0 <= self.jitter <= 1:
             raise InvalidDefinition(f"Retry: jitter is {self.jitter}; from 0 to 1")
         try:
             bad = microseconds(self.first) < 0 or microseconds(self.limit) < 0
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InvalidDefinition(f"Retry: {error}") from None
         if bad:
             raise InvalidDefinition("Retry: first and limit must not be negative")
@@ -50,11 +51,11 @@ class Retry(msgspec.Struct, frozen=True):
         """
         if failed >= self.attempts or (self.give_up_on and isinstance(error, self.give_up_on)):
             return None
-        limit = microseconds(self.limit)
+        first, limit = microseconds(self.first), microseconds(self.limit)
         try:
-            delay = min(microseconds(self.first) * self.factor ** (failed - 1), limit)
+            delay = min(first * self.factor ** (failed - 1), limit)
         except OverflowError:
-            delay = limit
+            delay = limit if first else 0
         drawn = int.from_bytes(hashlib.blake2b(f"{key}/{failed}".encode(), digest_size=4).digest()) / 2**32
         return round(delay * (1 - self.jitter * drawn))
 

@@ -124,8 +124,11 @@ class Workflow(Generic[P, R]):
                             raise InvalidDefinition(f"{where}: it is a plain method, not an async one")
                         handlers[handled] = Handler(handled, value, Signature(value, 1, where))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the bare function or make the class; only tests of parts need it."""
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
+        """Call the bare function or make the class; only tests of parts need it.
+
+        Typed so that a workflow is not taken for an async function by `start_soon`, which would hide its parameters.
+        """
         return (self.factory or self.function)(*args, **kwargs)
 
     def __repr__(self) -> str:

@@ -1,0 +1,312 @@
+"""What each kind of event does to a machine. One function a kind, gathered in `HANDLERS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jivsd.authoring import commands
+from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
+from jivsd.engine.replay.parts import Open, Outcome, Scope
+from jivsd.records import (
+    AttemptFailed,
+    ChildEnded,
+    Event,
+    Kind,
+    Marker,
+    Recovered,
+    Reset,
+    Signal,
+    Started,
+    Status,
+    StepCancelled,
+    StepDone,
+    StepFailed,
+    payload_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.engine.replay.machine import Machine
+
+
+def _take(machine: Machine, event: Event, kind: str, args_hash: str = "") -> Open | None:
+    """The open command that an event is for; None if it is to be ignored. Blocks the run on a mismatch (rule 10)."""
+    entry = machine.open.get(event.path)
+    if entry is None:
+        if event.path not in machine.closed:
+            machine.block(
+                "replay",
+                f"the journal has {event.kind} for {event.path}, which the code has not reached",
+                event.path,
+                f"{kind} {event.path}",
+                "nothing",
+            )
+        return None
+    command = entry.command
+    if command.kind != kind or command.args_hash != args_hash:
+        same = command.kind == kind
+        machine.block(
+            "replay",
+            f"the journal has {event.kind} for {event.path}, but the code does something else there",
+            event.path,
+            f"{kind} with arguments {args_hash}" if same else kind,
+            f"{command.kind} with arguments {command.args_hash}" if same else command.kind,
+        )
+        return None
+    return entry
+
+
+def _started(machine: Machine, event: Event) -> None:
+    payload: Started = payload_of(event)
+    machine.seed = payload.seed
+    machine.options = payload.options
+    try:
+        arguments = machine.workflow.signature.decode_input(bytes(payload.input))
+    except InvalidValue as error:
+        machine.block("replay", f"the run's input does not fit the code's type: {error}")
+        return
+    machine.arguments = arguments
+    options = payload.options
+    if options.timeout is not None:
+        machine.main_timer = machine.open_timer("timeout", event.at + options.timeout, machine.root)
+    if options.lock_key is None:
+        machine.begin(arguments)
+        return
+    machine.open_lock(options.lock_key)
+    if options.lock_wait is not None:
+        machine.open_timer("lock/wait", event.at + options.lock_wait, "lock")
+
+
+def _lock_granted(machine: Machine, event: Event) -> None:
+    entry = _take(machine, event, "lock")
+    if entry is None:
+        return
+    machine.settle(entry)
+    if (wait := machine.open.get("lock/wait")) is not None:
+        machine.drop_deadline(wait)
+    if machine.outcome is None:
+        machine.begin(machine.arguments)
+
+
+def _step_done(machine: Machine, event: Event) -> None:
+    payload: StepDone = payload_of(event)
+    entry = _take(machine, event, "step", payload.args_hash)
+    if entry is None:
+        return
+    if entry.entry is not None:
+        entry.entry.done(event.seq, payload.result)
+    command = entry.command
+    assert isinstance(command, commands.StepCall)
+    try:
+        value = command.step.signature.result.decode(payload.result)
+    except msgspec.DecodeError as error:
+        machine.block(
+            "result", f"the recorded result of {event.path} does not fit the code's type: {error}", event.path
+        )
+        return
+    _hand_over(machine, entry, value)
+
+
+def _hand_over(machine: Machine, entry: Open, value: Any = None, error: BaseException | None = None) -> None:
+    machine.settle(entry)
+    if entry.branch is not None:
+        machine.ready(entry.branch, value, error=error)
+
+
+def _step_failed(machine: Machine, event: Event) -> None:
+    payload: StepFailed = payload_of(event)
+    entry = _take(machine, event, "step", payload.args_hash)
+    if entry is None:
+        return
+    if entry.entry is not None:
+        entry.entry.failed(event.seq, unknown=payload.unknown or entry.tainted)
+    command = entry.command
+    assert isinstance(command, commands.StepCall)
+    namespaces = [machine.workflow.namespace, command.step.function.__globals__]
+    _hand_over(machine, entry, error=rebuild_error(payload.error, namespaces))
+
+
+def _step_cancelled(machine: Machine, event: Event) -> None:
+    payload: StepCancelled = payload_of(event)
+    entry = _take(machine, event, "step", payload.args_hash)
+    if entry is None:
+        return
+    if entry.entry is not None:
+        entry.entry.failed(event.seq, unknown=entry.tainted or payload.started != "no")
+    _hand_over(machine, entry, error=Cancelled())
+
+
+def _attempt_failed(machine: Machine, event: Event) -> None:
+    payload: AttemptFailed = payload_of(event)
+    entry = _take(machine, event, "step", payload.args_hash)
+    if entry is None:
+        return
+    entry.failures = event.attempt
+    entry.retry_at = payload.next_at
+    entry.held = payload.next_at is None
+    entry.last_error = f"{payload.error.type}: {payload.error.message}"
+    entry.tainted = entry.tainted or payload.unknown
+
+
+def _timer_fired(machine: Machine, event: Event) -> None:
+    entry = _take(machine, event, "timer")
+    if entry is None:
+        return
+    target, entry.target = entry.target, None
+    _hand_over(machine, entry)
+    if target is machine.root:
+        machine.stop(Status.TIMED_OUT)
+    elif isinstance(target, Scope):
+        machine.cancel(target)
+    elif target == "lock" and (lock := machine.open.get("lock")) is not None:
+        machine.settle(lock)
+        machine.dropped.append(lock)
+        error = TimedOut(f"waited for lock {machine.options.lock_key!r} in vain")
+        machine.end(Outcome(Status.FAILED, error=record_error(error)))
+
+
+def _marker(machine: Machine, event: Event) -> None:
+    payload: Marker = payload_of(event)
+    if event.path.startswith("version:"):
+        _version_marker(machine, event, payload)
+        return
+    entry = _take(machine, event, "marker")
+    if entry is None:
+        return
+    command = entry.command
+    assert isinstance(command, commands.SideEffect)
+    if payload.error is not None:
+        _hand_over(machine, entry, error=rebuild_error(payload.error, [machine.workflow.namespace]))
+        return
+    try:
+        value = command.codec.decode(payload.value)
+    except msgspec.DecodeError as error:
+        machine.block("result", f"the recorded value of {event.path} does not fit the code's type: {error}", event.path)
+        return
+    _hand_over(machine, entry, value)
+
+
+def _version_marker(machine: Machine, event: Event, payload: Marker) -> None:
+    entry = _take(machine, event, "version")
+    if entry is None:
+        return
+    value: int = msgspec.json.decode(payload.value, type=int)
+    machine.versions[event.path.removeprefix("version:")] = value
+    machine.settle(entry)
+    for branch, command in entry.target:
+        machine.ready(branch, machine.in_range(command, value))
+
+
+def _signal(machine: Machine, event: Event) -> None:
+    payload: Signal = payload_of(event)
+    handler = machine.workflow.signals.get(payload.name)
+    if handler is not None:
+        if machine.instance is None:
+            machine.early.append(event)
+            return
+        try:
+            arguments = handler.signature.decode_input(bytes(payload.payload))
+        except InvalidValue as error:
+            machine.misfits.append((payload.message_id, str(error)))
+            return
+        machine.handle(handler.function, arguments)
+        return
+    listeners = machine.listeners.get(payload.name)
+    if listeners:
+        entry = listeners[0]
+        command = entry.command
+        assert isinstance(command, commands.WaitSignal)
+        fits, value = machine.read_signal(command, payload.message_id, payload.payload)
+        if fits:
+            listeners.popleft()
+            if not listeners:
+                del machine.listeners[payload.name]
+            _hand_over(machine, entry, value)
+        return
+    machine.keep_unread(payload.name, payload.message_id, payload.payload)
+
+
+def _child_ended(machine: Machine, event: Event) -> None:
+    payload: ChildEnded = payload_of(event)
+    entry = machine.open.get(event.path)
+    if entry is not None and entry.command.kind != "child":
+        _take(machine, event, "child")
+        return
+    entry = _take(machine, event, "child", entry.command.args_hash if entry is not None else "")
+    if entry is None:
+        return
+    command = entry.command
+    assert isinstance(command, commands.ChildCall)
+    completed = payload.status is Status.COMPLETED
+    if entry.entry is not None:
+        if completed:
+            entry.entry.done(event.seq, payload.output)
+        else:
+            entry.entry.failed(event.seq, unknown=False)
+    if completed:
+        try:
+            value = (
+                msgspec.json.decode(payload.output) if command.result is None else command.result.decode(payload.output)
+            )
+        except msgspec.DecodeError as error:
+            machine.block("result", f"the output of child {event.path} does not fit: {error}", event.path)
+            return
+        _hand_over(machine, entry, value)
+    elif entry.cancelling:
+        _hand_over(machine, entry, error=Cancelled())
+    else:
+        _hand_over(machine, entry, error=_child_error(payload))
+
+
+def _child_error(payload: ChildEnded) -> ChildFailed:
+    data: dict[str, Any] = {"run_id": payload.run_id, "status": payload.status.value}
+    if payload.error is None:
+        return ChildFailed(f"child run {payload.run_id} ended {payload.status}", **data)
+    data["type"] = payload.error.type
+    return ChildFailed(f"child run {payload.run_id} ended {payload.status}: {payload.error.message}", **data)
+
+
+def _cancel_requested(machine: Machine, event: Event) -> None:
+    machine.stop(Status.CANCELLED)
+
+
+def _recovered(machine: Machine, event: Event) -> None:
+    payload: Recovered = payload_of(event)
+    for path in payload.paths:
+        if (entry := machine.open.get(path)) is not None:
+            entry.tainted = True
+        elif path not in machine.closed:
+            machine.block("replay", f"{path} was in flight, but the code has not reached it", path, path, "nothing")
+
+
+def _reset(machine: Machine, event: Event) -> None:
+    payload: Reset = payload_of(event)
+    machine.seed = payload.seed
+
+
+def _nothing(machine: Machine, event: Event) -> None:
+    """For the timeline only."""
+
+
+HANDLERS: Final[dict[str, Callable[[Machine, Event], None]]] = {
+    Kind.STARTED: _started,
+    Kind.STEP_DONE: _step_done,
+    Kind.STEP_FAILED: _step_failed,
+    Kind.STEP_CANCELLED: _step_cancelled,
+    Kind.ATTEMPT_FAILED: _attempt_failed,
+    Kind.TIMER_FIRED: _timer_fired,
+    Kind.MARKER: _marker,
+    Kind.SIGNAL: _signal,
+    Kind.LOCK_GRANTED: _lock_granted,
+    Kind.RESET: _reset,
+    Kind.CHILD_ENDED: _child_ended,
+    Kind.CANCEL_REQUESTED: _cancel_requested,
+    Kind.RECOVERED: _recovered,
+    Kind.CODE_CHANGED: _nothing,
+    Kind.PAUSED: _nothing,
+    Kind.RESUMED: _nothing,
+    Kind.ENDED: _nothing,
+}

@@ -1,0 +1,258 @@
+"""The machine: drives a run's branches from its journal, one event a turn.
+
+`deliver(event)` takes the next event in seq order and runs everything that it wakes until all branches are parked
+or have ended. What was asked for meanwhile stands in `fresh` (commands to carry out once this turn's event is
+committed, which it is) and `dropped` (commands to cancel); `outcome` says how the run is to end, `blocked` why it
+cannot go on. The event handlers are in `jivsd.engine.replay.delivery`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jivsd.authoring import commands
+from jivsd.authoring.context import Context
+from jivsd.authoring.errors import Cancelled, Frozen, TimedOut, record_error
+from jivsd.engine.replay import delivery
+from jivsd.engine.replay.driving import Driving
+from jivsd.engine.replay.parts import PARK, Body, Branch, ForeignYield, Open, Outcome, Phase
+from jivsd.records import Event, Kind, Options, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jivsd.authoring.workflows import Workflow
+
+SLOW_SEND: Final = 0.05
+"""Seconds that one `send` may take before it is reported as blocking code."""
+
+graveyard: Final[list[Body]] = []
+"""Branches that would not end when frozen. They are never closed: that would run their code again."""
+
+
+class Machine(Driving):
+    """One run. It implements `jivsd.authoring.context.Driver`.
+
+    `journal` is only looked ahead into, for version markers and code changes (rule 12); `probe` returns something
+    whose identity changes when workflow code meddles with the task that drives it (rule 16); `on_issue` sees each
+    command as it is issued, and each scope cancellation of one, for tests and for adopt.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        run_id: str,
+        workflow_id: str,
+        *,
+        journal: Iterable[Event] = (),
+        probe: Callable[[], object] = lambda: None,
+        on_issue: Callable[[commands.Command], None] | None = None,
+    ) -> None:
+        super().__init__(workflow, run_id, workflow_id, on_issue)
+        self.instance: Any = None
+        self.arguments: tuple[Any, ...] = ()
+        self.options = Options()
+        self.phase = Phase.RUNNING
+        self.outcome: Outcome | None = None
+        self.foreign: list[ForeignYield] = []
+        self.slow: list[tuple[str, float]] = []
+        self.early: list[Event] = []
+        """Signals for handlers that came before the code could begin (it waits for its lock)."""
+        self.cancel_status: Status | None = None
+        self.main_timer: Open | None = None
+        self._probe = probe
+        for event in journal:
+            if event.kind == Kind.MARKER and event.path.startswith("version:"):
+                self._markers.add(event.path)
+            elif event.kind == Kind.CODE_CHANGED:
+                self._changed_at = event.seq
+
+    def deliver(self, event: Event) -> None:
+        """Take the next event and run everything that it wakes. Does nothing once frozen or blocked."""
+        if self.frozen or self.blocked is not None:
+            return
+        self.fresh = []
+        self.dropped = []
+        self.seq = event.seq
+        self.at = event.at
+        delivery.HANDLERS[event.kind](self, event)
+        self._run_dry()
+
+    def _run_dry(self) -> None:
+        while True:
+            while self._ready and self.blocked is None:
+                self._resume(*self._ready.popleft())
+            if self.blocked is not None or not self._wake_a_predicate():
+                return
+
+    def _wake_a_predicate(self) -> bool:
+        for branch, command in self.predicates.items():
+            try:
+                value = command.predicate()
+            except Exception as error:  # the author's own; it belongs to the branch that waits
+                self.ready(branch, error=error)
+            else:
+                if not value:
+                    continue
+                self.ready(branch, value)
+            del self.predicates[branch]
+            self.closed.add(command.path)
+            return True
+        return False
+
+    def _resume(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        branch.parked = None
+        branch.raised = 0
+        self._current = branch
+        before = self._probe()
+        started = time.perf_counter()
+        try:
+            yielded = branch.body.send(value) if error is None else branch.body.throw(error)
+        except StopIteration as stop:
+            ended, value, error = True, stop.value, None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # whatever the author's code raises is the branch's outcome
+            ended, value, error = True, None, raised
+        else:
+            ended = False
+            if yielded is PARK and self.frozen:
+                del self._branches[branch]
+                graveyard.append(branch.body)
+                return
+            if yielded is not PARK or branch.parked is None or self._probe() is not before:
+                self._trip(branch, yielded)
+                return
+        finally:
+            self._current = None
+            if (took := time.perf_counter() - started) > SLOW_SEND:
+                self.slow.append((branch.path, took))
+        if ended:
+            if self._probe() is not before:
+                self.block("foreign", f"{self.where(branch)} left a trio scope open", branch.path)
+                return
+            self._branch_ended(branch, value, error)
+
+    def _branch_ended(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        branch.leave()
+        del self._branches[branch]
+        if self.frozen or self.blocked is not None:
+            return
+        if branch.nursery is not None:
+            branch.nursery.child_ended(branch, value, error)
+        elif error is not None:
+            self.block("replay", f"the run's own procedure failed: {error!r}", branch.path)
+
+    def _trip(self, branch: Branch, yielded: Any) -> None:
+        what = "a context call under a trio scope or nursery" if yielded is PARK else f"an await of {_shown(yielded)}"
+        self.block("foreign", f"{self.where(branch)}: {what}; workflow code may await only its context", branch.path)
+        self.foreign.append(ForeignYield(branch.body, yielded))
+        self._branches.pop(branch, None)
+
+    def freeze(self) -> list[ForeignYield]:
+        """Throw Frozen into every branch, leaves first; nothing that they say any more counts (rule 14).
+
+        Returns foreign yields that whoever drives must undo.
+        """
+        self.frozen = True
+        self._ready.clear()
+        foreign, self.foreign = self.foreign, []
+        for branch in reversed(list(self._branches)):
+            before = self._probe()
+            branch.raised = 0
+            self._current = branch
+            try:
+                yielded = branch.body.throw(Frozen())
+            except BaseException:
+                pass
+            else:
+                if yielded is PARK and self._probe() is before:
+                    graveyard.append(branch.body)
+                else:
+                    foreign.append(ForeignYield(branch.body, yielded))
+            finally:
+                self._current = None
+        self._branches.clear()
+        return foreign
+
+    def begin(self, arguments: tuple[Any, ...]) -> None:
+        """Create the main branch and make it ready."""
+        body = self.workflow.make()
+        self.instance = getattr(body, "__self__", None)
+        self.ready(self.new_branch("", self._life(body, arguments), self.root, self.saga_root))
+        early, self.early = self.early, []
+        for event in early:
+            delivery.HANDLERS[event.kind](self, event)
+
+    async def _life(self, body: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        main = self.entering(uncancelled=False)
+        try:
+            value = await body(Context(self), *arguments)
+            output = msgspec.Raw(msgspec.json.encode(value))
+            self.workflow.signature.result.decode(output)
+        except (Frozen, GeneratorExit):
+            raise
+        except BaseException as error:  # whatever it is, it is how the run fails
+            status = self.cancel_status if isinstance(error, Cancelled) and self.cancel_status else Status.FAILED
+            record = record_error(error if status is Status.FAILED else _reason(status))
+            self._close_timeout()
+            self.phase = Phase.COMPENSATING
+            undone = await self.compensate(main, self.saga_root)
+            if undone and status is Status.FAILED:
+                status = Status.COMPENSATED
+            self.end(Outcome(status, error=record if status is not Status.CANCELLED else None))
+        else:
+            self._close_timeout()
+            self.end(Outcome(Status.COMPLETED, output=output))
+
+    def _close_timeout(self) -> None:
+        if self.main_timer is not None:
+            self.drop_deadline(self.main_timer)
+
+    def end(self, outcome: Outcome) -> None:
+        self.phase = Phase.DONE
+        self.outcome = outcome
+
+    def stop(self, status: Status) -> None:
+        """Cancel the whole run, because it was asked for (CANCELLED) or its time is up (TIMED_OUT)."""
+        if self.phase is not Phase.RUNNING or self.cancel_status is not None:
+            return
+        self.cancel_status = status
+        if self._branches:
+            self.cancel(self.root)
+        else:
+            for waiting in list(self.open.values()):
+                self._abandon(waiting)
+            self.end(Outcome(status, error=record_error(_reason(status)) if status is Status.TIMED_OUT else None))
+
+    def handle(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Call a signal handler. One that raises blocks the run."""
+        self._in_handler = True
+        try:
+            function(self.instance, *arguments)
+        except Exception as error:  # the author's own
+            self.block("handler", f"signal handler {function.__qualname__} raised {type(error).__name__}: {error}")
+        finally:
+            self._in_handler = False
+
+    def query(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        """Call a query's method. Raises what it raises; KeyError for an unknown one."""
+        return self.workflow.queries[name].function(self.instance, *arguments)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no step is under way."""
+        return not any(isinstance(entry.command, commands.StepCall) for entry in self.open.values())
+
+
+def _reason(status: Status) -> BaseException:
+    if status is Status.TIMED_OUT:
+        return TimedOut("the run's time is up")
+    return Cancelled("the run was cancelled")
+
+
+def _shown(yielded: Any) -> str:
+    return "something undurable" if yielded is None else f"something undurable ({type(yielded).__name__})"
