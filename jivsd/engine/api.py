@@ -142,3 +142,43 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     queries: list[str]
     lock_key: str | None = None
     timeout: int | None = None
+
+
+class PluginState(msgspec.Struct, frozen=True):
+    """A plugin as the daemon found it. `problem`: why it did not load, or None."""
+
+    name: str
+    code_hash: str
+    workflows: list[str]
+    problem: str | None = None
+
+
+class ChildState(msgspec.Struct, frozen=True):
+    """A supervised child of the daemon and how often it was started again."""
+
+    name: str
+    state: str
+    restarts: int
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon in one record."""
+
+    node: str
+    version: str
+    started_at: int
+    store: str
+    """Its URL, without a password."""
+    runs: dict[str, int]
+    """How many runs have each status."""
+    actors: int
+    """Runs in memory."""
+    steps_running: int
+    journal_pending: int
+    """Entries that wait for the next group commit."""
+    store_away: str | None
+    """Why the store cannot be written to just now, or None."""
+    incidents: int
+    """How many are open."""
+    plugins: list[PluginState]
+    children: list[ChildState]
