@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -58,6 +59,8 @@ def microseconds(duration: Duration) -> int:
                 raise ValueError(f"{duration!r} is not a duration: e.g. '250ms', '10m', '1h30m', '7d'") from None
             return round(length / timedelta(microseconds=1))
         case int() | float():
+            if isinstance(duration, float) and not math.isfinite(duration):
+                raise ValueError(f"{duration!r} is not a duration: it has no end")
             return round(duration * SECOND)
         case timedelta():
             return round(duration / timedelta(microseconds=1))

@@ -39,7 +39,7 @@ class Retry(msgspec.Struct, frozen=True):
             raise InvalidDefinition(f"Retry: jitter is {self.jitter}; from 0 to 1")
         try:
             bad = microseconds(self.first) < 0 or microseconds(self.limit) < 0
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError) as error:
             raise InvalidDefinition(f"Retry: {error}") from None
         if bad:
             raise InvalidDefinition("Retry: first and limit must not be negative")

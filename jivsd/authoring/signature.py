@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, get_args, get_origin, get_type_hints
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
 
 import msgspec
+import msgspec.inspect
 
 from jivsd.authoring.errors import InvalidDefinition, InvalidValue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def hints_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
@@ -34,16 +41,38 @@ class Codec:
         self.kind = kind
         try:
             self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+            parts = parts_of(kind)
         except Exception as error:  # msgspec names many reasons, in several exception types
-            raise InvalidDefinition(f"{where}: {_shown(kind)} has no JSON form: {error}") from None
+            raise InvalidDefinition(f"{where}: {shown(kind)} has no JSON form: {error}") from None
+        for part in parts:
+            if isinstance(part, msgspec.inspect.CustomType):
+                raise InvalidDefinition(f"{where}: {shown(part.cls)} has no JSON form; a msgspec.Struct has one")
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """Raises msgspec.ValidationError or msgspec.DecodeError."""
         return self._decoder.decode(data)
 
 
-def _shown(kind: Any) -> str:
-    return getattr(kind, "__name__", None) or str(kind)
+def shown(kind: Any) -> str:
+    """A type as people write it."""
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+@lru_cache(512)
+def parts_of(kind: Any) -> tuple[msgspec.inspect.Type, ...]:
+    """A type and the types inside of it, each once."""
+    found: dict[int, msgspec.inspect.Type] = {}
+    pending: list[Any] = [msgspec.inspect.type_info(kind)]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, msgspec.inspect.Field):
+            pending.append(part.type)
+        elif isinstance(part, tuple):
+            pending.extend(cast("tuple[Any, ...]", part))
+        elif isinstance(part, msgspec.inspect.Type) and id(part) not in found:
+            found[id(part)] = part
+            pending.extend(getattr(part, name) for name in part.__struct_fields__)
+    return tuple(found.values())
 
 
 class Signature:
@@ -53,7 +82,7 @@ class Signature:
         InvalidDefinition: `*args`, `**kwargs` or keyword-only parameters, or a type without a JSON form.
     """
 
-    __slots__ = ("_arguments", "_defaults", "_inputs", "_required", "names", "result", "where")
+    __slots__ = ("_arguments", "_defaults", "_encoder", "_inputs", "_required", "names", "result", "where")
 
     def __init__(self, function: Callable[..., Any], skip: int, where: str) -> None:
         self.where = where
@@ -70,6 +99,13 @@ class Signature:
         self._defaults = tuple(p.default for p in parameters if p.default is not p.empty)
         kinds = [hints.get(name, Any) for name in self.names]
         self._arguments = Codec(tuple[tuple(kinds)] if kinds else tuple[()], where)
+        unordered = any(
+            isinstance(part, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType)
+            for part in parts_of(self._arguments.kind)
+        )
+        # the hash of the arguments must not depend on the order of a set, which is another in every process
+        self._encoder = msgspec.json.Encoder(order="deterministic" if unordered else None)
+        self._check_defaults(kinds)
         self._inputs = _input_codec(self.names, kinds, self._required, self._defaults, where)
         self.result = Codec(result_kind(hints.get("return", Any)), f"{where}, its result")
 
@@ -82,7 +118,7 @@ class Signature:
         if kwargs or len(args) != len(self.names):
             args = self._bind(args, kwargs)
         try:
-            return msgspec.json.encode(args)
+            return self._encoder.encode(args)
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"{self.where}: an argument has no JSON form: {error}") from None
 
@@ -105,7 +141,7 @@ class Signature:
         args = self._bind(args, kwargs)
         value = None if not args else args[0] if len(self.names) == 1 else dict(zip(self.names, args, strict=True))
         try:
-            return msgspec.json.encode(value)
+            return self._encoder.encode(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"{self.where}: an argument has no JSON form: {error}") from None
 
@@ -124,8 +160,8 @@ class Signature:
         if not self.names:
             return ()
         if len(self.names) == 1:
-            if value is None and data.strip() == b"null" and self._defaults and not self._takes_null():
-                return self._defaults
+            if value is None and self._defaults and not self._takes_null():
+                return copy.deepcopy(self._defaults)
             return (value,)
         return tuple(getattr(value, name) for name in self.names)
 
@@ -139,6 +175,17 @@ class Signature:
         if len(self.names) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], msgspec.Struct):
             return set(kinds[0].__struct_fields__)
         return set()
+
+    def _check_defaults(self, kinds: list[Any]) -> None:
+        defaulted = range(self._required, len(self.names))
+        for index, default in zip(defaulted, self._defaults, strict=True):
+            try:
+                msgspec.json.decode(msgspec.json.encode(default), type=kinds[index])
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InvalidDefinition(
+                    f"{self.where}: parameter {self.names[index]!r} is {shown(kinds[index])}, "
+                    f"which its default {default!r} is not: {error}"
+                ) from None
 
     def _takes_null(self) -> bool:
         kind = get_args(self._arguments.kind)[0]
@@ -182,7 +229,7 @@ def _input_codec(
         case _:
             fields: list[Any] = list(zip(names[:required], kinds, strict=False))
             for name, kind, default in zip(names[required:], kinds[required:], defaults, strict=True):
-                fields.append((name, kind, msgspec.field(default_factory=lambda value=default: value)))
+                fields.append((name, kind, msgspec.field(default_factory=partial(copy.deepcopy, default))))
             try:
                 struct = msgspec.defstruct("Input", fields, forbid_unknown_fields=True, kw_only=True)
             except TypeError as error:
@@ -197,24 +244,32 @@ def result_kind(kind: Any) -> Any:
     return kind
 
 
-def unknown_field(raw: Any, value: Any, path: str = "") -> str | None:
-    """The path of a field in the raw JSON that the decoded value's structs do not have; None if there is none."""
-    if isinstance(value, msgspec.Struct) and isinstance(raw, dict):
-        fields = {field.encode_name: field.name for field in msgspec.structs.fields(value)}
-        tag = value.__struct_config__.tag_field
-        for name, inner in raw.items():
+def unknown_field(raw: Any, value: Any) -> str | None:
+    """The path of a field in the raw JSON that the decoded value's types do not have; None if there is none."""
+    return next(_unknown_fields(raw, value, ""), None)
+
+
+def _unknown_fields(raw: Any, value: Any, path: str) -> Iterator[str]:
+    if isinstance(raw, list) and isinstance(value, list | tuple):
+        pairs = zip(cast("list[Any]", raw), cast("list[Any]", value), strict=False)
+        for index, (inner, item) in enumerate(pairs):
+            yield from _unknown_fields(inner, item, f"{path}[{index}]")
+    elif isinstance(raw, dict) and (fields := _fields_of(value)) is not None:
+        for name, inner in cast("dict[str, Any]", raw).items():
             if name in fields:
-                found = unknown_field(inner, getattr(value, fields[name]), f"{path}.{name}")
-            else:
-                found = None if name == tag else f"{path}.{name}"
-            if found is not None:
-                return found
-    elif isinstance(value, (list, tuple)) and isinstance(raw, list):
-        for index, (inner, item) in enumerate(zip(raw, value, strict=False)):
-            if (found := unknown_field(inner, item, f"{path}[{index}]")) is not None:
-                return found
-    elif isinstance(value, dict) and isinstance(raw, dict):
-        for name, inner in raw.items():
-            if name in value and (found := unknown_field(inner, value[name], f"{path}.{name}")) is not None:
-                return found
+                yield from _unknown_fields(inner, fields[name], f"{path}.{name}")
+            elif not isinstance(value, dict):
+                yield f"{path}.{name}"
+
+
+def _fields_of(value: Any) -> dict[str, Any] | None:
+    """The values inside of `value` by the names that they have in JSON; None if it has no such parts."""
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    if isinstance(value, msgspec.Struct):
+        fields = {field.encode_name: getattr(value, field.name) for field in msgspec.structs.fields(value)}
+        tag = value.__struct_config__.tag_field
+        return fields if tag is None else fields | {tag: None}
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from jivsd.authoring.errors import InvalidDefinition
@@ -92,8 +93,8 @@ class Step(Generic[P, R]):
         self.where = f"step {self.name!r}"
         self.function = function
         self.mode: Mode = "async" if inspect.iscoroutinefunction(function) else "plain"
-        self.retry = retry or Retry()
-        self.timeout = _timeout(timeout, self.where)
+        self.retry = _retry(retry, self.where)
+        self.timeout = limit_of(timeout, self.where)
         self.cancel: Cancel = _one_of(cancel, Cancel, self.where, "cancel")
         self.on_exhausted: Exhausted = _one_of(on_exhausted, Exhausted, self.where, "on_exhausted")
         self.compensation: Step[..., Any] | None = None
@@ -122,9 +123,9 @@ class Step(Generic[P, R]):
         if name is not None:
             other.name = check_name(name, "a step's name")
         if retry is not None:
-            other.retry = retry
+            other.retry = _retry(retry, self.where)
         if timeout is not None:
-            other.timeout = _timeout(timeout, self.where)
+            other.timeout = limit_of(timeout, self.where)
         if cancel is not None:
             other.cancel = _one_of(cancel, Cancel, self.where, "cancel")
         if on_exhausted is not None:
@@ -136,7 +137,7 @@ class Step(Generic[P, R]):
 
     @overload
     def compensate(
-        self, *, retry: Retry | None = None, timeout: Duration | None = None
+        self, /, *, retry: Retry | None = None, timeout: Duration | None = None
     ) -> Callable[[Callable[..., Any]], Step[..., Any]]: ...
 
     def compensate(
@@ -155,12 +156,7 @@ class Step(Generic[P, R]):
 
         def register(function: Callable[..., Any]) -> Step[..., Any]:
             undo: Step[..., Any] = Step(function, retry=retry, timeout=timeout, on_exhausted="incident")
-            expected = 1 + len(self.signature.names)
-            if len(undo.signature.names) != expected:
-                raise InvalidDefinition(
-                    f"{undo.where} compensates {self.where}, so it takes {expected} arguments: the step's result "
-                    f"(or None), then the step's own: {', '.join(self.signature.names) or 'none'}"
-                )
+            check_undoes(undo, self.signature)
             self.compensation = undo
             return undo
 
@@ -221,15 +217,50 @@ def step(function: Any = None, /, **options: Any) -> Any:
         InvalidDefinition: the declaration cannot work; the message says why.
     """
     if function is not None:
-        return Step(function, **options)
-    return lambda function: Step(function, **options)
+        return _declared(function, **options)
+    return partial(_declared, **options)
 
 
-def _timeout(timeout: Duration | None, where: str) -> int | None:
+def _declared(function: Callable[..., Any], /, **options: Any) -> Step[..., Any]:
+    return Step(function, **options)
+
+
+def check_undoes(undo: Step[..., Any], done: Signature) -> None:
+    """Check that a compensation takes what it will be given: a result and the arguments of what it undoes.
+
+    Raises:
+        InvalidDefinition: it takes more or fewer.
+    """
+    if len(undo.signature.names) != 1 + len(done.names):
+        raise InvalidDefinition(
+            f"{undo.where} compensates {done.where}, so it takes {1 + len(done.names)} arguments: "
+            f"the result (or None), then the arguments: {', '.join(done.names) or 'none'}"
+        )
+
+
+def limit_of(timeout: Duration | None, where: str) -> int | None:
+    """A declared timeout in microseconds.
+
+    Raises:
+        InvalidDefinition: it cannot be read, or is not positive.
+    """
+    if timeout is None:
+        return None
     try:
-        return None if timeout is None else microseconds(timeout)
+        limit = microseconds(timeout)
     except (ValueError, TypeError) as error:
         raise InvalidDefinition(f"{where}: timeout: {error}") from None
+    if limit <= 0:
+        raise InvalidDefinition(f"{where}: timeout is {timeout!r}; it must be longer than nothing")
+    return limit
+
+
+def _retry(retry: Retry | None, where: str) -> Retry:
+    if retry is None:
+        return Retry()
+    if not isinstance(retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance]: authors may not use a type checker
+        raise InvalidDefinition(f"{where}: retry is {retry!r}; it is a Retry, such as Retry(attempts=5)")
+    return retry
 
 
 def _one_of(value: Any, allowed: Any, where: str, option: str) -> Any:

@@ -6,23 +6,30 @@ import copy as copying
 import inspect
 import string
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
+from jivsd.authoring.context import Context
 from jivsd.authoring.errors import InvalidDefinition
 from jivsd.authoring.paths import check_name
-from jivsd.authoring.signature import Codec, Signature
-from jivsd.clock import Duration, microseconds
+from jivsd.authoring.signature import Codec, Signature, hints_of
+from jivsd.authoring.steps import check_undoes, limit_of
 
 if TYPE_CHECKING:
-    from jivsd.authoring.context import Context
     from jivsd.authoring.steps import Step
+    from jivsd.clock import Duration
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+SIGNAL_MARK: Final = "__jivsd_signal__"
+QUERY_MARK: Final = "__jivsd_query__"
+NOT_PLAIN: Final = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class _HasRun(Protocol[P, R_co]):
@@ -56,9 +63,9 @@ class Workflow(Generic[P, R]):
         self.function: Callable[..., Any] = _body(target, self.where)
         self.description = inspect.getdoc(target) or ""
         self.signature = Signature(self.function, 2 if self.factory else 1, self.where)
-        self.timeout = _microseconds(timeout, self.where)
+        self.timeout = limit_of(timeout, self.where)
         self.lock_key = lock_key
-        self.lock_fields = _lock_fields(lock_key, self.signature, self.where)
+        self.lock_fields: tuple[str, ...] = _lock_fields(lock_key, self.signature, self.where)
         self.signals: dict[str, Handler] = {}
         self.queries: dict[str, Handler] = {}
         self.messages = {
@@ -92,8 +99,10 @@ class Workflow(Generic[P, R]):
         """
         other: Workflow[P, R] = copying.copy(self)
         other.id = id if id is not None else self.id
-        other.timeout = _microseconds(timeout, self.where) if timeout is not None else self.timeout
-        other.compensation = compensate if compensate is not None else self.compensation
+        other.timeout = limit_of(timeout, self.where) if timeout is not None else self.timeout
+        if compensate is not None:
+            check_undoes(compensate, self.signature)
+            other.compensation = compensate
         return other
 
     def lock_key_of(self, arguments: tuple[Any, ...]) -> str | None:
@@ -110,19 +119,29 @@ class Workflow(Generic[P, R]):
             factory()
         except TypeError as error:
             raise InvalidDefinition(f"{self.where}: its class is made without arguments, but {error}") from None
-        for owner in reversed(factory.__mro__[:-1]):
-            for name, value in vars(owner).items():
-                if isinstance(value, list | dict | set | bytearray) and not name.startswith("__"):
-                    raise InvalidDefinition(
-                        f"{self.where}: class attribute {name!r} is a mutable {type(value).__name__}, shared by all "
-                        "runs; set it in __init__"
-                    )
-                for mark, handlers in (("__jivsd_signal__", self.signals), ("__jivsd_query__", self.queries)):
-                    if (handled := getattr(value, mark, None)) is not None:
-                        where = f"{self.where}, {mark.strip('_').removeprefix('jivsd_')} {handled!r}"
-                        if not inspect.isfunction(value) or inspect.iscoroutinefunction(value):
-                            raise InvalidDefinition(f"{where}: it is a plain method, not an async one")
-                        handlers[handled] = Handler(handled, value, Signature(value, 1, where))
+        for name in dict.fromkeys(name for owner in reversed(factory.__mro__[:-1]) for name in vars(owner)):
+            value = inspect.getattr_static(factory, name)
+            if type(value).__hash__ is None and not name.startswith("__"):  # dataclasses tell mutable values so, too
+                raise InvalidDefinition(
+                    f"{self.where}: class attribute {name!r} is a mutable {type(value).__name__}, shared by all "
+                    "runs; set it in __init__"
+                )
+            self._handle("signal", getattr(value, SIGNAL_MARK, None), value, self.signals)
+            self._handle("query", getattr(value, QUERY_MARK, None), value, self.queries)
+
+    def _handle(self, what: str, handled: str | None, function: Any, handlers: dict[str, Handler]) -> None:
+        if handled is None:
+            return
+        where = f"{self.where}, {what} {handled!r}"
+        if not inspect.isfunction(function) or function.__code__.co_flags & NOT_PLAIN:
+            raise InvalidDefinition(f"{where}: it is a plain method: not async, static or a generator")
+        if handled in handlers:
+            raise InvalidDefinition(
+                f"{where} has two methods, {handlers[handled].function.__name__!r} and {function.__name__!r}"
+            )
+        if what == "signal" and handled in self.messages:
+            raise InvalidDefinition(f"{where} has a method, so that it is not one that signals= declares")
+        handlers[handled] = Handler(handled, function, Signature(function, 1, where))
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
         """Call the bare function or make the class; only tests of parts need it.
@@ -159,8 +178,12 @@ def workflow(
         InvalidDefinition: the declaration cannot work; the message says why.
     """
 
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]: the decorator without its parentheses
+        raise InvalidDefinition(f'@workflow needs a name: @workflow("{getattr(name, "__name__", "name")}")')
+
     def register(target: Any, /) -> Any:
-        return Workflow(name, target, lock_key=lock_key, timeout=timeout, signals=signals)
+        declared: Workflow[..., Any] = Workflow(name, target, lock_key=lock_key, timeout=timeout, signals=signals)
+        return declared
 
     return register
 
@@ -173,7 +196,7 @@ def signal(name: str, /) -> Callable[[F], F]: ...
 
 def signal(function: Any, /) -> Any:
     """Mark a plain method that a signal of its name calls: it changes state, cancels a scope, starts a keyed child."""
-    return _marked("__jivsd_signal__", function)
+    return _marked(SIGNAL_MARK, function)
 
 
 @overload
@@ -184,15 +207,18 @@ def query(name: str, /) -> Callable[[F], F]: ...
 
 def query(function: Any, /) -> Any:
     """Mark a plain method that answers a question about the run's state and changes nothing."""
-    return _marked("__jivsd_query__", function)
+    return _marked(QUERY_MARK, function)
 
 
 def _marked(mark: str, target: Any) -> Any:
-    def attach(function: Any, name: str | None = None) -> Any:
-        setattr(function, mark, check_name(name or function.__name__, "a handler's name"))
-        return function
+    if isinstance(target, str):
+        return partial(_attach, mark, target)
+    return _attach(mark, target.__name__, target)
 
-    return (lambda function: attach(function, target)) if isinstance(target, str) else attach(target)
+
+def _attach(mark: str, name: str, function: Any) -> Any:
+    setattr(function, mark, check_name(name, "a handler's name"))
+    return function
 
 
 def _body(target: Any, where: str) -> Callable[..., Any]:
@@ -200,22 +226,22 @@ def _body(target: Any, where: str) -> Callable[..., Any]:
     if not inspect.iscoroutinefunction(function):
         wanted = "an `async def run(self, ctx, ...)`" if inspect.isclass(target) else "an async function (ctx, ...)"
         raise InvalidDefinition(f"{where} needs {wanted}")
-    if len(inspect.signature(function).parameters) < (2 if inspect.isclass(target) else 1):
-        raise InvalidDefinition(f"{where}: its first parameter is the Context")
+    names = list(inspect.signature(function).parameters)[1 if inspect.isclass(target) else 0 :]
+    if not names or hints_of(function, where).get(names[0], Context) is not Context:
+        raise InvalidDefinition(f"{where}: its first parameter is the Context: `ctx: Context`")
     return function
-
-
-def _microseconds(timeout: Duration | None, where: str) -> int | None:
-    try:
-        return None if timeout is None else microseconds(timeout)
-    except (ValueError, TypeError) as error:
-        raise InvalidDefinition(f"{where}: timeout: {error}") from None
 
 
 def _lock_fields(lock_key: str | None, signature: Signature, where: str) -> tuple[str, ...]:
     if lock_key is None:
         return ()
-    fields = tuple(field for _, field, _, _ in string.Formatter().parse(lock_key) if field is not None)
+    try:
+        parts = list(string.Formatter().parse(lock_key))
+    except ValueError as error:
+        raise InvalidDefinition(f"{where}: lock_key {lock_key!r}: {error}") from None
+    fields = tuple(field for _, field, _, _ in parts if field is not None)
+    if any(form or conversion for _, _, form, conversion in parts):
+        raise InvalidDefinition(f"{where}: lock_key {lock_key!r}: fields stand in it as {{name}}, without a format")
     allowed = set(signature.names) | signature.struct_fields()
     for field in fields:
         if field not in allowed:
