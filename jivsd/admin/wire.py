@@ -1,0 +1,382 @@
+"""What the HTTP API and its client say to each other: the engine's records as JSON that people can read.
+
+Times are RFC 3339 texts in UTC, durations texts such as "1h30m", users' values JSON in its place. Each view is made
+by `of(record)` at the server and turned back by `record()` at the client.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from jivsd.clock import as_datetime, from_datetime, microseconds
+from jivsd.engine.api import (
+    ChildState,
+    EngineStatus,
+    Incidents,
+    PluginState,
+    Start,
+    StartOptions,
+    Timeline,
+    Wait,
+    Why,
+    WorkflowInfo,
+)
+from jivsd.records import NULL, ErrorRecord, Event, Incident, IncidentState, Options, Run, Status, shard_of
+from jivsd.store.api import Runs
+
+API: Final = "/api/v1"
+BY_HEADER: Final = "X-Jivsd-By"
+"""Names the person on whose behalf a program calls."""
+MAX_WAIT: Final = 60.0
+"""How long the server holds a request back for a result, in seconds."""
+MAX_PAGE: Final = 500
+"""The most items in one page of a list."""
+
+_UNITS: Final = (("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1))
+
+
+def duration_text(length: int) -> str:
+    """Write microseconds as people write durations; `clock.microseconds` reads it back."""
+    sign, rest = ("-", -length) if length < 0 else ("", length)
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + "".join(parts) if parts else "0s"
+
+
+def moment(at: int | None) -> datetime | None:
+    """Journal time as a datetime, None as None."""
+    return None if at is None else as_datetime(at)
+
+
+def instant(time: datetime | None) -> int | None:
+    """A datetime as journal time, None as None."""
+    return None if time is None else from_datetime(time)
+
+
+def _fields(struct: Struct, **changed: Any) -> dict[str, Any]:
+    """The fields of a struct, some of them changed: for views that differ from their record in a type or two."""
+    return {**msgspec.structs.asdict(struct), **changed}
+
+
+class RunView(Struct, frozen=True, kw_only=True):
+    """A run. Lists leave `input` and `output` out; without an output so far there is no `output`."""
+
+    run_id: str
+    workflow: str
+    workflow_id: str
+    status: Status
+    paused: bool = False
+    input: Raw | UnsetType = UNSET
+    output: Raw | UnsetType = UNSET
+    error: ErrorRecord | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    wake_at: datetime | None = None
+    timeout: str | None = None
+    lock_key: str | None = None
+    lock_wait: str | None = None
+    priority: int = 0
+    correlation_id: str | None = None
+    attributes: dict[str, Any] = {}
+    parent: str | None = None
+    parent_path: str | None = None
+    code_hash: str = ""
+
+    @classmethod
+    def of(cls, run: Run, *, payloads: bool = True) -> RunView:
+        options = run.options
+        return cls(
+            run_id=run.run_id,
+            workflow=run.workflow,
+            workflow_id=run.workflow_id,
+            status=run.status,
+            paused=run.paused,
+            input=run.input if payloads else UNSET,
+            output=run.output if payloads and run.output is not None else UNSET,
+            error=run.error,
+            created_at=as_datetime(run.created_at),
+            started_at=moment(run.started_at),
+            ended_at=moment(run.ended_at),
+            wake_at=moment(run.wake_at),
+            timeout=None if options.timeout is None else duration_text(options.timeout),
+            lock_key=options.lock_key,
+            lock_wait=None if options.lock_wait is None else duration_text(options.lock_wait),
+            priority=options.priority,
+            correlation_id=options.correlation_id,
+            attributes=options.attributes,
+            parent=options.parent,
+            parent_path=options.parent_path,
+            code_hash=run.code_hash,
+        )
+
+    def record(self) -> Run:
+        """The run; from a list, its input is null and its output None."""
+        return Run(
+            run_id=self.run_id,
+            workflow=self.workflow,
+            workflow_id=self.workflow_id,
+            code_hash=self.code_hash,
+            shard=shard_of(self.workflow_id),
+            status=self.status,
+            input=NULL if self.input is UNSET else self.input,
+            created_at=from_datetime(self.created_at),
+            paused=self.paused,
+            output=None if self.output is UNSET else self.output,
+            error=self.error,
+            options=Options(
+                timeout=None if self.timeout is None else microseconds(self.timeout),
+                lock_key=self.lock_key,
+                lock_wait=None if self.lock_wait is None else microseconds(self.lock_wait),
+                priority=self.priority,
+                parent=self.parent,
+                parent_path=self.parent_path,
+                correlation_id=self.correlation_id,
+                attributes=self.attributes,
+            ),
+            started_at=instant(self.started_at),
+            ended_at=instant(self.ended_at),
+            wake_at=instant(self.wake_at),
+        )
+
+
+class RunPage(Struct, frozen=True):
+    items: list[RunView]
+    next: str | None
+
+    @classmethod
+    def of(cls, page: Runs) -> RunPage:
+        return cls([RunView.of(run, payloads=False) for run in page.items], page.next)
+
+    def record(self) -> Runs:
+        return Runs([view.record() for view in self.items], self.next)
+
+
+class StartView(Struct, frozen=True):
+    """An accepted start. `existing`: the run was started before under the same idempotency key."""
+
+    run: RunView
+    existing: bool
+
+    @classmethod
+    def of(cls, start: Start) -> StartView:
+        return cls(RunView.of(start.run), start.existing)
+
+    def record(self) -> Start:
+        return Start(self.run.record(), self.existing)
+
+
+class EventView(Struct, frozen=True):
+    """An event of a timeline; `payload` depends on the kind."""
+
+    run_id: str
+    seq: int
+    kind: str
+    path: str
+    payload: Raw
+    at: datetime
+    attempt: int
+    by: str
+
+    @classmethod
+    def of(cls, event: Event) -> EventView:
+        at, payload = as_datetime(event.at), Raw(event.payload)
+        return cls(event.run_id, event.seq, event.kind, event.path, payload, at, event.attempt, event.by)
+
+    def record(self) -> Event:
+        at, payload = from_datetime(self.at), bytes(self.payload)
+        return Event(self.run_id, self.seq, self.kind, self.path, payload, at, self.attempt, self.by)
+
+
+class TimelinePage(Struct, frozen=True):
+    """`next`: the seq to give as `after` for the following page."""
+
+    items: list[EventView]
+    next: int | None
+
+    @classmethod
+    def of(cls, page: Timeline) -> TimelinePage:
+        return cls([EventView.of(event) for event in page.items], page.next)
+
+    def record(self) -> Timeline:
+        return Timeline([view.record() for view in self.items], self.next)
+
+
+class WaitView(Struct, frozen=True):
+    """One thing that a run waits for."""
+
+    path: str
+    kind: str
+    what: str
+    until: datetime | None
+    behind: list[str]
+    error: str | None
+
+    @classmethod
+    def of(cls, wait: Wait) -> WaitView:
+        return cls(wait.path, wait.kind, wait.what, moment(wait.until), wait.behind, wait.error)
+
+    def record(self) -> Wait:
+        return Wait(self.path, self.kind, self.what, instant(self.until), self.behind, self.error)
+
+
+class WhyView(Struct, frozen=True):
+    run: RunView
+    waits: list[WaitView]
+
+    @classmethod
+    def of(cls, why: Why) -> WhyView:
+        return cls(RunView.of(why.run, payloads=False), [WaitView.of(wait) for wait in why.waits])
+
+    def record(self) -> Why:
+        return Why(self.run.record(), [view.record() for view in self.waits])
+
+
+class IncidentView(Struct, frozen=True, kw_only=True):
+    incident_id: str
+    kind: str
+    message: str
+    at: datetime
+    run_id: str | None
+    workflow: str | None
+    path: str
+    details: dict[str, Any]
+    state: IncidentState
+    resolution: str | None
+    resolved_by: str | None
+    resolved_why: str | None
+    resolved_at: datetime | None
+
+    @classmethod
+    def of(cls, incident: Incident) -> IncidentView:
+        return cls(**_fields(incident, at=as_datetime(incident.at), resolved_at=moment(incident.resolved_at)))
+
+    def record(self) -> Incident:
+        return Incident(**_fields(self, at=from_datetime(self.at), resolved_at=instant(self.resolved_at)))
+
+
+class IncidentPage(Struct, frozen=True):
+    items: list[IncidentView]
+    next: str | None
+
+    @classmethod
+    def of(cls, page: Incidents) -> IncidentPage:
+        return cls([IncidentView.of(incident) for incident in page.items], page.next)
+
+    def record(self) -> Incidents:
+        return Incidents([view.record() for view in self.items], self.next)
+
+
+class WorkflowView(Struct, frozen=True, kw_only=True):
+    """A workflow type; `input_schema` is JSON Schema."""
+
+    name: str
+    plugin: str
+    code_hash: str
+    description: str
+    input_schema: dict[str, Any]
+    signals: list[str]
+    queries: list[str]
+    lock_key: str | None
+    timeout: str | None
+
+    @classmethod
+    def of(cls, info: WorkflowInfo) -> WorkflowView:
+        timeout = None if info.timeout is None else duration_text(info.timeout)
+        return cls(**_fields(info, timeout=timeout))
+
+    def record(self) -> WorkflowInfo:
+        timeout = None if self.timeout is None else microseconds(self.timeout)
+        return WorkflowInfo(**_fields(self, timeout=timeout))
+
+
+class WorkflowPage(Struct, frozen=True):
+    items: list[WorkflowView]
+    next: None = None
+
+
+class PluginPage(Struct, frozen=True):
+    items: list[PluginState]
+    next: None = None
+
+
+class StatusView(Struct, frozen=True, kw_only=True):
+    """The daemon in one page."""
+
+    node: str
+    version: str
+    started_at: datetime
+    store: str
+    runs: dict[str, int]
+    actors: int
+    steps_running: int
+    journal_pending: int
+    store_away: str | None
+    incidents: int
+    plugins: list[PluginState]
+    children: list[ChildState]
+
+    @classmethod
+    def of(cls, status: EngineStatus) -> StatusView:
+        return cls(**_fields(status, started_at=as_datetime(status.started_at)))
+
+    def record(self) -> EngineStatus:
+        return EngineStatus(**_fields(self, started_at=from_datetime(self.started_at)))
+
+
+class StartBody(StartOptions, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is sent to start a run: the workflow's name, its input and the options of a start."""
+
+    workflow: str
+    input: Raw = NULL
+
+    def options(self) -> StartOptions:
+        return StartOptions(**{name: getattr(self, name) for name in StartOptions.__struct_fields__})
+
+
+class SignalBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    payload: Raw = NULL
+    message_id: str | None = None
+
+
+class QueryBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    payload: Raw = NULL
+
+
+class ReasonBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Why somebody pauses, resumes, cancels, terminates or retries a run."""
+
+    reason: str = ""
+
+
+class WhyBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Why somebody lets the work of an incident be tried again."""
+
+    why: str = ""
+
+
+class ResolveBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The value that a person gives in place of the one that could not be had."""
+
+    value: Raw
+    why: str = ""
+
+
+class PruneBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which ended runs to remove: those that ended before a time, or longer ago than a duration."""
+
+    workflow: str | None = None
+    status: list[Status] = []
+    ended_before: datetime | None = None
+    older_than: str | None = None
+
+
+class Pruned(Struct, frozen=True):
+    pruned: int
