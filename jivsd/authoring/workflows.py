@@ -121,7 +121,7 @@ class Workflow(Generic[P, R]):
             raise InvalidDefinition(f"{self.where}: its class is made without arguments, but {error}") from None
         for name in dict.fromkeys(name for owner in reversed(factory.__mro__[:-1]) for name in vars(owner)):
             value = inspect.getattr_static(factory, name)
-            if type(value).__hash__ is None and not name.startswith("__"):  # dataclasses tell mutable values so, too
+            if not name.startswith("__") and not _hashable(value):  # that is how dataclasses tell a mutable default
                 raise InvalidDefinition(
                     f"{self.where}: class attribute {name!r} is a mutable {type(value).__name__}, shared by all "
                     "runs; set it in __init__"
@@ -208,6 +208,14 @@ def query(name: str, /) -> Callable[[F], F]: ...
 def query(function: Any, /) -> Any:
     """Mark a plain method that answers a question about the run's state and changes nothing."""
     return _marked(QUERY_MARK, function)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _marked(mark: str, target: Any) -> Any:

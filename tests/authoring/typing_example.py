@@ -1,4 +1,4 @@
-"""What a type checker must see in plugin code. Nothing here runs: `test_typing.py` hands it to basedpyright.
+"""What a type checker must see in plugin code. Nothing here runs: `test_static_types.py` hands it to basedpyright.
 
 Each `pyright: ignore` marks a mistake that must be reported; one that no longer is fails the check.
 """
