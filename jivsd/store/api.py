@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -31,14 +31,17 @@ class OutcomeUnknown(StoreError):
 class DamagedRow(StoreError):
     """A row whose checksum does not match its content."""
 
-    def __init__(self, run_id: str, seq: int) -> None:
-        super().__init__(f"event {seq} of run {run_id} is damaged: its checksum does not match its content")
+    def __init__(self, run_id: str, seq: int, what: str = "its checksum does not match its content") -> None:
+        super().__init__(f"event {seq} of run {run_id} is damaged: {what}")
         self.run_id = run_id
         self.seq = seq
 
 
 class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
-    """New values for a run row; None leaves a column as it is."""
+    """New values for a run row; None leaves a column as it is.
+
+    `wake_at` belongs to the status: a change of status sets it, or clears it when it gives none.
+    """
 
     status: Status | None = None
     paused: bool | None = None
@@ -56,8 +59,12 @@ class TxStep(msgspec.Struct, frozen=True):
 
     `body` gets the transaction and returns the event to write. When it raises, the savepoint is rolled back and
     `failed` turns the error into the event that is written instead (an AttemptFailed or StepFailed).
+    Both are called in the store's own thread. When the batch around it has to be written again, the body is run
+    again after all that it did has been rolled back.
     """
 
+    seq: int
+    """The seq of the event that it will yield: if that event is there already, the body is not run again."""
     body: Callable[[Any], Event]
     failed: Callable[[BaseException], Event]
 
@@ -73,7 +80,8 @@ class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
 class Entry(msgspec.Struct, eq=False):
     """What one run wants to have written, all or nothing, in one batch.
 
-    `events` have contiguous seqs. With `tx`, the event that it yields comes after `events` and has the next seq.
+    `events` have contiguous seqs. `epoch` is filled in by the committer. With `tx`, the event that it yields comes
+    after `events` and has the next seq.
     `inbox` are messages for other runs (a child's end for its parent), delivered without the open check;
     `consumed` are the ids of this run's messages that have become `events`.
     `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
@@ -82,7 +90,7 @@ class Entry(msgspec.Struct, eq=False):
 
     run_id: str
     shard: int
-    epoch: int
+    epoch: int = 0
     events: Sequence[Event] = ()
     change: RunChange | None = None
     new: NewRun | None = None
@@ -129,12 +137,16 @@ class Refused(msgspec.Struct, frozen=True):
     `why`: "fenced" (the shard has another owner), "exists" (the seq or run is there already, as an equal row or
     another one), "key_reused" (idempotency key with another input), "open" (the workflow id has an open run),
     "locked" (lock key is held and the start would not wait), "not_found", "ended" (no open run for a message),
-    "gone" (pruned).
+    "gone" (pruned), "away" (the store cannot be written to; said to outside starts and messages only), "invalid" (it
+    cannot be stored: the detail says why).
+    After "fenced" the journal has to be read again before anything is concluded from it: an earlier commit whose
+    outcome was unknown may be in it.
     `run_id` names the run that stands in the way, when there is one.
     """
 
     why: str
     run_id: str | None = None
+    detail: str = ""
 
 
 class Busy(msgspec.Struct, frozen=True):
@@ -204,14 +216,21 @@ class Store(Protocol):
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         """Write a batch in one transaction, durably, and return a verdict for each entry, in order.
 
+        Once an entry of a run is Refused or Busy, the later entries of that run in the batch get the same verdict. An
+        entry that was written before, as a whole and equal byte for byte, is Written again without effect.
+
         Raises:
             StoreAway: nothing was written.
             OutcomeUnknown: nobody knows yet.
         """
         ...
 
-    async def raise_epoch(self, node: str, shards: Sequence[int]) -> int:
-        """Raise the epoch of these shards, waiting for or shutting out older transactions; return the new one."""
+    async def raise_epoch(self, node: str, shards: Mapping[int, int]) -> dict[int, int]:
+        """Raise the epoch of the shards (shard to present epoch) that `node` still owns; return the new epochs.
+
+        Waits for or shuts out the transactions begun under the old ones. A shard missing in the answer has another
+        owner. May be repeated when its outcome is unknown.
+        """
         ...
 
     async def events(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
@@ -243,13 +262,22 @@ class Store(Protocol):
         ...
 
     async def raise_fence(self, key: str) -> int:
-        """Raise and return the fence number of a lock key, for a holder that was taken over."""
+        """Raise and return the fence number of a lock key, for a holder that was taken over.
+
+        Raises:
+            StoreError: nobody ever held the key.
+        """
         ...
 
-    async def incidents(self, state: str | None = None, run_id: str | None = None, limit: int = 100,
-                        cursor: str | None = None) -> tuple[list[Incident], str | None]: ...
+    async def incidents(
+        self, state: str | None = None, run_id: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Incident], str | None]: ...
 
     async def incident(self, incident_id: str) -> Incident | None: ...
+
+    async def put_incident(self, incident: Incident) -> None:
+        """Insert or replace an incident that belongs to no run (a run's go with its entries)."""
+        ...
 
     async def put_plugin(self, plugin: Plugin) -> None: ...
 
@@ -274,4 +302,3 @@ class Store(Protocol):
     async def probe(self) -> None:
         """Write and commit something small: raises when the store cannot be written to."""
         ...
-

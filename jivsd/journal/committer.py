@@ -1,0 +1,318 @@
+"""Group commit: everything that runs want to have written goes through here, in batches.
+
+While one batch is being committed the next one collects; nothing waits for a batch to fill. The committer decides
+nothing about content: it keeps order, keeps entries while the store is away, and finds out what became of a commit
+whose answer was lost. (DESIGN.md section 3.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from jivsd.records import SHARDS
+from jivsd.store.api import (
+    Busy,
+    Delivered,
+    Duplicate,
+    Entry,
+    OutcomeUnknown,
+    Post,
+    Refused,
+    StoreAway,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jivsd.store.api import Store, Verdict
+
+BATCH_ENTRIES: Final = 256
+"""Entries in one batch unless the engine says otherwise; more gain little and make the runs take turns."""
+FIRST_PAUSE: Final = 0.05
+LAST_PAUSE: Final = 2.0
+"""Seconds between attempts while the store is away: doubled from the first to the last."""
+BUSY_PAUSE: Final = 0.01
+"""Seconds before a run whose row somebody holds is tried again, when nothing else is to be written."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _Slot:
+    """An entry that waits, and whom to tell."""
+
+    __slots__ = ("done", "entry", "unsure")
+
+    def __init__(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> None:
+        self.entry = entry
+        self.done = done
+        self.unsure = False
+        """It was in a commit whose outcome nobody knew."""
+
+    @property
+    def outside(self) -> bool:
+        """Whether somebody outside waits for it who can be told to come again: nothing of it is recorded."""
+        entry = self.entry
+        if self.unsure:
+            return False
+        return isinstance(entry, Post) or (entry.new is not None and entry.new.run.options.parent is None)
+
+
+class Committer:
+    """Collects entries and writes them in batches. All methods are called on the trio thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        node: str,
+        epoch: int,
+        cap: Callable[[], int] = lambda: BATCH_ENTRIES,
+        on_batch: Callable[[int, float], None] = lambda entries, seconds: None,
+        on_fenced: Callable[[int], None] = lambda entries: None,
+        on_away: Callable[[str | None], None] = lambda reason: None,
+    ) -> None:
+        """Prepare; `run` does the work.
+
+        Args:
+            store: an open store.
+            node: who owns the shards.
+            epoch: under which epoch `node` claimed all shards, as `Store.open` returned it.
+            cap: how many entries a batch may have; asked for each batch (a quarter of what is runnable is good).
+            on_batch: told how many entries a batch had and how many seconds its commit took.
+            on_fenced: told how many entries of a batch were refused because their shard was taken over.
+            on_away: told why the store is away, when that begins; and None when it is back.
+        """
+        self.epochs = [epoch] * SHARDS
+        """The epoch of each shard, as this node knows it; entries are stamped with it when they are submitted."""
+        self.away: str | None = None
+        """Why the store cannot be written to, or None."""
+        self._store = store
+        self._node = node
+        self._cap = cap
+        self._on_batch = on_batch
+        self._on_fenced = on_fenced
+        self._on_away = on_away
+        self._waiting: deque[_Slot] = deque()
+        self._writing: list[_Slot] = []
+        self._unknown: set[int] = set()
+        """Shards of commits whose outcome is being found out; what is for them waits."""
+        self._pause = FIRST_PAUSE
+        self._work = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+
+    @property
+    def pending(self) -> int:
+        """How many entries have no verdict yet."""
+        return len(self._waiting) + len(self._writing)
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch of this node's shards."""
+        return max(self.epochs)
+
+    def submit(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> None:
+        """Have an entry written; `done` gets its verdict, after the commit, in the order of submission.
+
+        It never gets Busy: that is waited out here.
+        """
+        if isinstance(entry, Entry):
+            entry.epoch = self.epochs[entry.shard]
+        if self._idle.is_set():
+            self._idle = trio.Event()
+        self._waiting.append(_Slot(entry, done))
+        self._work.set()
+
+    async def submit_and_wait(self, entry: Entry | Post) -> Verdict:
+        """Have an entry written and return its verdict. A caller who is cancelled leaves the entry where it is."""
+        verdicts: list[Verdict] = []
+        arrived = trio.Event()
+
+        def done(verdict: Verdict) -> None:
+            verdicts.append(verdict)
+            arrived.set()
+
+        self.submit(entry, done)
+        await arrived.wait()
+        return verdicts[0]
+
+    async def drain(self) -> None:
+        """Return when every entry has its verdict. While the store is away that is never: use a deadline."""
+        await self._idle.wait()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write until cancelled. What is under way then is finished; the rest stays for the next `run`.
+
+        Raises:
+            StoreError: the store says something unexpected; no entry is lost.
+        """
+        async with trio.open_nursery() as nursery:
+            if self._unknown:
+                nursery.start_soon(self._shut_out, frozenset(self._unknown))
+            task_status.started()
+            while True:
+                await self._until_work()
+                await self._write(self._take(), nursery)
+
+    async def _until_work(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not any(self._shard(slot) not in self._unknown for slot in self._waiting):
+            await self._new_work()
+
+    async def _new_work(self) -> None:
+        self._work = trio.Event()
+        await self._work.wait()
+
+    def _take(self) -> list[_Slot]:
+        """Take the next batch: what came first, apart from shards of which nobody knows what was written."""
+        cap = max(1, self._cap())
+        if not self._unknown:
+            return [self._waiting.popleft() for _ in range(min(cap, len(self._waiting)))]
+        free = [slot for slot in self._waiting if self._shard(slot) not in self._unknown][:cap]
+        taken = set(map(id, free))
+        self._waiting = deque(slot for slot in self._waiting if id(slot) not in taken)
+        return free
+
+    async def _write(self, batch: list[_Slot], nursery: trio.Nursery) -> None:
+        """Have one batch committed and tell everyone; or keep it."""
+        self._writing = batch
+        began = time.perf_counter()
+        try:
+            with trio.CancelScope(shield=True):  # a commit that nobody waits for has no known outcome
+                verdicts = await self._store.commit([slot.entry for slot in batch])
+        except StoreAway as error:
+            self._keep(batch)
+            self._note_away(error)
+            await self._stay_away()
+        except OutcomeUnknown as error:
+            self._keep(batch)
+            self._find_out(batch, error, nursery)
+        except BaseException:
+            self._keep(batch)
+            raise
+        else:
+            self._on_batch(len(batch), time.perf_counter() - began)
+            self._note_back()
+            if self._settle(batch, verdicts):
+                with trio.move_on_after(BUSY_PAUSE):
+                    await self._new_work()
+
+    def _keep(self, batch: list[_Slot]) -> None:
+        self._writing = []
+        self._waiting.extendleft(reversed(batch))
+
+    def _settle(self, batch: list[_Slot], verdicts: list[Verdict]) -> bool:
+        """Tell everyone what became of a batch. True if nothing could be written because all rows were held."""
+        told: list[tuple[_Slot, Verdict]] = []
+        held: list[_Slot] = []
+        refused: dict[str, Refused] = {}
+        for slot, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(verdict, Busy):
+                held.append(slot)
+            elif isinstance(verdict, Duplicate) and slot.unsure:
+                told.append((slot, Delivered(verdict.run_id)))  # by the commit whose answer was lost
+            else:
+                told.append((slot, verdict))
+                if isinstance(verdict, Refused) and isinstance(slot.entry, Entry):
+                    refused[slot.entry.run_id] = verdict
+        self._keep(held)
+        if refused:
+            told += self._later_entries(refused)
+            if fenced := sum(isinstance(verdict, Refused) and verdict.why == "fenced" for _, verdict in told):
+                self._on_fenced(fenced)
+        self._tell(told)
+        return not told
+
+    def _later_entries(self, refused: dict[str, Refused]) -> list[tuple[_Slot, Verdict]]:
+        """What a refused run submitted after the refused entry: it builds on it, and is refused too."""
+        kept: deque[_Slot] = deque()
+        told: list[tuple[_Slot, Verdict]] = []
+        for slot in self._waiting:
+            verdict = refused.get(slot.entry.run_id) if isinstance(slot.entry, Entry) else None
+            if verdict is None:
+                kept.append(slot)
+            else:
+                told.append((slot, verdict))
+        self._waiting = kept
+        return told
+
+    def _tell(self, told: Iterable[tuple[_Slot, Verdict]]) -> None:
+        errors: list[Exception] = []
+        for slot, verdict in told:
+            try:
+                slot.done(verdict)
+            except Exception as error:  # the others must still hear of theirs
+                errors.append(error)
+        if not self.pending:
+            self._idle.set()
+        if errors:
+            raise ExceptionGroup("entries were committed, but those who were told of it failed", errors)
+
+    def _note_away(self, error: StoreError) -> None:
+        if self.away is None:
+            _log.warning("store away", reason=str(error), pending=self.pending)
+            self._on_away(str(error))
+        self.away = str(error)
+
+    def _note_back(self) -> None:
+        if self.away is not None:
+            _log.warning("store back", pending=self.pending)
+            self.away = None
+            self._on_away(None)
+        self._pause = FIRST_PAUSE
+
+    async def _stay_away(self) -> None:
+        """Wait before the next attempt, telling those outside to come again later."""
+        with trio.move_on_after(self._next_pause()):
+            while True:
+                outside = [slot for slot in self._waiting if slot.outside]
+                self._waiting = deque(slot for slot in self._waiting if not slot.outside)
+                self._tell([(slot, Refused("away", detail=self.away or "")) for slot in outside])
+                await self._new_work()
+
+    def _next_pause(self) -> float:
+        pause, self._pause = self._pause, min(self._pause * 2, LAST_PAUSE)
+        return pause
+
+    def _find_out(self, batch: list[_Slot], error: OutcomeUnknown, nursery: trio.Nursery) -> None:
+        """The answer to a commit was lost: write the batch again, once the first attempt can no longer land.
+
+        Written again, what is there already is found equal and left alone; the shards' raised epochs shut out the
+        first attempt. Other shards go on meanwhile.
+        """
+        _log.warning("outcome of a commit unknown", reason=str(error), entries=len(batch))
+        for slot in batch:
+            slot.unsure = True
+        shards = frozenset(slot.entry.shard for slot in batch if isinstance(slot.entry, Entry))
+        if shards:
+            self._unknown |= shards
+            nursery.start_soon(self._shut_out, shards)
+
+    async def _shut_out(self, shards: frozenset[int]) -> None:
+        raised = await self._raise_epochs({shard: self.epochs[shard] for shard in shards})
+        for shard, epoch in raised.items():
+            self.epochs[shard] = epoch
+        for slot in self._waiting:
+            if isinstance(slot.entry, Entry) and slot.entry.shard in raised:
+                slot.entry.epoch = raised[slot.entry.shard]
+        self._unknown -= shards
+        self._work.set()
+
+    async def _raise_epochs(self, epochs: dict[int, int]) -> dict[int, int]:
+        while True:
+            try:
+                with trio.CancelScope(shield=True):
+                    return await self._store.raise_epoch(self._node, epochs)
+            except (StoreAway, OutcomeUnknown) as error:
+                self._note_away(error)
+            await trio.sleep(self._next_pause())
+
+    @staticmethod
+    def _shard(slot: _Slot) -> int | None:
+        return slot.entry.shard if isinstance(slot.entry, Entry) else None

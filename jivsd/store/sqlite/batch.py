@@ -1,0 +1,342 @@
+"""Writing a batch: one transaction, a verdict for each entry.
+
+A batch is written boldly first: what may be refused is looked up, and the events of all entries go in together at the
+end. If something then stands in the way (a seq that is there already, a value that SQLite does not take), all is
+rolled back and written again carefully, each entry in a savepoint of its own, so that it can fail alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+
+from jivsd.store.api import Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
+from jivsd.store.sqlite import rows
+from jivsd.store.sqlite.database import AWAY, translated, translated_commit
+from jivsd.store.sqlite.transaction import Guard, Lost, drive
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jivsd.records import Event, Message
+    from jivsd.store.api import Entry, Verdict
+
+_COLUMNS: Final = 10
+_MOST_ROWS: Final = 256
+"""Rows in one statement: SQLite allows 32,766 parameters, and beyond this the gain is small."""
+_WRITTEN: Final = Written()
+_FENCED: Final = Refused("fenced")
+_CONTENT: Final = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+"""What SQLite says when an entry's content is at fault, and not the database."""
+
+
+class BatchWriter:
+    """Writes batches with the one connection that writes. Not for two threads at once."""
+
+    def __init__(self, connection: apsw.Connection, path: str) -> None:
+        self.connection = connection
+        self.run = connection.cursor().execute
+        self.sql = statements("sqlite")
+        self.guard = Guard(connection)
+        self._path = path
+        head, values, row = self.sql["insert_event"].rpartition("VALUES ")
+        sizes = [1 << bit for bit in reversed(range(_MOST_ROWS.bit_length()))]
+        self._inserts = [(size, head + values + ", ".join([row] * size)) for size in sizes]
+
+    def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        """Write a batch; see `jivsd.store.api.Store.commit`."""
+        failures: dict[int, BaseException] = {}
+        careful = False
+        while True:
+            try:
+                return self._transact(_Attempt(self, batch, failures, careful=careful))
+            except (Lost, StoreError) as error:
+                if isinstance(error, StoreError):
+                    raise
+            except Exception as error:
+                if isinstance(error, apsw.Error) and not isinstance(error, _CONTENT):
+                    raise translated(error, self._path) from error
+                if careful:
+                    raise
+                careful = True
+
+    def insert(self, values: list[Any]) -> None:
+        """Insert events, given as the values of their rows one after the other, in as few statements as possible."""
+        at = 0
+        left = len(values) // _COLUMNS
+        for size, sql in self._inserts:
+            while left >= size:
+                self.run(sql, values[at : at + size * _COLUMNS])
+                at += size * _COLUMNS
+                left -= size
+
+    def one(self, statement: str, *parameters: Any) -> rows.Row | None:
+        """The first row of a query."""
+        return next(iter(self.run(self.sql[statement], parameters).fetchall()), None)
+
+    def _transact(self, attempt: _Attempt) -> list[Verdict]:
+        self.run(self.sql["begin"])
+        try:
+            verdicts = attempt.write()
+        except BaseException:
+            self._rollback()
+            raise
+        try:
+            self.run(self.sql["commit"])
+        except apsw.Error as error:
+            self._rollback()
+            raise translated_commit(error, self._path) from error
+        return verdicts
+
+    def _rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.run(self.sql["rollback"])
+
+
+class _Attempt:
+    """One way through a batch, inside its transaction."""
+
+    def __init__(
+        self,
+        writer: BatchWriter,
+        batch: Sequence[Entry | Post],
+        failures: dict[int, BaseException],
+        *,
+        careful: bool,
+    ) -> None:
+        self._writer = writer
+        self._batch = batch
+        self._failures = failures
+        """Of transaction steps that took an earlier attempt down with them: by their place in the batch."""
+        self._careful = careful
+        self._run = writer.run
+        self._one = writer.one
+        self._sql = writer.sql
+        self._epochs: dict[int, int] = {}
+        self._refused: dict[str, Refused] = {}
+        self._values: list[Any] = []
+
+    def write(self) -> list[Verdict]:
+        """Write every entry that can be written."""
+        self._epochs = dict(self._run(self._sql["epochs"]).fetchall())
+        verdicts = [self._decide(place, entry) for place, entry in enumerate(self._batch)]
+        self._flush()
+        return verdicts
+
+    def _decide(self, place: int, entry: Entry | Post) -> Verdict:
+        if isinstance(entry, Post):
+            return self._alone(lambda: self._post(entry.message))
+        if (refused := self._refused.get(entry.run_id)) is not None:
+            return refused
+        if self._epochs.get(entry.shard) != entry.epoch:
+            verdict = _FENCED
+        else:
+            verdict = self._alone(lambda: self._write(place, entry), entry)
+        if verdict is not _WRITTEN and not isinstance(verdict, Written):
+            self._refused[entry.run_id] = verdict if isinstance(verdict, Refused) else Refused("exists", entry.run_id)
+        return verdict
+
+    def _alone(self, act: Callable[[], Verdict], entry: Entry | None = None) -> Verdict:
+        """Do what one entry wants; when careful, in a savepoint, so that it fails alone."""
+        if not self._careful:
+            return act()
+        self._run(self._sql["savepoint"])
+        try:
+            verdict = act()
+            self._flush()
+        except Lost:
+            raise
+        except Exception as error:
+            if isinstance(error, apsw.Error) and not isinstance(error, _CONTENT):
+                raise
+            self._values.clear()
+            self._undo()
+            seen = None if entry is None else self._seen(entry)
+            return seen or Refused("invalid", detail=f"{type(error).__name__}: {error}")
+        self._run(self._sql["release"])
+        return verdict
+
+    def _undo(self) -> None:
+        self._run(self._sql["undo"])
+        self._run(self._sql["release"])
+
+    def _write(self, place: int, entry: Entry) -> Verdict:
+        """Write an entry: first what may be refused, so that a refusal leaves nothing behind."""
+        if entry.new is not None and (verdict := self._start(entry)) is not None:
+            return verdict
+        if entry.tx is not None and (verdict := self._seen_step(entry)) is not None:
+            return verdict
+        if entry.change is not None:
+            self._run(self._sql["change_run"], rows.change_row(entry.run_id, entry.change))
+            if not self._writer.connection.changes():
+                return Refused("not_found", entry.run_id)
+        for event in entry.events:
+            self._append(event)
+        if entry.consumed or entry.inbox or entry.incidents or entry.ends:
+            self._accompany(entry)
+        if entry.tx is None:
+            return _WRITTEN
+        event = self._step(place, entry)
+        self._append(event)
+        return Written(event)
+
+    def _append(self, event: Event) -> None:
+        payload: bytes | None = event.payload
+        name = None
+        if len(event.payload) > rows.INLINE_BYTES:
+            payload, name = None, rows.payload_hash(event.payload)
+            self._run(self._sql["use_payload"], (name, event.payload))
+        self._values += (
+            event.run_id,
+            event.seq,
+            event.kind,
+            event.path,
+            event.attempt,
+            event.by,
+            event.at,
+            event.checksum(),
+            name,
+            payload,
+        )
+
+    def _flush(self) -> None:
+        if self._values:
+            values, self._values = self._values, []
+            self._writer.insert(values)
+
+    def _accompany(self, entry: Entry) -> None:
+        """Write what goes with the events of an entry."""
+        for message_id in entry.consumed:
+            self._run(self._sql["consume_message"], (entry.run_id, message_id))
+        for message in entry.inbox:
+            run_id = message.run_id or self._open_run(message)
+            if run_id is not None:
+                self._run(self._sql["insert_message"], rows.message_row(message, run_id))
+        for incident in entry.incidents:
+            self._run(self._sql["put_incident"], rows.incident_row(incident))
+        if entry.ends:
+            self._release_lock(entry.run_id)
+            self._run(self._sql["leave_messages"], (entry.run_id,))
+
+    def _start(self, entry: Entry) -> Verdict | None:
+        """Insert a new run; or why not."""
+        assert entry.new is not None
+        new, run = entry.new, entry.new.run
+        if self._one("addressed_run", run.run_id) is not None:
+            if not self._careful:
+                raise _Carefully
+            return self._seen(entry) or Refused("exists", run.run_id)
+        if new.idempotency_key is not None:
+            known = self._one("idempotency_key", run.workflow, new.idempotency_key)
+            if known is not None:
+                return self._repeated(*known, new.input_hash)
+        if (opened := self._one("open_run", run.workflow, run.workflow_id)) is not None:
+            return Refused("open", opened[0])
+        if run.options.lock_key is not None:
+            holder = self._one("lock_holder", run.options.lock_key)
+            if holder is not None and run.options.lock_wait == 0:
+                return Refused("locked", holder[0])
+            self._draw_ticket(run.options.lock_key, run.run_id, run.created_at)
+        self._run(self._sql["insert_run"], rows.run_row(run))
+        if new.idempotency_key is not None:
+            key = (run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at)
+            self._run(self._sql["insert_key"], key)
+        return None
+
+    def _repeated(self, input_hash: str, first: str, repeated_hash: str) -> Verdict:
+        """What to say to a start whose idempotency key is known."""
+        if input_hash != repeated_hash:
+            return Refused("key_reused", first)
+        row = self._one("run", first)
+        return Refused("gone", first) if row is None else Existing(rows.run_of(row))
+
+    def _draw_ticket(self, key: str, run_id: str, since: int) -> None:
+        (ticket,) = self._run(self._sql["next_ticket"], (key,)).fetchall()[0]
+        self._run(self._sql["insert_ticket"], (key, ticket, run_id, since))
+
+    def _release_lock(self, run_id: str) -> None:
+        """Leave the lock's queue; when the holder leaves, the next one gets a higher fence number."""
+        ticket = self._one("ticket", run_id)
+        if ticket is not None:
+            key, number, holds = ticket
+            self._run(self._sql["delete_ticket"], (key, number))
+            if holds:
+                self._run(self._sql["raise_fence"], (key,)).fetchall()
+
+    def _post(self, message: Message) -> Verdict:
+        """Put a message from outside into the inbox of the open run that it is for."""
+        seen = self._one("seen_message", message.workflow, message.workflow_id, message.message_id)
+        if seen is not None:
+            return Duplicate(seen[0])
+        run_id = message.run_id
+        if run_id is None:
+            run_id = self._open_run(message)
+            if run_id is None:
+                newest = self._one("newest_run", message.workflow, message.workflow_id)
+                return Refused("not_found") if newest is None else Refused("ended", newest[0])
+        else:
+            addressed = self._one("addressed_run", run_id)
+            if addressed is None or addressed[1:] != (message.workflow, message.workflow_id):
+                return Refused("not_found")
+            if not addressed[0]:
+                return Refused("ended", run_id)
+        self._run(self._sql["insert_message"], rows.message_row(message, run_id))
+        return Delivered(run_id)
+
+    def _open_run(self, message: Message) -> str | None:
+        row = self._one("open_run", message.workflow, message.workflow_id)
+        return None if row is None else row[0]
+
+    def _step(self, place: int, entry: Entry) -> Event:
+        """Run a transaction step; return the event of its success or of its failure."""
+        assert entry.tx is not None
+        failure = self._failures.get(place)
+        if failure is None:
+            self._run(self._sql["savepoint"])
+            try:
+                event = drive(self._writer.connection, self._writer.guard, entry.tx)
+            except Lost as lost:
+                self._failures[place] = lost.cause
+                raise
+            except (KeyboardInterrupt, SystemExit, *AWAY):
+                raise
+            except BaseException as error:
+                failure = error
+                self._undo()
+            else:
+                self._run(self._sql["release"])
+                return _expected(event, entry)
+        return _expected(entry.tx.failed(failure), entry)
+
+    def _seen_step(self, entry: Entry) -> Verdict | None:
+        """What to say to a transaction step whose event is there already: it must not run again."""
+        assert entry.tx is not None
+        event = self._stored(entry.run_id, entry.tx.seq)
+        if event is None:
+            return None
+        whole = all(self._stored(entry.run_id, earlier.seq) == earlier for earlier in entry.events)
+        return Written(event) if whole else Refused("exists", entry.run_id)
+
+    def _seen(self, entry: Entry) -> Verdict | None:
+        """Written, if the whole entry was written before; refused, if others stand in its place; None if neither."""
+        stored = [self._stored(event.run_id, event.seq) for event in entry.events]
+        if not any(stored):
+            return None
+        return _WRITTEN if stored == list(entry.events) else Refused("exists", entry.run_id)
+
+    def _stored(self, run_id: str, seq: int) -> Event | None:
+        row = self._one("events", run_id, seq - 1, 1)
+        return rows.event_of(row, run_id, seq) if row is not None and row[1] == seq else None
+
+
+class _Carefully(Exception):
+    """The bold way will not do for this batch."""
+
+
+def _expected(event: Event, entry: Entry) -> Event:
+    assert entry.tx is not None
+    if (event.run_id, event.seq) != (entry.run_id, entry.tx.seq):
+        raise ValueError(f"the transaction step yielded event {event.seq} of {event.run_id}, not {entry.tx.seq}")
+    return event

@@ -1,0 +1,154 @@
+"""Questions to the database. Each takes a connection, so that it runs wherever that lives."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from jivsd.records import ENDED, Status
+from jivsd.store.api import DamagedRow, Runs, StoreError
+from jivsd.store.sqlite import rows
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    import apsw
+
+    from jivsd.records import Event, Incident, Message, Run
+    from jivsd.store.api import Holder, Plugin, RunFilter
+
+_OPEN: Final = tuple(status for status in Status if status not in ENDED)
+_sql: Final = statements("sqlite")
+
+
+def events(connection: apsw.Connection, run_id: str, after: int, limit: int | None) -> list[Event]:
+    """See `Store.events`."""
+    query = connection.execute(_sql["events"], (run_id, after, -1 if limit is None else limit))
+    result: list[Event] = []
+    try:
+        for seq, row in enumerate(query, after + 1):
+            result.append(rows.event_of(row, run_id, seq))
+    except UnicodeDecodeError:
+        raise DamagedRow(run_id, after + len(result) + 1) from None
+    return result
+
+
+def run(connection: apsw.Connection, run_id: str) -> Run | None:
+    """See `Store.run`."""
+    row = _one(connection, "run", run_id)
+    return None if row is None else rows.run_of(row)
+
+
+def current_run(connection: apsw.Connection, workflow: str, workflow_id: str) -> Run | None:
+    """See `Store.current_run`."""
+    with connection:  # one snapshot for both questions
+        row = _one(connection, "open_run", workflow, workflow_id) or _one(
+            connection, "newest_run", workflow, workflow_id
+        )
+        return None if row is None else run(connection, row[0])
+
+
+def runs(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str | None) -> Runs:
+    """See `Store.runs`.
+
+    Every status has its own stretch of an index that is in order already; several are merged.
+    """
+    statuses: tuple[Status | None, ...] = tuple(where.statuses) or (None,)
+    if where.open_only:
+        statuses = tuple(status for status in where.statuses or _OPEN if status not in ENDED)
+    with connection:
+        pages = [_page(connection, where, status, limit + 1, cursor) for status in dict.fromkeys(statuses)]
+    page = list(islice(heapq.merge(*pages, key=_number, reverse=True), limit + 1))
+    more = len(page) > limit > 0
+    return Runs([rows.run_of(row) for row in page[:limit]], str(_number(page[limit - 1])) if more else None)
+
+
+def open_runs(connection: apsw.Connection, after: str | None, limit: int) -> list[Run]:
+    """See `Store.open_runs`."""
+    return [rows.run_of(row) for row in connection.execute(_sql["open_runs"], (after or "", limit))]
+
+
+def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
+    """See `Store.messages`."""
+    return [rows.message_of(row) for row in connection.execute(_sql["messages"], (run_id,))]
+
+
+def lock_queue(connection: apsw.Connection, key: str | None) -> list[Holder]:
+    """See `Store.lock_queue`."""
+    found = connection.execute(_sql["lock_queues"]) if key is None else connection.execute(_sql["lock_queue"], (key,))
+    return [rows.holder_of(row) for row in found]
+
+
+def incidents(
+    connection: apsw.Connection, state: str | None, run_id: str | None, limit: int, cursor: str | None
+) -> tuple[list[Incident], str | None]:
+    """See `Store.incidents`."""
+    conditions = {"state = :state": state, "run_id = :run_id": run_id, "number < :cursor": _cursor(cursor)}
+    found = _list(connection, "list_incidents", conditions, limit + 1)
+    more = len(found) > limit > 0
+    return [rows.incident_of(row) for row in found[:limit]], str(_number(found[limit - 1])) if more else None
+
+
+def incident(connection: apsw.Connection, incident_id: str) -> Incident | None:
+    """See `Store.incident`."""
+    found = _list(connection, "list_incidents", {"incident_id = :incident_id": incident_id}, 1)
+    return rows.incident_of(found[0]) if found else None
+
+
+def plugin(connection: apsw.Connection, code_hash: str) -> Plugin | None:
+    """See `Store.plugin`."""
+    row = _one(connection, "plugin", code_hash)
+    return None if row is None else rows.plugin_of(row)
+
+
+def counts(connection: apsw.Connection) -> dict[str, int]:
+    """See `Store.counts`."""
+    with connection:
+        result: dict[str, int] = dict(connection.execute(_sql["count_runs"]).fetchall())
+        result["incidents"] = connection.execute(_sql["count_incidents"]).get
+    return result
+
+
+def conditions_of(where: RunFilter) -> dict[str, Any]:
+    """A filter's conditions, apart from statuses: SQL with a parameter each, to the value."""
+    return {
+        "workflow = :workflow": where.workflow,
+        "workflow_id = :workflow_id": where.workflow_id,
+        "parent = :parent": where.parent,
+        "ended_at < :ended_before": where.ended_before,
+    }
+
+
+def with_conditions(statement: str, conditions: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A statement with those conditions that have a value in the place of its `true`, and their parameters."""
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    sql = _sql[statement].replace("true", " AND ".join(given) or "true")
+    return sql, {condition.rpartition(":")[2]: value for condition, value in given.items()}
+
+
+def _page(
+    connection: apsw.Connection, where: RunFilter, status: Status | None, limit: int, cursor: str | None
+) -> list[rows.Row]:
+    conditions = {**conditions_of(where), "status = :status": status, "number < :cursor": _cursor(cursor)}
+    return _list(connection, "list_runs", conditions, limit)
+
+
+def _list(connection: apsw.Connection, statement: str, conditions: dict[str, Any], limit: int) -> list[rows.Row]:
+    sql, parameters = with_conditions(statement, conditions)
+    return connection.execute(sql, {**parameters, "limit": limit}).fetchall()
+
+
+def _cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
+        raise StoreError(f"{cursor!r} is not a cursor: pass on the one that came with the page before")
+    return int(cursor)
+
+
+def _number(row: rows.Row) -> int:
+    return row[-1]
+
+
+def _one(connection: apsw.Connection, statement: str, *parameters: Any) -> rows.Row | None:
+    return next(iter(connection.execute(_sql[statement], parameters).fetchall()), None)

@@ -1,0 +1,182 @@
+"""Between rows and records."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jivsd.records import ErrorRecord, Event, Incident, IncidentState, Kind, Message, Options, Run, Status
+from jivsd.store.api import DamagedRow, Holder, Plugin
+
+if TYPE_CHECKING:
+    from jivsd.store.api import RunChange
+
+INLINE_BYTES: Final = 64 * 1024
+"""Payloads over this lie in a table of their own, so that the journal's rows stay small."""
+
+Row = tuple[Any, ...]
+
+_options: Final = msgspec.json.Decoder(Options)
+_error: Final = msgspec.json.Decoder(ErrorRecord)
+
+
+def payload_hash(payload: bytes) -> str:
+    """Under which name a large payload is kept: BLAKE2b, 256 bits."""
+    return hashlib.blake2b(payload, digest_size=32).hexdigest()
+
+
+def text(raw: msgspec.Raw | bytes | None) -> str | None:
+    """JSON bytes as the text that people can read in a table."""
+    return None if raw is None else bytes(raw).decode()
+
+
+def event_of(row: Row, run_id: str, seq: int) -> Event:
+    """The event of a row, which should be event `seq` of run `run_id`.
+
+    Raises:
+        DamagedRow: it is not, or its checksum does not match.
+    """
+    *fields, checksum = row
+    event = Event(*fields)
+    if (event.run_id, event.seq) != (run_id, seq):
+        raise DamagedRow(run_id, seq, "it is missing")
+    try:
+        intact = event.checksum() == checksum
+    except (TypeError, AttributeError):
+        intact = False  # not even the types are those of an event
+    if not intact:
+        raise DamagedRow(run_id, seq)
+    return event
+
+
+def run_row(run: Run) -> Row:
+    """The row of a run."""
+    return (
+        run.run_id,
+        run.workflow,
+        run.workflow_id,
+        run.code_hash,
+        run.shard,
+        run.status,
+        run.paused,
+        run.created_at,
+        run.started_at,
+        run.ended_at,
+        run.wake_at,
+        msgspec.json.encode(run.options).decode(),
+        text(run.input),
+        text(run.output),
+        None if run.error is None else msgspec.json.encode(run.error).decode(),
+    )
+
+
+def run_of(row: Row) -> Run:
+    """The run of a row."""
+    return Run(
+        run_id=row[0],
+        workflow=row[1],
+        workflow_id=row[2],
+        code_hash=row[3],
+        shard=row[4],
+        status=Status(row[5]),
+        paused=bool(row[6]),
+        created_at=row[7],
+        started_at=row[8],
+        ended_at=row[9],
+        wake_at=row[10],
+        options=_options.decode(row[11]),
+        input=msgspec.Raw(row[12].encode()),
+        output=None if row[13] is None else msgspec.Raw(row[13].encode()),
+        error=None if row[14] is None else _error.decode(row[14]),
+    )
+
+
+def change_row(run_id: str, change: RunChange) -> Row:
+    """The parameters of `change_run`."""
+    return (
+        run_id,
+        change.status,
+        change.paused,
+        text(change.output),
+        text(change.error),
+        change.code_hash,
+        change.started_at,
+        change.ended_at,
+        change.wake_at,
+    )
+
+
+def message_row(message: Message, run_id: str) -> Row:
+    """The row of a message for a run."""
+    return (
+        message.workflow,
+        message.workflow_id,
+        message.message_id,
+        run_id,
+        message.kind,
+        message.path,
+        message.payload,
+        message.at,
+        message.by,
+    )
+
+
+def message_of(row: Row) -> Message:
+    """The message of a row."""
+    workflow, workflow_id, message_id, kind, path, payload, at, by, run_id = row
+    return Message(workflow, workflow_id, message_id, Kind(kind), path, payload, at, by, run_id)
+
+
+def incident_row(incident: Incident) -> Row:
+    """The row of an incident."""
+    return (
+        incident.incident_id,
+        incident.kind,
+        incident.message,
+        incident.at,
+        incident.run_id,
+        incident.workflow,
+        incident.path,
+        msgspec.json.encode(incident.details).decode(),
+        incident.state,
+        incident.resolution,
+        incident.resolved_by,
+        incident.resolved_why,
+        incident.resolved_at,
+    )
+
+
+def incident_of(row: Row) -> Incident:
+    """The incident of a row."""
+    return Incident(
+        incident_id=row[0],
+        kind=row[1],
+        message=row[2],
+        at=row[3],
+        run_id=row[4],
+        workflow=row[5],
+        path=row[6],
+        details=msgspec.json.decode(row[7]),
+        state=IncidentState(row[8]),
+        resolution=row[9],
+        resolved_by=row[10],
+        resolved_why=row[11],
+        resolved_at=row[12],
+    )
+
+
+def holder_of(row: Row) -> Holder:
+    """The line of a lock queue."""
+    return Holder(*row)
+
+
+def plugin_row(plugin: Plugin) -> Row:
+    """The row of a plugin's source."""
+    return (plugin.code_hash, plugin.name, msgspec.json.encode(plugin.files).decode(), plugin.at)
+
+
+def plugin_of(row: Row) -> Plugin:
+    """The plugin of a row."""
+    return Plugin(row[0], row[1], msgspec.json.decode(row[2], type=dict[str, str]), row[3])

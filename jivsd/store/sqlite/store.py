@@ -1,0 +1,301 @@
+"""The front of the embedded store: who may call, on which thread the work is done, what errors mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import apsw
+import trio
+
+from jivsd.store.api import StoreError
+from jivsd.store.sqlite import reading, rows, upkeep
+from jivsd.store.sqlite.batch import BatchWriter
+from jivsd.store.sqlite.database import (
+    MEMORY,
+    FileLock,
+    check_version,
+    connect_reader,
+    connect_writer,
+    migrate,
+    path_of,
+    translated,
+)
+from jivsd.store.sqlite.worker import InlineWorker, ThreadWorker
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from jivsd.records import Event, Incident, Message, Run
+    from jivsd.store.api import Entry, Holder, Plugin, Post, RunFilter, Runs, Verdict
+    from jivsd.store.sqlite.worker import Worker
+
+T = TypeVar("T")
+
+READERS: Final = 2
+"""Connections that read, with a thread each."""
+
+
+class SqliteStore:
+    """The journal in one SQLite file (write-ahead log, every commit synced). Keeps the contract `store.api.Store`.
+
+    One thread writes; others read, and are not kept waiting by it. A second daemon on the file is refused. An
+    `async with` closes the store; `open` comes first.
+    """
+
+    def __init__(self, url: str | Path, *, threaded: bool = True, read_only: bool = False) -> None:
+        """Name the database: `sqlite:////path`, a path, or `:memory:`.
+
+        Args:
+            url: where it is.
+            threaded: whether threads of the store's own do the work; if not, the caller's does, at once: for tests in
+                which time jumps.
+            read_only: only look; works beside a daemon that has the file, and never changes or makes it.
+
+        Raises:
+            StoreError: it is the URL of something else.
+        """
+        self.path = path_of(url)
+        self._threaded = threaded
+        self._read_only = read_only
+        self._lock: FileLock | None = None
+        self._writer: Worker | None = None
+        self._reader: Worker | None = None
+        self._batches: BatchWriter | None = None
+        self._sql = statements("sqlite")
+
+    async def __aenter__(self) -> SqliteStore:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, node: str) -> int:
+        """Check the database, bring its schema up to date, claim all shards for `node`; return the epoch.
+
+        Opened read-only it claims nothing and returns 0.
+
+        Raises:
+            StoreError: another daemon has the file, its schema is newer than this program, it is another program's.
+            StoreAway: it cannot be written to.
+        """
+        if self._threaded:
+            await trio.to_thread.run_sync(self._connect)
+        else:
+            self._connect()
+        if self._read_only:
+            return 0
+        try:
+            return await self._write(lambda db: db.execute(self._sql["claim_shards"], (node,)).fetchall()[0][0])
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let what has begun end, close the connections, let the next daemon in."""
+        workers = {worker for worker in (self._reader, self._writer) if worker is not None}
+        self._reader = self._writer = None
+        with trio.CancelScope(shield=True):
+            for worker in workers:
+                await worker.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        """See `Store.commit`."""
+        if self._batches is None or self._writer is None:
+            raise self._not_writable()
+        batches = self._batches
+        return await self._writer.call(lambda _: batches.commit(batch))
+
+    async def raise_epoch(self, node: str, shards: Mapping[int, int]) -> dict[int, int]:
+        """See `Store.raise_epoch`. There is one writer, so no older transaction can be under way."""
+
+        def work(db: apsw.Connection) -> dict[int, int]:
+            with db:
+                raised = {
+                    shard: db.execute(self._sql["raise_epoch"], (shard, node, epoch)).fetchall()
+                    for shard, epoch in shards.items()
+                }
+            return {shard: found[0][0] for shard, found in raised.items() if found}
+
+        return await self._write(work)
+
+    async def events(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """See `Store.events`."""
+        return await self._read(lambda db: reading.events(db, run_id, after, limit))
+
+    async def run(self, run_id: str) -> Run | None:
+        """See `Store.run`."""
+        return await self._read(lambda db: reading.run(db, run_id))
+
+    async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
+        """See `Store.current_run`."""
+        return await self._read(lambda db: reading.current_run(db, workflow, workflow_id))
+
+    async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs:
+        """See `Store.runs`."""
+        return await self._read(lambda db: reading.runs(db, where, limit, cursor))
+
+    async def open_runs(self, after: str | None, limit: int) -> list[Run]:
+        """See `Store.open_runs`."""
+        return await self._read(lambda db: reading.open_runs(db, after, limit))
+
+    async def messages(self, run_id: str) -> list[Message]:
+        """See `Store.messages`."""
+        return await self._read(lambda db: reading.messages(db, run_id))
+
+    async def lock_queue(self, key: str | None = None) -> list[Holder]:
+        """See `Store.lock_queue`."""
+        return await self._read(lambda db: reading.lock_queue(db, key))
+
+    async def raise_fence(self, key: str) -> int:
+        """See `Store.raise_fence`."""
+        found = await self._write(lambda db: db.execute(self._sql["raise_fence"], (key,)).fetchall())
+        if not found:
+            raise StoreError(f"nobody ever held the lock key {key!r}")
+        return found[0][0]
+
+    async def incidents(
+        self, state: str | None = None, run_id: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Incident], str | None]:
+        """See `Store.incidents`."""
+        return await self._read(lambda db: reading.incidents(db, state, run_id, limit, cursor))
+
+    async def incident(self, incident_id: str) -> Incident | None:
+        """See `Store.incident`."""
+        return await self._read(lambda db: reading.incident(db, incident_id))
+
+    async def put_incident(self, incident: Incident) -> None:
+        """See `Store.put_incident`."""
+        row = rows.incident_row(incident)
+        await self._write(lambda db: db.execute(self._sql["put_incident"], row))
+
+    async def put_plugin(self, plugin: Plugin) -> None:
+        """See `Store.put_plugin`."""
+        row = rows.plugin_row(plugin)
+        await self._write(lambda db: db.execute(self._sql["put_plugin"], row))
+
+    async def plugin(self, code_hash: str) -> Plugin | None:
+        """See `Store.plugin`."""
+        return await self._read(lambda db: reading.plugin(db, code_hash))
+
+    async def counts(self) -> dict[str, int]:
+        """See `Store.counts`."""
+        return await self._read(reading.counts)
+
+    async def prune(self, where: RunFilter, limit: int) -> int:
+        """See `Store.prune`. In several transactions, between which the journal's batches have their turn."""
+        total = 0
+        while total < limit:
+            left = limit - total
+            removed = await self._write(lambda db, left=left: upkeep.prune(db, where, left))
+            if not removed:
+                break
+            total += removed
+        return total
+
+    async def check(self) -> list[str]:
+        """See `Store.check`."""
+        return await self._apart(lambda db, pause: upkeep.check(db, self.path, pause))
+
+    async def backup(self, target: str) -> None:
+        """See `Store.backup`.
+
+        Raises:
+            StoreError: there is a file of that name already, or it cannot be written.
+        """
+        await self._apart(lambda db, pause: upkeep.backup(db, target, pause))
+
+    async def probe(self) -> None:
+        """See `Store.probe`."""
+        await self._write(lambda db: db.execute(self._sql["probe"]))
+
+    def _connect(self) -> None:
+        if self._writer is not None or self._reader is not None:
+            raise StoreError(f"the database {self.path} is open already")
+        if self._read_only:
+            self._reader = self._look()
+            return
+        if self.path != MEMORY:
+            self._lock = FileLock(self.path)
+        try:
+            connection = connect_writer(self.path)
+            try:
+                migrate(connection, self.path)
+                self._batches = BatchWriter(connection, self.path)
+                self._writer = (
+                    ThreadWorker("jivsd-writer", [connection]) if self._threaded else InlineWorker(connection)
+                )
+                self._reader = self._writer if self.path == MEMORY else self._readers()
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+            raise
+
+    def _look(self) -> Worker:
+        connection = connect_reader(self.path)
+        try:
+            if not check_version(connection, self.path):
+                raise StoreError(f"{self.path} is not a database of jivsd")
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+        finally:
+            connection.close()
+        return self._readers()
+
+    def _readers(self) -> Worker:
+        if not self._threaded:
+            return InlineWorker(connect_reader(self.path))
+        return ThreadWorker("jivsd-reader", [connect_reader(self.path) for _ in range(READERS)])
+
+    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        if self._writer is None:
+            raise self._not_writable()
+        return await self._call(self._writer, work)
+
+    async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
+        if self._reader is None:
+            raise StoreError(f"the database {self.path} is not open")
+        return await self._call(self._reader, work)
+
+    async def _call(self, worker: Worker, work: Callable[[apsw.Connection], T]) -> T:
+        try:
+            return await worker.call(work)
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+
+    async def _apart(self, work: Callable[[apsw.Connection, Callable[[], None]], T]) -> T:
+        """Do long work with a connection and a thread of its own, given up when the caller is cancelled."""
+        if self._reader is None:
+            raise StoreError(f"the database {self.path} is not open")
+        if self.path == MEMORY:
+            return await self._read(lambda db: work(db, _go_on))
+
+        def alone(pause: Callable[[], None]) -> T:
+            connection = connect_reader(self.path)
+            try:
+                return work(connection, pause)
+            finally:
+                connection.close()
+
+        if not self._threaded:
+            return alone(_go_on)
+        return await trio.to_thread.run_sync(alone, trio.from_thread.check_cancelled)
+
+    def _not_writable(self) -> StoreError:
+        return StoreError(f"the database {self.path} is {'open for reading only' if self._reader else 'not open'}")
+
+
+def _go_on() -> None:
+    """Nobody can cancel work on the caller's own thread."""

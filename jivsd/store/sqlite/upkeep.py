@@ -1,0 +1,174 @@
+"""Looking after the database: checking it, copying it, removing what is old, all in bounded pieces."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import apsw
+
+from jivsd.store.api import DamagedRow, StoreError
+from jivsd.store.sqlite import rows
+from jivsd.store.sqlite.database import translated
+from jivsd.store.sqlite.reading import conditions_of, with_conditions
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.store.api import RunFilter
+
+CHECK_EVENTS: Final = 5_000
+"""Events looked at in one query: none lasts so long that it keeps the write-ahead log from being emptied."""
+BACKUP_PAGES: Final = 2_000
+"""Pages copied between two looks at whether somebody still wants the copy."""
+PRUNE_EVENTS: Final = 5_000
+"""Events removed in one transaction, unless a single run has more."""
+REPORTED: Final = 1_000
+"""Findings that are listed: a database with more is not mended line by line."""
+
+_sql: Final = statements("sqlite")
+
+
+def check(connection: apsw.Connection, path: str, pause: Callable[[], None]) -> list[str]:
+    """See `Store.check`. `pause` is called between the pieces, and may raise to end the check."""
+    checker = _Checker(connection)
+    pieces = [checker.structure, checker.relations, checker.events]
+    while pieces and len(checker.findings) < REPORTED:
+        try:
+            if not pieces[0]():
+                pieces.pop(0)
+        except apsw.Error as error:
+            checker.findings.append(str(translated(error, path)))
+            pieces.pop(0)
+        except UnicodeDecodeError as error:
+            checker.findings.append(f"the database {path} holds text that is not UTF-8: {error}")
+            pieces.pop(0)
+        pause()
+    return checker.findings
+
+
+class _Checker:
+    """The pieces of a check. Each adds to `findings` and says whether it has more to do."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.findings: list[str] = []
+        self._connection = connection
+        self._last = ("", 0)
+
+    def structure(self) -> bool:
+        """Let SQLite check its pages and indices."""
+        found = [str(row[0]) for row in self._connection.execute(f"PRAGMA integrity_check({REPORTED})")]
+        self.findings += [f"SQLite: {line}" for line in found if line != "ok"]
+        return False
+
+    def relations(self) -> bool:
+        """Check that journals have runs and runs have journals."""
+        for statement, what in (("check_orphans", "has events but no row"), ("check_empty", "has no events")):
+            found = self._connection.execute(_sql[statement]).fetchall()
+            self.findings += [f"run {run_id} {what}" for (run_id,) in found[:REPORTED]]
+        return False
+
+    def events(self) -> bool:
+        """Check the next events: their checksums, and that none is missing."""
+        count = 0
+        for row in self._connection.execute(_sql["check_events"], (*self._last, CHECK_EVENTS)):
+            count += 1
+            self._event(row)
+        return count == CHECK_EVENTS
+
+    def _event(self, row: rows.Row) -> None:
+        run_id, seq = row[0], row[1]
+        expected = self._last[1] + 1 if run_id == self._last[0] else 1
+        if seq != expected:
+            missing = f"event {expected}" if seq == expected + 1 else f"events {expected} to {seq - 1}"
+            self.findings.append(f"{missing} of run {run_id} missing")
+        try:
+            rows.event_of(row, run_id, seq)
+        except DamagedRow as error:
+            self.findings.append(str(error))
+        self._last = (run_id, seq)
+
+
+def backup(source: apsw.Connection, target: str, pause: Callable[[], None]) -> None:
+    """See `Store.backup`. `pause` is called between the pieces, and may raise to give up.
+
+    The copy is written to a file beside the target, so that half a copy never has its name.
+    """
+    if os.path.lexists(target):
+        raise StoreError(f"there is already a file {target}: choose another name for the backup")
+    partial = f"{target}.partial"
+    try:
+        os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"cannot write the backup {target}: {error.strerror}") from None
+    try:
+        _copy(source, partial, pause)
+        os.link(partial, target)  # unlike a rename, this never takes the place of a file that came meanwhile
+        _sync(os.path.dirname(os.path.abspath(target)))
+    except apsw.Error as error:
+        raise translated(error, target) from error
+    except OSError as error:
+        raise StoreError(f"cannot write the backup {target}: {error.strerror}") from None
+    finally:
+        for leftover in (partial, f"{partial}-journal"):
+            with suppress(FileNotFoundError):
+                os.remove(leftover)
+
+
+def _copy(source: apsw.Connection, path: str, pause: Callable[[], None]) -> None:
+    copy = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        with source, copy.backup("main", source, "main") as progress:
+            # One snapshot: a write between two pieces would make SQLite begin again.
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            while not progress.step(BACKUP_PAGES):
+                pause()
+        copy.pragma("journal_mode", "DELETE")  # a backup is one file: no log beside it
+    finally:
+        copy.close(force=True)
+
+
+def _sync(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def prune(connection: apsw.Connection, where: RunFilter, limit: int) -> int:
+    """Remove some ended runs, up to `limit`, in one transaction; return how many: 0 when there are none left."""
+    conditions = dict(conditions_of(where))
+    sql, parameters = with_conditions("prunable", conditions)
+    if where.statuses:
+        marks = {f"status{number}": status for number, status in enumerate(where.statuses)}
+        sql = sql.replace("ORDER BY", f"AND status IN ({', '.join(f':{mark}' for mark in marks)}) ORDER BY")
+        parameters.update(marks)
+    run = connection.execute
+    run(_sql["begin"])
+    try:
+        removed = events = 0
+        for run_id, count in run(sql, {**parameters, "limit": limit}).fetchall():
+            if removed and events + count > PRUNE_EVENTS:
+                break
+            for statement in _PRUNE:
+                run(_sql[statement], (run_id,))
+            removed += 1
+            events += count
+        run(_sql["commit"])
+    finally:
+        if connection.in_transaction:
+            run(_sql["rollback"])
+    return removed
+
+
+_PRUNE: Final = (
+    "release_payloads",
+    "delete_payloads",
+    "delete_events",
+    "empty_messages",
+    "delete_incidents",
+    "delete_run",
+)

@@ -1,0 +1,274 @@
+-- Every statement that the embedded store runs. "-- name:" is how the code calls it; the comment says what it is for.
+
+-- name: begin
+-- Begins a batch: takes the write lock at once, so that nothing in it can fail for want of it.
+BEGIN IMMEDIATE
+
+-- name: commit
+-- Makes a batch durable.
+COMMIT
+
+-- name: rollback
+-- Forgets a batch.
+ROLLBACK
+
+-- name: savepoint
+-- Begins what one entry of a batch does on its own account.
+SAVEPOINT entry
+
+-- name: release
+-- Keeps what the entry did.
+RELEASE entry
+
+-- name: undo
+-- Forgets what the entry did; the savepoint stays and is released next.
+ROLLBACK TO entry
+
+-- name: epochs
+-- The epoch of every shard, read inside the transaction that writes.
+SELECT id, epoch FROM shard
+
+-- name: insert_event
+-- Appends events; the writer repeats the row of values as often as it has rows.
+INSERT INTO event (run_id, seq, kind, path, attempt, "by", at, checksum, payload_hash, payload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: use_payload
+-- Stores a large payload, or counts one more use of it.
+INSERT INTO payload (hash, uses, body) VALUES (?, 1, ?)
+ON CONFLICT (hash) DO UPDATE SET uses = uses + 1
+
+-- name: events
+-- A run's events after a seq, in order.
+SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
+WHERE run_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3
+
+-- name: insert_run
+-- A new run.
+INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at,
+                 wake_at, options, input, output, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: change_run
+-- New values for a run; NULL keeps a column. wake_at belongs to the status: a new status brings its own.
+UPDATE run SET
+    status = coalesce(?2, status),
+    paused = coalesce(?3, paused),
+    output = coalesce(?4, output),
+    error = coalesce(?5, error),
+    code_hash = coalesce(?6, code_hash),
+    started_at = coalesce(?7, started_at),
+    ended_at = coalesce(?8, ended_at),
+    wake_at = CASE WHEN ?2 IS NULL THEN coalesce(?9, wake_at) ELSE ?9 END
+WHERE run_id = ?1
+
+-- name: run
+-- One run.
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
+       options, input, output, error, number
+FROM run WHERE run_id = ?1
+
+-- name: addressed_run
+-- Whether a run is there and open, and what it is called.
+SELECT open, workflow, workflow_id FROM run WHERE run_id = ?1
+
+-- name: open_run
+-- The open run of a workflow id.
+SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 AND open
+
+-- name: newest_run
+-- The newest run of a workflow id, open or not.
+SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 ORDER BY number DESC LIMIT 1
+
+-- name: open_runs
+-- Open runs by run id, for recovery.
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
+       options, input, output, error, number
+FROM run WHERE open AND run_id > ?1 ORDER BY run_id LIMIT ?2
+
+-- name: list_runs
+-- A page of runs, newest first; the reader puts its conditions in the place of "true".
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
+       options, input, output, error, number
+FROM run WHERE true ORDER BY number DESC LIMIT :limit
+
+-- name: count_runs
+-- How many runs have each status.
+SELECT status, count(*) FROM run GROUP BY status
+
+-- name: idempotency_key
+-- The start that an idempotency key belongs to.
+SELECT input_hash, run_id FROM idempotency_key WHERE workflow = ?1 AND key = ?2
+
+-- name: insert_key
+-- Remembers which start an idempotency key belongs to.
+INSERT INTO idempotency_key (workflow, key, input_hash, run_id, at) VALUES (?, ?, ?, ?, ?)
+
+-- name: lock_holder
+-- The run that holds a lock key: the one with the lowest ticket.
+SELECT run_id FROM lock_ticket WHERE key = ?1 ORDER BY ticket LIMIT 1
+
+-- name: next_ticket
+-- Counts a lock key's tickets; the first makes the key.
+INSERT INTO lock (key, last_ticket, fence) VALUES (?1, 1, 1)
+ON CONFLICT (key) DO UPDATE SET last_ticket = last_ticket + 1
+RETURNING last_ticket
+
+-- name: insert_ticket
+-- Puts a run into the queue of a lock key.
+INSERT INTO lock_ticket (key, ticket, run_id, since) VALUES (?, ?, ?, ?)
+
+-- name: ticket
+-- The ticket of a run, and whether it is the lowest of its key.
+SELECT key, ticket,
+       NOT EXISTS (SELECT 1 FROM lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket)
+FROM lock_ticket AS mine WHERE run_id = ?1
+
+-- name: delete_ticket
+-- Takes a run out of the queue of a lock key.
+DELETE FROM lock_ticket WHERE key = ?1 AND ticket = ?2
+
+-- name: raise_fence
+-- The next fence number of a lock key: its holder has changed or was taken over.
+UPDATE lock SET fence = fence + 1 WHERE key = ?1 RETURNING fence
+
+-- name: lock_queue
+-- Who holds and who waits for one lock key.
+SELECT lock_ticket.key, ticket, run_id, fence, since
+FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key
+WHERE lock_ticket.key = ?1 ORDER BY ticket
+
+-- name: lock_queues
+-- Who holds and who waits, for all lock keys.
+SELECT lock_ticket.key, ticket, run_id, fence, since
+FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key
+ORDER BY lock_ticket.key, ticket
+
+-- name: seen_message
+-- The run that a message id was delivered to before.
+SELECT run_id FROM inbox WHERE workflow = ?1 AND workflow_id = ?2 AND message_id = ?3
+
+-- name: insert_message
+-- Puts a message into the inbox; one that was seen before is ignored.
+INSERT INTO inbox (workflow, workflow_id, message_id, run_id, kind, path, payload, at, "by", state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'UNREAD')
+ON CONFLICT (workflow, workflow_id, message_id) DO NOTHING
+
+-- name: consume_message
+-- A message has become an event of its run: its id stays, its payload is in the event.
+UPDATE inbox SET state = 'READ', payload = NULL
+WHERE number = (
+    SELECT inbox.number FROM run
+    JOIN inbox ON inbox.workflow = run.workflow AND inbox.workflow_id = run.workflow_id AND inbox.message_id = ?2
+    WHERE run.run_id = ?1
+)
+
+-- name: leave_messages
+-- The run has ended: what it did not read stays, read by nobody.
+UPDATE inbox SET state = 'LEFT' WHERE run_id = ?1 AND state = 'UNREAD'
+
+-- name: messages
+-- A run's unread messages, in the order in which they came.
+SELECT workflow, workflow_id, message_id, kind, path, payload, at, "by", run_id
+FROM inbox WHERE run_id = ?1 AND state = 'UNREAD' ORDER BY number
+
+-- name: put_incident
+-- An incident, or what has become of it.
+INSERT INTO incident (incident_id, kind, message, at, run_id, workflow, path, details, state, resolution, resolved_by,
+                      resolved_why, resolved_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (incident_id) DO UPDATE SET
+    kind = excluded.kind, message = excluded.message, at = excluded.at, run_id = excluded.run_id,
+    workflow = excluded.workflow, path = excluded.path, details = excluded.details, state = excluded.state,
+    resolution = excluded.resolution, resolved_by = excluded.resolved_by, resolved_why = excluded.resolved_why,
+    resolved_at = excluded.resolved_at
+
+-- name: list_incidents
+-- A page of incidents, newest first; the reader puts its conditions in the place of "true".
+SELECT incident_id, kind, message, at, run_id, workflow, path, details, state, resolution, resolved_by, resolved_why,
+       resolved_at, number
+FROM incident WHERE true ORDER BY number DESC LIMIT :limit
+
+-- name: count_incidents
+-- How many incidents are open.
+SELECT count(*) FROM incident WHERE state = 'OPEN'
+
+-- name: put_plugin
+-- Keeps the source of a plugin.
+INSERT INTO plugin_code (code_hash, name, files, at) VALUES (?, ?, ?, ?) ON CONFLICT (code_hash) DO NOTHING
+
+-- name: plugin
+-- The source of a plugin.
+SELECT code_hash, name, files, at FROM plugin_code WHERE code_hash = ?1
+
+-- name: claim_shards
+-- A node takes all shards, under an epoch that is above all that were.
+UPDATE shard SET epoch = (SELECT max(epoch) + 1 FROM shard), node = ?1 RETURNING epoch
+
+-- name: raise_epoch
+-- A node raises the epoch of a shard that it still owns under the epoch it knows.
+UPDATE shard SET epoch = epoch + 1 WHERE id = ?1 AND node = ?2 AND epoch = ?3 RETURNING epoch
+
+-- name: meta
+-- What the database says about itself.
+SELECT value FROM meta WHERE name = ?1
+
+-- name: put_meta
+-- Says something about the database.
+INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+
+-- name: probe
+-- Writes something small, to see whether that works.
+INSERT INTO meta (name, value) VALUES ('probe', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1
+
+-- name: insert_shard
+-- A shard, when the database is made; nobody owns it yet.
+INSERT INTO shard (id, epoch, node) VALUES (?1, 0, '')
+
+-- name: prunable
+-- Ended runs that ended first, and how many events each has; the caller puts its conditions in the place of "true".
+SELECT run_id, (SELECT count(*) FROM event WHERE event.run_id = run.run_id)
+FROM run WHERE ended_at IS NOT NULL AND NOT open AND true ORDER BY ended_at LIMIT :limit
+
+-- name: release_payloads
+-- A run's events no longer use their large payloads.
+UPDATE payload SET uses = uses - used.times
+FROM (SELECT payload_hash, count(*) AS times FROM event
+      WHERE run_id = ?1 AND payload_hash IS NOT NULL GROUP BY payload_hash) AS used
+WHERE hash = used.payload_hash
+
+-- name: delete_payloads
+-- Removes a run's large payloads that no event uses any more.
+DELETE FROM payload
+WHERE uses <= 0 AND hash IN (SELECT payload_hash FROM event WHERE run_id = ?1 AND payload_hash IS NOT NULL)
+
+-- name: delete_events
+-- Removes a run's journal.
+DELETE FROM event WHERE run_id = ?1
+
+-- name: delete_run
+-- Removes a run's row.
+DELETE FROM run WHERE run_id = ?1 AND NOT open
+
+-- name: delete_incidents
+-- Removes a run's incidents.
+DELETE FROM incident WHERE run_id = ?1
+
+-- name: empty_messages
+-- Forgets what a run's messages said; their ids stay, so that a repeat is recognised.
+UPDATE inbox SET payload = NULL WHERE run_id = ?1 AND payload IS NOT NULL
+
+-- name: check_events
+-- The next events in the order of their key, with what a check needs.
+SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
+WHERE (event.run_id, seq) > (?1, ?2) ORDER BY event.run_id, seq LIMIT ?3
+
+-- name: check_orphans
+-- Runs that have events and no row.
+SELECT DISTINCT run_id FROM event WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = event.run_id)
+
+-- name: check_empty
+-- Runs that have a row and no events.
+SELECT run_id FROM run WHERE NOT EXISTS (SELECT 1 FROM event WHERE event.run_id = run.run_id)
