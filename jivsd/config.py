@@ -58,6 +58,9 @@ __all__ = [
 SHOWN_LIMIT = 120
 """Characters of a wrong value that an error repeats."""
 
+LONGEST = 3650 * 86_400 * SECOND
+"""The longest duration that makes sense here, in microseconds."""
+
 
 class SecretUrl(Secret[str]):
     """A URL that may have a password in it, which is never shown; `get_secret_value()` returns all of it."""
@@ -129,10 +132,10 @@ def _redis_url(value: Any) -> SecretUrl | None:
 def _duration(value: Any) -> int:
     try:
         length = microseconds(value)
-    except (TypeError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("must be a duration such as '250ms', '30s', '10m' or '1h30m'") from None
-    if length <= 0:
-        raise ValueError("must be longer than nothing, e.g. '30s'")
+    if not 0 < length <= LONGEST:
+        raise ValueError("must be longer than nothing and at most ten years, e.g. '30s'")
     return length
 
 
