@@ -1,0 +1,62 @@
+"""The application: all routes, and one way to say that something went wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse as Response
+
+from jivsd.admin.guard import Guard
+from jivsd.admin.http import BODY_DEADLINE, Route, Text
+from jivsd.admin.incidents import IncidentRoutes
+from jivsd.admin.problems import problem_of
+from jivsd.admin.runs import RunRoutes
+from jivsd.admin.status import StatusRoutes
+from jivsd.admin.wire import API
+from jivsd.admin.workflows import WorkflowRoutes
+from jivsd.jsonguard import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from jivsd.admin.front import Engine
+
+
+def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[str] = ()) -> QuartTrio:
+    """Return the HTTP API of an engine.
+
+    Args:
+        engine: what answers.
+        token: needed by everything that comes over TCP, except `/health/live` and `/health/ready`.
+        hosts: names under which TCP clients may ask for this host, besides localhost and addresses.
+    """
+    app = QuartTrio("jivsd.admin", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_DEADLINE
+    app.url_map.converters["default"] = Text
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    status = StatusRoutes(engine)
+    for noun in (RunRoutes(engine), IncidentRoutes(engine), WorkflowRoutes(engine), status):
+        _add(app, API, noun.routes())
+    _add(app, "", status.health_routes())
+    app.register_error_handler(Exception, _explain)
+    app.asgi_app = Guard(app.asgi_app, token, hosts)
+    return app
+
+
+def _add(app: QuartTrio, prefix: str, routes: list[Route]) -> None:
+    for method, path, handler in routes:
+        app.add_url_rule(
+            prefix + path,
+            endpoint=f"{method} {path}",
+            view_func=handler,
+            methods=[method],
+            provide_automatic_options=False,
+        )
+
+
+async def _explain(error: Exception) -> Response:
+    problem = problem_of(error)
+    return Response(problem.document(), problem.status, problem.headers)

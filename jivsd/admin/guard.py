@@ -1,0 +1,105 @@
+"""Decides who may ask at all, before any route is looked up."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+from jivsd.admin.problems import Problem
+from jivsd.admin.status import LIVE, READY
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Scope = Any  # ASGI's dictionaries of many shapes
+Application = Callable[[Scope, Any, Any], Awaitable[None]]
+
+WITHOUT_TOKEN: Final = frozenset({LIVE, READY})
+_HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@?#\[\]]+))(?::[0-9]{1,5})?")
+
+
+class Guard:
+    """Stands before an ASGI application.
+
+    Whoever can open the Unix socket may ask anything: its mode decides that. Over TCP the host name must be ours (a
+    page elsewhere could have its own name point here), a browser's origin must be the same host, and with a token
+    everything but two exact paths needs it.
+    """
+
+    def __init__(self, app: Application, token: str | None, hosts: Collection[str]) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        # Routes match the path as it was sent, so that an escaped "/" stays part of its segment.
+        scope["path"] = scope["raw_path"].decode("latin1")
+        problem = self._refusal(scope)
+        if problem is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _refuse(problem, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        if scope.get("state", {}).get("door") == "unix":
+            return None
+        host = _only(scope, b"host")
+        if host is None or not self._is_ours(host):
+            return Problem(403, "host", "the header Host names no host that this daemon serves")
+        origin = _header(scope, b"origin")
+        if origin and any(not _same_origin(value, host) for value in origin):
+            return Problem(403, "origin", "a page of another origin may not use this daemon")
+        if self._token is None or scope["path"] in WITHOUT_TOKEN or self._has_token(scope):
+            return None
+        detail = "this needs a token: send the header Authorization: Bearer TOKEN"
+        return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="jivsd"'})
+
+    def _is_ours(self, host: str) -> bool:
+        parts = _HOST.fullmatch(host)
+        name = (parts[1] or parts[2]).lower() if parts else ""
+        return name in self._hosts or _is_address(name)
+
+    def _has_token(self, scope: Scope) -> bool:
+        given = _only(scope, b"authorization")
+        scheme, _, token = (given or "").partition(" ")
+        wanted = self._token or b""
+        return hmac.compare_digest(token.strip().encode("latin1"), wanted) and scheme.lower() == "bearer"
+
+
+def _header(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin1") for key, value in scope["headers"] if key.lower() == name]
+
+
+def _only(scope: Scope, name: bytes) -> str | None:
+    values = _header(scope, name)
+    return values[0] if len(values) == 1 else None
+
+
+def _is_address(name: str) -> bool:
+    """An address cannot be made to point elsewhere, as a name can."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    scheme, _, place = origin.partition("://")
+    return scheme in ("http", "https") and place.lower() == host.lower()
+
+
+async def _refuse(problem: Problem, send: Any) -> None:
+    body = problem.document()
+    headers = [(name.lower().encode(), value.encode("latin1")) for name, value in problem.headers.items()]
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

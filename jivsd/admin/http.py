@@ -1,0 +1,170 @@
+"""Reading requests and writing answers: what the routes of every noun share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from quart import request
+from quart_trio.wrappers import TrioResponse as Response
+from werkzeug.routing import BaseConverter, ValidationError
+
+from jivsd import jsonguard
+from jivsd.admin.problems import Problem
+from jivsd.admin.wire import BY_HEADER, MAX_WAIT
+from jivsd.clock import SECOND, microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Handler = Callable[..., Awaitable[Response]]
+Route = tuple[str, str, Handler]
+"""Method, path below the prefix, and the coroutine function that answers."""
+
+BODY_DEADLINE: Final = 10.0
+"""How long a body may take to arrive, in seconds."""
+
+LISTED: Final = frozenset({"status"})
+"""Query parameters that may be given several times, or with commas."""
+
+_NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*?)`(?: - at `\$\.?(.*)`)?", re.DOTALL)
+_PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+_PERSON_LIMIT = 100
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+class Text(BaseConverter):
+    """One segment of a path, decoded only after it was split off: a workflow id may contain "/" as %2F."""
+
+    part_isolating = True
+    regex = "[^/]+"
+
+    def to_python(self, value: str) -> str:
+        try:
+            text = unquote_to_bytes(value).decode()
+        except UnicodeDecodeError:
+            raise ValidationError from None
+        if _CONTROL.search(text):
+            raise ValidationError
+        return text
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A value as a JSON response."""
+    return Response(msgspec.json.encode(value), status, dict(headers or {}), content_type="application/json")
+
+
+async def body_of(kind: type[Kind], *, required: bool = True) -> Kind:
+    """The request's body as a `kind`; `kind()` if there is none and none is required.
+
+    Raises:
+        BadJson: it is not JSON that jivsd accepts.
+        Problem: it does not fit (422), naming the field.
+        HTTPException: it is too large (413) or too slow (408).
+    """
+    data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    if not data and not required:
+        return kind()
+    jsonguard.check(data)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise misfit(error, kind.__struct_fields__, "body") from None
+
+
+def query_of(kind: type[Kind]) -> Kind:
+    """The request's query parameters as a `kind`.
+
+    Raises:
+        Problem: one is unknown, given twice, or of the wrong form (422).
+    """
+    if not request.query_string:
+        return kind()
+    found: dict[str, Any] = {}
+    for name, values in request.args.lists():
+        if name in LISTED:
+            found[name] = [part for value in values for part in value.split(",")]
+        elif len(values) > 1:
+            raise Problem(422, "invalid", f"the query parameter `{name}` is given {len(values)} times", field=name)
+        else:
+            found[name] = values[0]
+        if any(_CONTROL.search(value) for value in values):
+            raise Problem(422, "invalid", f"the query parameter `{name}` has a control character in it", field=name)
+    try:
+        return msgspec.convert(found, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise misfit(error, kind.__struct_fields__, "query") from None
+
+
+def misfit(error: msgspec.ValidationError, known: Iterable[str], whole: str) -> Problem:
+    """Say which field does not fit, and what would."""
+    message = str(error)
+    if named := _NAMED.fullmatch(message):
+        inside = f"{named[3]}." if named[3] else ""
+        field = inside + named[2]
+        if named[1] == "missing required":
+            detail = f"the field `{field}` of the {whole} is missing"
+        else:
+            hint = "" if inside else f"; known are {', '.join(known) or 'none'}"
+            detail = f"the field `{field}` of the {whole} is unknown{hint}"
+    elif placed := _PLACED.fullmatch(message):
+        field = placed[2]
+        detail = f"the field `{field}` of the {whole} does not fit: {placed[1][0].lower()}{placed[1][1:]}"
+    else:
+        return Problem(422, "invalid", f"the {whole} does not fit: {message[0].lower()}{message[1:]}")
+    return Problem(422, "invalid", detail, field=field)
+
+
+def duration(text: str, field: str) -> int:
+    """A duration from outside, in microseconds.
+
+    Raises:
+        Problem: it is not one (422).
+    """
+    try:
+        return microseconds(text)
+    except (ValueError, OverflowError) as error:
+        raise Problem(422, "invalid", f"the field `{field}` does not fit: {error}", field=field) from None
+
+
+def wait_seconds(text: str | None) -> float:
+    """How long to hold the request back for a result: at most a minute, whatever is asked for."""
+    if text is None:
+        return 0.0
+    return min(max(duration(text, "wait") / SECOND, 0.0), MAX_WAIT)
+
+
+def once_key(given: str | None, field: str) -> str | None:
+    """The key by which a request is recognised when it comes again: from the body or the header Idempotency-Key.
+
+    Raises:
+        Problem: both are there and differ, or the header is no key (422).
+    """
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return given
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+    if not key or not key.isprintable():
+        raise Problem(422, "invalid", "the header Idempotency-Key must be printable text", field="Idempotency-Key")
+    if given is not None and given != key:
+        detail = f"the header Idempotency-Key and the field `{field}` differ: send one of them"
+        raise Problem(422, "invalid", detail, field=field)
+    return key
+
+
+def caller() -> str:
+    """Who asks, for the record.
+
+    On the Unix socket the kernel vouches for the user; the name that a program gives is put before it, never in its
+    place. Over TCP there is only that name.
+    """
+    named = request.headers.get(BY_HEADER, "").strip()[:_PERSON_LIMIT]
+    if not named.isprintable():
+        named = ""
+    vouched = request.scope["state"].get("user") or "http"
+    return vouched if named in ("", vouched) else f"{named} ({vouched})"

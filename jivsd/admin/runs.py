@@ -1,0 +1,186 @@
+"""The routes of runs: start, look, and every action on one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from jivsd.admin.http import Route, answer, body_of, caller, duration, once_key, query_of, wait_seconds
+from jivsd.admin.problems import Problem
+from jivsd.admin.wire import (
+    API,
+    MAX_PAGE,
+    PruneBody,
+    Pruned,
+    QueryBody,
+    ReasonBody,
+    RunPage,
+    RunView,
+    SignalBody,
+    StartBody,
+    StartView,
+    TimelinePage,
+    WhyView,
+    instant,
+)
+from jivsd.clock import SystemClock
+from jivsd.engine.api import Start
+from jivsd.records import ENDED, Run, Status
+from jivsd.store.api import RunFilter
+
+if TYPE_CHECKING:
+    from quart_trio.wrappers import TrioResponse as Response
+
+    from jivsd.admin.front import Engine
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]
+
+
+class WaitQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    wait: str | None = None
+
+
+class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workflow: str | None = None
+    id: str | None = None
+    status: list[Status] = []
+    open: bool = False
+    parent: str | None = None
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class TimelineQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    limit: Limit = 100
+
+
+class Action(Protocol):
+    """Pause, resume, cancel, terminate or retry: methods of the engine that have one shape."""
+
+    async def __call__(self, ref: str, *, by: str, reason: str = "") -> Run: ...
+
+
+class RunRoutes:
+    """Answers everything under /runs, and /prune."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        return [
+            ("POST", "/runs", self.start),
+            ("GET", "/runs", self.page),
+            ("GET", "/runs/<ref>", self.show),
+            ("GET", "/runs/<ref>/timeline", self.timeline),
+            ("GET", "/runs/<ref>/result", self.result),
+            ("GET", "/runs/<ref>/why", self.why),
+            ("POST", "/runs/<ref>/signals/<name>", self.signal),
+            ("POST", "/runs/<ref>/queries/<name>", self.query),
+            ("POST", "/runs/<ref>/pause", self.pause),
+            ("POST", "/runs/<ref>/resume", self.resume),
+            ("POST", "/runs/<ref>/cancel", self.cancel),
+            ("POST", "/runs/<ref>/terminate", self.terminate),
+            ("POST", "/runs/<ref>/retry", self.retry),
+            ("POST", "/prune", self.prune),
+        ]
+
+    async def start(self) -> Response:
+        """Start a run: 202, or 200 if it has ended, which `?wait=5s` waits for."""
+        seconds = wait_seconds(query_of(WaitQuery).wait)
+        body = await body_of(StartBody)
+        options = body.options()
+        key = once_key(options.idempotency_key, "idempotency_key")
+        if key != options.idempotency_key:
+            options = msgspec.structs.replace(options, idempotency_key=key)
+        start = await self._engine.start(body.workflow, bytes(body.input), options, by=caller())
+        if seconds and start.run.status not in ENDED:
+            start = Start(await self._engine.result(start.run.run_id, seconds), start.existing)
+        return answer(StartView.of(start), _status_of(start.run), {"Location": _location(start.run)})
+
+    async def page(self) -> Response:
+        query = query_of(ListQuery)
+        where = RunFilter(
+            workflow=query.workflow,
+            workflow_id=query.id,
+            statuses=query.status,
+            open_only=query.open,
+            parent=query.parent,
+        )
+        return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
+
+    async def show(self, ref: str) -> Response:
+        return answer(RunView.of(await self._engine.show(ref)))
+
+    async def timeline(self, ref: str) -> Response:
+        query = query_of(TimelineQuery)
+        return answer(TimelinePage.of(await self._engine.timeline(ref, query.after, query.limit)))
+
+    async def result(self, ref: str) -> Response:
+        """The run: 200 if it has ended, 202 if it has not after `?wait=`."""
+        run = await self._engine.result(ref, wait_seconds(query_of(WaitQuery).wait))
+        return answer(RunView.of(run), _status_of(run))
+
+    async def why(self, ref: str) -> Response:
+        return answer(WhyView.of(await self._engine.why(ref)))
+
+    async def signal(self, ref: str, name: str) -> Response:
+        """Send a message; the header Idempotency-Key is another way to give its id."""
+        body = await body_of(SignalBody, required=False)
+        message_id = once_key(body.message_id, "message_id")
+        receipt = await self._engine.signal(ref, name, bytes(body.payload), message_id=message_id, by=caller())
+        return answer(receipt, 202)
+
+    async def query(self, ref: str, name: str) -> Response:
+        body = await body_of(QueryBody, required=False)
+        return answer(await self._engine.query(ref, name, bytes(body.payload)))
+
+    async def pause(self, ref: str) -> Response:
+        return await self._act(self._engine.pause, ref)
+
+    async def resume(self, ref: str) -> Response:
+        return await self._act(self._engine.resume, ref)
+
+    async def cancel(self, ref: str) -> Response:
+        return await self._act(self._engine.cancel, ref)
+
+    async def terminate(self, ref: str) -> Response:
+        return await self._act(self._engine.terminate, ref)
+
+    async def retry(self, ref: str) -> Response:
+        return await self._act(self._engine.retry, ref)
+
+    async def prune(self) -> Response:
+        """Remove ended runs. A limit in time has to be given: nobody should remove them all by leaving it out."""
+        body = await body_of(PruneBody)
+        if (body.ended_before is None) == (body.older_than is None):
+            raise Problem(422, "invalid", "give one of `older_than` and `ended_before`", field="older_than")
+        if open_ones := [status for status in body.status if status not in ENDED]:
+            detail = f"the field `status` does not fit: runs that are {open_ones[0]} have not ended"
+            raise Problem(422, "invalid", detail, field="status")
+        where = RunFilter(workflow=body.workflow, statuses=body.status, ended_before=_limit_of(body))
+        return answer(Pruned(await self._engine.prune(where)))
+
+    async def _act(self, action: Action, ref: str) -> Response:
+        body = await body_of(ReasonBody, required=False)
+        run = await action(ref, by=caller(), reason=body.reason)
+        return answer(RunView.of(run), headers={"Location": _location(run)})
+
+
+def _limit_of(body: PruneBody) -> int | None:
+    if body.older_than is not None:
+        return SystemClock().now() - duration(body.older_than, "older_than")
+    try:
+        return instant(body.ended_before)
+    except ValueError as error:
+        raise Problem(422, "invalid", f"the field `ended_before` does not fit: {error}", field="ended_before") from None
+
+
+def _status_of(run: Run) -> int:
+    return 200 if run.status in ENDED else 202
+
+
+def _location(run: Run) -> str:
+    return f"{API}/runs/{quote(run.run_id, safe='')}"

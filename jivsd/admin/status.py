@@ -1,0 +1,70 @@
+"""The routes of the daemon's own state: one page for people, and health for monitors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from jivsd.admin.http import Route, answer
+from jivsd.admin.wire import StatusView
+
+if TYPE_CHECKING:
+    from quart_trio.wrappers import TrioResponse as Response
+
+    from jivsd.admin.front import Engine
+    from jivsd.engine.api import EngineStatus
+
+LIVE: Final = "/health/live"
+READY: Final = "/health/ready"
+CHECK_SECONDS: Final = 5.0
+"""A monitor hears "DOWN" rather than nothing."""
+
+
+class StatusRoutes:
+    """Answers /status and /health; nothing that /health/live and /health/ready say needs a token."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        return [("GET", "/status", self.status)]
+
+    def health_routes(self) -> list[Route]:
+        """Outside the API's prefix, where monitors look for them."""
+        return [("GET", LIVE, self.live), ("GET", READY, self.ready), ("GET", "/health", self.health)]
+
+    async def status(self) -> Response:
+        return answer(StatusView.of(await self._engine.status()))
+
+    async def live(self) -> Response:
+        return answer({"status": "UP"})
+
+    async def ready(self) -> Response:
+        status = await self._checked()
+        up = status is not None and status.store_away is None
+        return answer({"status": _word(up)}, 200 if up else 503)
+
+    async def health(self) -> Response:
+        """Each component; a plugin that does not load harms no other and leaves the daemon UP."""
+        status = await self._checked()
+        if status is None:
+            down = {"status": "DOWN", "detail": f"it did not answer within {CHECK_SECONDS:g} s"}
+            return answer({"status": "DOWN", "components": {"database": down}}, 503)
+        up = status.store_away is None
+        problems = {plugin.name: plugin.problem for plugin in status.plugins if plugin.problem is not None}
+        components: dict[str, dict[str, Any]] = {
+            "database": {"status": _word(up), "detail": status.store_away},
+            "journal": {"status": _word(up), "pending": status.journal_pending},
+            "plugins": {"status": "DEGRADED" if problems else "UP", "problems": problems},
+        }
+        return answer({"status": _word(up), "components": components}, 200 if up else 503)
+
+    async def _checked(self) -> EngineStatus | None:
+        with trio.move_on_after(CHECK_SECONDS):
+            return await self._engine.status()
+        return None
+
+
+def _word(up: bool) -> str:
+    return "UP" if up else "DOWN"

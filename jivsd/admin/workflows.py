@@ -1,0 +1,29 @@
+"""The routes of workflows and of the plugins that bring them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jivsd.admin.http import Route, answer
+from jivsd.admin.wire import PluginPage, WorkflowPage, WorkflowView
+
+if TYPE_CHECKING:
+    from quart_trio.wrappers import TrioResponse as Response
+
+    from jivsd.admin.front import Engine
+
+
+class WorkflowRoutes:
+    """Answers /workflows and /plugins."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        return [("GET", "/workflows", self.workflows), ("GET", "/plugins", self.plugins)]
+
+    async def workflows(self) -> Response:
+        return answer(WorkflowPage([WorkflowView.of(info) for info in self._engine.workflows()]))
+
+    async def plugins(self) -> Response:
+        return answer(PluginPage((await self._engine.status()).plugins))
