@@ -1,0 +1,62 @@
+"""Business locks: who is first in the queue for a key is told so.
+
+The truth is in the store, where each start draws a ticket: the open run with the lowest ticket holds the key. Here
+stands only who wants to be told; when a key may have become free, the store is asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
+    from jivsd.store.api import Store
+
+
+class Locks:
+    """The waiting runs of this node. `nursery` is where the store is asked."""
+
+    def __init__(self, store: Store, nursery: trio.Nursery) -> None:
+        self._store = store
+        self._nursery = nursery
+        self._waiting: dict[str, dict[str, Callable[[int], None]]] = {}
+        self._asking: dict[str, bool] = {}
+        """Keys about which the store is being asked, and whether to ask again after that."""
+
+    def wait(self, key: str, run_id: str, granted: Callable[[int], None]) -> None:
+        """Call `granted(fence)` once the run holds the key."""
+        self._waiting.setdefault(key, {})[run_id] = granted
+        self.look(key)
+
+    def forget(self, key: str, run_id: str) -> None:
+        """The run no longer wants to be told."""
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.pop(run_id, None)
+            if not waiting:
+                del self._waiting[key]
+
+    def look(self, key: str) -> None:
+        """A key may have become free."""
+        if key not in self._waiting:
+            return
+        if key in self._asking:
+            self._asking[key] = True
+            return
+        self._asking[key] = False
+        self._nursery.start_soon(self._ask, key)
+
+    async def _ask(self, key: str) -> None:
+        again = True
+        while again:
+            self._asking[key] = False
+            queue = await self._store.lock_queue(key)
+            granted = self._waiting.get(key, {}).get(queue[0].run_id) if queue else None
+            if granted is not None:
+                self.forget(key, queue[0].run_id)
+                granted(queue[0].fence)
+            again = self._asking[key]
+        del self._asking[key]

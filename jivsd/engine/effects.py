@@ -1,0 +1,341 @@
+"""Carrying out what the code has asked for: starting steps, timers, children; and calling them off again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jivsd import logs
+from jivsd.authoring import commands
+from jivsd.authoring.errors import record_error
+from jivsd.authoring.steps import StepContext
+from jivsd.clock import SECOND
+from jivsd.engine import incidents
+from jivsd.engine.api import EngineError, Invalid
+from jivsd.engine.attempts import Attempt, Done, Exit, Raised, Stopped, drive, to_json
+from jivsd.records import (
+    AttemptFailed,
+    ChildEnded,
+    ErrorRecord,
+    Event,
+    Kind,
+    LockGranted,
+    Marker,
+    Message,
+    Status,
+    StepCancelled,
+    StepDone,
+    StepFailed,
+    TimerFired,
+    derived_id,
+    encode,
+)
+from jivsd.store.api import Entry, Refused, TxStep, Verdict, Written
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jivsd.engine.actor import Actor
+    from jivsd.engine.replay import Open
+
+log = logs.get(__name__)
+
+THREAD_GRACE = 30 * SECOND
+"""Microseconds that a thread may go on after its time is up or it was cancelled, before that is an incident."""
+
+
+def carry_out(actor: Actor, entry: Open) -> None:
+    """Begin what an open command asks for, unless that is under way, or the run is paused."""
+    if entry.path in actor.active:
+        return
+    match entry.command:
+        case commands.StepCall():
+            if not settle_cancelled(actor, entry):
+                _start_step(actor, entry)
+        case commands.Sleep() as command:
+            if not actor.run.paused:
+                _set_timer(actor, entry, command.deadline, partial(_fire, actor, entry.path))
+        case commands.ChildCall() as command:
+            _start_child(actor, entry, command)
+        case commands.SideEffect() as command:
+            actor.active.add(entry.path)
+            actor.append(Kind.MARKER, entry.path, _call(command))
+        case commands.VersionCall() as command:
+            actor.active.add(entry.path)
+            actor.append(Kind.MARKER, entry.path, Marker(msgspec.Raw(encode(command.maximum))))
+        case commands.Lock() as command:
+            actor.active.add(entry.path)
+            actor.services.locks.wait(command.key, actor.run.run_id, partial(_granted, actor, entry.path))
+        case _:
+            pass
+
+
+def drop(actor: Actor, entry: Open) -> None:
+    """Call off what a cancelled command has begun. A step appends how it settled; its branch may wait for that."""
+    timer = actor.timers.pop(entry.path, None)
+    if timer is not None:
+        timer.cancel()
+        actor.active.discard(entry.path)
+    match entry.command:
+        case commands.StepCall():
+            attempt = actor.attempts.get(entry.path)
+            if attempt is None:
+                settle_cancelled(actor, entry)
+            else:
+                _watch_thread(actor, attempt, actor.services.clock.now() + THREAD_GRACE)
+                attempt.cancel()
+        case commands.ChildCall():
+            end_child(actor, entry, Kind.CANCEL_REQUESTED, b"{}")
+        case commands.Lock() as command:
+            actor.services.locks.forget(command.key, actor.run.run_id)
+        case _:
+            pass
+
+
+def idle(entry: Open, now: int) -> bool:
+    """Whether certainly no attempt of this step is under way: an incident holds it, or its next try is not due."""
+    return entry.held or (entry.retry_at is not None and entry.retry_at > now)
+
+
+def settle_cancelled(actor: Actor, entry: Open) -> bool:
+    """Record that a step whose scope was cancelled will not run (again). False if it was not cancelled."""
+    if not (entry.abandoned or entry.cancelling):
+        return False
+    if entry.path not in actor.active:
+        actor.active.add(entry.path)
+        unknown = not actor.live and not idle(entry, actor.services.clock.now())
+        started = "unknown" if unknown else "no"
+        actor.append(Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, started))
+        if (incident := actor.incidents.pop(entry.path, None)) is not None:
+            actor.close_incident(incident, "cancelled")
+    return True
+
+
+# ---- steps
+
+
+def _start_step(actor: Actor, entry: Open) -> None:
+    if actor.run.paused or entry.held:
+        return
+    now = actor.services.clock.now()
+    if entry.retry_at is not None and entry.retry_at > now:
+        _set_timer(actor, entry, entry.retry_at, partial(_try_again, actor, entry))
+        return
+    call = entry.command
+    assert isinstance(call, commands.StepCall)
+    context = StepContext(
+        run_id=actor.run.run_id,
+        workflow_id=actor.run.workflow_id,
+        path=entry.path,
+        attempt=entry.failures + 1,
+        idempotency_key=actor.machine.idempotency_key(entry.path),
+        outcome_unknown=call.unknown,
+        correlation_id=actor.run.options.correlation_id,
+    )
+    attempt = Attempt(entry, entry.failures + 1, context)
+    actor.active.add(entry.path)
+    actor.attempts[entry.path] = attempt
+    if call.step.mode == "transaction":
+        _submit_transaction(actor, attempt)
+        return
+    if call.step.mode == "plain" and call.step.timeout is not None:
+        _watch_thread(actor, attempt, now + call.step.timeout + THREAD_GRACE)
+    actor.services.nursery.start_soon(_attempt, actor, attempt)
+
+
+def _try_again(actor: Actor, entry: Open) -> None:
+    _timer_gone(actor, entry.path)
+    if actor.machine.open.get(entry.path) is entry and actor.live:
+        actor.carry_out(entry)
+
+
+async def _attempt(actor: Actor, attempt: Attempt) -> None:
+    path = attempt.entry.path
+    try:
+        how = await attempt.run(actor.services.threads)
+    finally:
+        actor.attempts.pop(path, None)
+        actor.active.discard(path)
+        actor.wake()
+    step = _step_of(attempt.entry)
+    actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(attempt.seconds())
+    try:
+        _record(actor, attempt, how)
+    except Exception as error:
+        log.error("a step's outcome could not be recorded", path=path, error=repr(error), **actor.words())
+        actor.ask(Exit.RESTART)
+
+
+def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> None:
+    entry = attempt.entry
+    match how:
+        case Done(result):
+            event = Kind.STEP_DONE, entry.path, StepDone(entry.command.args_hash, result)
+        case Raised(error, unknown):
+            event = failure(actor, attempt, error, unknown=unknown)
+        case Stopped() if entry.abandoned or entry.cancelling:
+            event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, "unknown")
+        case Stopped():
+            return  # the run leaves memory: the next life finds the step in flight
+    actor.active.add(entry.path)
+    actor.append(*event, attempt=attempt.number)
+
+
+def failure(actor: Actor, attempt: Attempt, error: BaseException, *, unknown: bool = False) -> tuple[Kind, str, Any]:
+    """The event that a failed attempt becomes: another try is due, or it has failed for good, or a person decides."""
+    entry = attempt.entry
+    step = _step_of(entry)
+    record = record_error(error)
+    args_hash = entry.command.args_hash
+    delay = step.retry.delay(attempt.number, error, attempt.context.idempotency_key)
+    if delay is not None:
+        actor.services.metrics.step_retries.inc()
+        due = actor.services.clock.now() + delay
+        return Kind.ATTEMPT_FAILED, entry.path, AttemptFailed(args_hash, record, due, unknown)
+    if step.on_exhausted == "incident" and not (entry.abandoned or entry.cancelling):
+        return Kind.ATTEMPT_FAILED, entry.path, AttemptFailed(args_hash, record, None, unknown)
+    return Kind.STEP_FAILED, entry.path, StepFailed(args_hash, record, unknown)
+
+
+def _submit_transaction(actor: Actor, attempt: Attempt) -> None:
+    """Hand a transaction step to the writer, which drives it inside the batch that records it."""
+    entry = attempt.entry
+    call = entry.command
+    assert isinstance(call, commands.StepCall)
+    step = call.step
+    place = actor.new_event(Kind.STEP_DONE, entry.path, b"", attempt.number)
+
+    def body(tx: Any) -> Event:
+        value = drive(step.function(tx, *step.signature.decode(call.args)))
+        return msgspec.structs.replace(place, payload=encode(StepDone(call.args_hash, to_json(step, value))))
+
+    def failed(error: BaseException) -> Event:
+        kind, _, payload = failure(actor, attempt, error)
+        return msgspec.structs.replace(place, kind=kind, payload=encode(payload))
+
+    actor.append_transaction(place, TxStep(place.seq, body, failed))
+
+
+def _watch_thread(actor: Actor, attempt: Attempt, deadline: int) -> None:
+    path = attempt.entry.path
+    if _step_of(attempt.entry).mode != "plain":
+        return
+
+    def look() -> None:
+        if actor.attempts.get(path) is attempt:
+            actor.open_incident(incidents.stuck_thread(actor.run, path, actor.services.clock.now()))
+
+    actor.services.timers.add(deadline, look)
+
+
+def check_result(entry: Open, value: bytes) -> None:
+    """Raises Invalid when a value given by a person does not fit the step's result type."""
+    try:
+        _step_of(entry).signature.result.decode(value)
+    except msgspec.DecodeError as error:
+        raise Invalid(f"the value does not fit the result of {entry.path}: {error}", path=entry.path) from None
+
+
+def _step_of(entry: Open) -> Any:
+    call = entry.command
+    assert isinstance(call, commands.StepCall)
+    return call.step
+
+
+# ---- timers, markers, locks
+
+
+def _set_timer(actor: Actor, entry: Open, deadline: int, callback: Any) -> None:
+    actor.active.add(entry.path)
+    actor.timers[entry.path] = actor.services.timers.add(deadline, callback)
+
+
+def _timer_gone(actor: Actor, path: str) -> None:
+    actor.timers.pop(path, None)
+    actor.active.discard(path)
+
+
+def _fire(actor: Actor, path: str) -> None:
+    _timer_gone(actor, path)
+    if not actor.run.paused and actor.live:
+        actor.active.add(path)
+        actor.append(Kind.TIMER_FIRED, path, TimerFired())
+
+
+def _call(command: commands.SideEffect) -> Marker:
+    try:
+        value = encode(command.function())
+        command.codec.decode(value)
+    except Exception as error:  # the author's own; recorded like a value
+        return Marker(error=record_error(error))
+    return Marker(msgspec.Raw(value))
+
+
+def _granted(actor: Actor, path: str, fence: int) -> None:
+    if path in actor.machine.open and actor.live:
+        actor.append(Kind.LOCK_GRANTED, path, LockGranted(fence))
+
+
+# ---- children
+
+
+def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None:
+    if actor.run.paused:
+        return
+    actor.active.add(entry.path)
+    try:
+        new, event = actor.services.prepare_child(
+            actor,
+            entry.path,
+            command.workflow,
+            command.input,
+            workflow_id=command.workflow_id,
+            timeout=command.timeout,
+        )
+    except EngineError as error:
+        _child_refused(actor, entry.path, record_error(error))
+        return
+    run = new.run
+
+    def started(verdict: Verdict) -> None:
+        match verdict:
+            case Written():
+                actor.services.adopt_started(run, event)
+            case Refused("exists" | "fenced"):
+                pass
+            case Refused(why, other):
+                message = f"child run of {command.workflow!r} was refused: {why}" + (f" (run {other})" if other else "")
+                _child_refused(actor, entry.path, ErrorRecord("Conflict", message))
+            case _:
+                pass
+        actor.wake()
+
+    child = Entry(run_id=run.run_id, shard=run.shard, events=(event,), new=new)
+    actor.services.committer.submit(child, started)
+
+
+def _child_refused(actor: Actor, path: str, error: ErrorRecord) -> None:
+    if path in actor.machine.open:
+        run_id = derived_id(actor.run.run_id, path)
+        actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, Status.FAILED, error=error))
+
+
+def end_child(actor: Actor, entry: Open, kind: Kind, payload: bytes) -> None:
+    """Ask a child to cancel or terminate; the message's id is the same in every life."""
+    command = entry.command
+    assert isinstance(command, commands.ChildCall)
+    run_id = derived_id(actor.run.run_id, entry.path)
+    message = Message(
+        workflow=command.workflow,
+        workflow_id=command.workflow_id or run_id,
+        message_id=f"{kind}:{run_id}",
+        kind=kind,
+        path="",
+        payload=payload,
+        at=actor.services.clock.now(),
+        by=f"parent {actor.run.run_id}",
+        run_id=run_id,
+    )
+    actor.services.post(message)

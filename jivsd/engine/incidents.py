@@ -1,0 +1,80 @@
+"""Incidents: what they say. Their ids derive from run and place, so that opening one twice is opening it once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jivsd.engine.replay import Phase
+from jivsd.records import Incident, IncidentState, Run, derived_id
+
+if TYPE_CHECKING:
+    from jivsd.engine.replay import Block, Open
+
+
+def _incident(run: Run, kind: str, path: str, message: str, at: int, mark: str = "", **details: Any) -> Incident:
+    return Incident(
+        incident_id=derived_id(run.run_id, f"incident:{kind}:{path}:{mark or at}"),
+        kind=kind,
+        message=message,
+        at=at,
+        run_id=run.run_id,
+        workflow=run.workflow,
+        path=path,
+        details=details,
+    )
+
+
+def blocked(run: Run, block: Block, at: int) -> Incident:
+    """The run cannot go on with this code. It holds the run as a whole, so its path is empty."""
+    details = {"at_path": block.path, "expected": block.expected, "found": block.found}
+    return _incident(run, block.kind, "", block.message, at, **{k: v for k, v in details.items() if v})
+
+
+def held(run: Run, entry: Open, at: int, phase: Phase) -> Incident:
+    """A step has used up its retries."""
+    kind = "compensation" if phase is Phase.COMPENSATING or entry.path.endswith("!undo") else "step"
+    message = f"{entry.path} failed {entry.failures} times; last: {entry.last_error}"
+    return _incident(run, kind, entry.path, message, at, mark=str(entry.failures), attempts=entry.failures)
+
+
+def misfit(run: Run, message_id: str, why: str, at: int) -> Incident:
+    """A message that cannot be applied: a dead letter. It holds nothing."""
+    return _incident(run, "message", f"message:{message_id}", why, at, mark=message_id, message_id=message_id)
+
+
+def stuck_thread(run: Run, path: str, at: int) -> Incident:
+    """A step's thread does not return; the run stays open until it does."""
+    return _incident(
+        run, "thread", path, f"the thread of {path} does not return; the run cannot end before it does", at
+    )
+
+
+def crashed(run: Run, error: BaseException, times: int, at: int) -> Incident:
+    """The run's actor raised again and again."""
+    message = f"the run's actor crashed {times} times; last: {type(error).__name__}: {error}"
+    return _incident(run, "crash", "", message, at, times=times)
+
+
+def no_code(run: Run, at: int) -> Incident:
+    """The code that the run began with cannot be loaded."""
+    message = f"the code of workflow {run.workflow!r} with hash {run.code_hash} cannot be loaded"
+    return _incident(run, "plugin", "", message, at, mark=run.code_hash, code_hash=run.code_hash)
+
+
+def damaged(run: Run, message: str, at: int) -> Incident:
+    """A row of the run's journal is damaged."""
+    return _incident(run, "damage", "", message, at, mark="damage")
+
+
+def resolved(incident: Incident, how: str, *, by: str, why: str, at: int) -> Incident:
+    """The incident as it stands after somebody's decision."""
+    changes: dict[str, Any] = {
+        "state": IncidentState.RESOLVED,
+        "resolution": how,
+        "resolved_by": by,
+        "resolved_why": why,
+        "resolved_at": at,
+    }
+    return msgspec.structs.replace(incident, **changes)

@@ -1,0 +1,69 @@
+"""What actors use of the engine around them, so that neither has to know the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import trio
+
+    from jivsd.clock import Clock
+    from jivsd.cluster.locks import Locks
+    from jivsd.engine.actor import Actor
+    from jivsd.engine.timers import Timers
+    from jivsd.journal.committer import Committer
+    from jivsd.metrics import Metrics
+    from jivsd.records import Event, Message, Run
+    from jivsd.store.api import NewRun
+
+
+class Services(Protocol):
+    """The engine, as an actor sees it."""
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def committer(self) -> Committer: ...
+
+    @property
+    def timers(self) -> Timers: ...
+
+    @property
+    def locks(self) -> Locks: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def threads(self) -> trio.CapacityLimiter: ...
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Where steps run."""
+        ...
+
+    def prepare_child(
+        self, actor: Actor, path: str, workflow: str, input: bytes, *, workflow_id: str | None, timeout: int | None
+    ) -> tuple[NewRun, Event]:
+        """The row and the Started event of a child run.
+
+        Raises:
+            EngineError: there is no such workflow, or the input does not fit it.
+        """
+        ...
+
+    def adopt_started(self, run: Run, event: Event) -> None:
+        """A run whose start has been committed: bring it to life."""
+        ...
+
+    def deliver(self, message: Message) -> None:
+        """A message is in the inbox: tell the run's actor, if it is here."""
+        ...
+
+    def post(self, message: Message) -> None:
+        """Put a message into the inbox and deliver it; for messages whose loss a restart mends."""
+        ...
