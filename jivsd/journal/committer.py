@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -28,7 +29,7 @@ from jivsd.store.api import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from jivsd.store.api import Store, Verdict
 
@@ -41,6 +42,12 @@ BUSY_PAUSE: Final = 0.01
 """Seconds before a run whose row somebody holds is tried again, when nothing else is to be written."""
 
 _log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def _shield() -> Generator[None]:
+    with trio.CancelScope(shield=True):
+        yield
 
 
 class _Slot:
@@ -184,7 +191,7 @@ class Committer:
         self._writing = batch
         began = time.perf_counter()
         try:
-            with trio.CancelScope(shield=True):  # a commit that nobody waits for has no known outcome
+            with _shield():  # the outcome of a commit that nobody waits for is unknown
                 verdicts = await self._store.commit([slot.entry for slot in batch])
         except StoreAway as error:
             self._keep(batch)
@@ -307,7 +314,7 @@ class Committer:
     async def _raise_epochs(self, epochs: dict[int, int]) -> dict[int, int]:
         while True:
             try:
-                with trio.CancelScope(shield=True):
+                with _shield():
                     return await self._store.raise_epoch(self._node, epochs)
             except (StoreAway, OutcomeUnknown) as error:
                 self._note_away(error)

@@ -28,8 +28,15 @@ ROLLBACK TO entry
 -- The epoch of every shard, read inside the transaction that writes.
 SELECT id, epoch FROM shard
 
+-- name: insert_events
+-- Appends the events of a batch. The writer repeats the row of values and fills up with rows of NULL, so that few
+-- forms of the statement have to be prepared. A seq that is there already undoes the whole batch: so SQLite need not
+-- keep copies of pages to undo this statement alone.
+INSERT OR ROLLBACK INTO event (run_id, seq, kind, path, attempt, "by", at, checksum, payload_hash, payload)
+SELECT * FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL
+
 -- name: insert_event
--- Appends events; the writer repeats the row of values as often as it has rows.
+-- Appends one event; one that is there already undoes nothing else.
 INSERT INTO event (run_id, seq, kind, path, attempt, "by", at, checksum, payload_hash, payload)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 

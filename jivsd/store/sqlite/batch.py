@@ -7,13 +7,14 @@ rolled back and written again carefully, each entry in a savepoint of its own, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
 from jivsd.store.api import Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
 from jivsd.store.sqlite import rows
-from jivsd.store.sqlite.database import AWAY, translated, translated_commit
+from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
 from jivsd.store.sqlite.transaction import Guard, Lost, drive
 from jivsd.store.statements import statements
 
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Message
     from jivsd.store.api import Entry, Verdict
 
-_COLUMNS: Final = 10
-_MOST_ROWS: Final = 256
-"""Rows in one statement: SQLite allows 32,766 parameters, and beyond this the gain is small."""
+_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""How many rows the forms of `insert_events` have.
+
+All events of a batch go in with one statement if possible, because every call into SQLite gives up the interpreter's
+lock and has to get it back from a busy main thread: with a row each, ten times slower.
+"""
+_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS: Final = _ROW.count("?")
 _WRITTEN: Final = Written()
 _FENCED: Final = Refused("fenced")
 _CONTENT: Final = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
@@ -37,13 +43,11 @@ class BatchWriter:
 
     def __init__(self, connection: apsw.Connection, path: str) -> None:
         self.connection = connection
-        self.run = connection.cursor().execute
+        self.run: Callable[..., Any] = cast("Any", connection).cursor().execute
         self.sql = statements("sqlite")
         self.guard = Guard(connection)
         self._path = path
-        head, values, row = self.sql["insert_event"].rpartition("VALUES ")
-        sizes = [1 << bit for bit in reversed(range(_MOST_ROWS.bit_length()))]
-        self._inserts = [(size, head + values + ", ".join([row] * size)) for size in sizes]
+        self._inserts = {size: self.sql["insert_events"].replace(_ROW, ", ".join([_ROW] * size)) for size in _SIZES}
 
     def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         """Write a batch; see `jivsd.store.api.Store.commit`."""
@@ -62,19 +66,17 @@ class BatchWriter:
                     raise
                 careful = True
 
-    def insert(self, values: list[Any]) -> None:
-        """Insert events, given as the values of their rows one after the other, in as few statements as possible."""
-        at = 0
-        left = len(values) // _COLUMNS
-        for size, sql in self._inserts:
-            while left >= size:
-                self.run(sql, values[at : at + size * _COLUMNS])
-                at += size * _COLUMNS
-                left -= size
-
-    def one(self, statement: str, *parameters: Any) -> rows.Row | None:
-        """The first row of a query."""
-        return next(iter(self.run(self.sql[statement], parameters).fetchall()), None)
+    def insert(self, values: list[Any], *, careful: bool) -> None:
+        """Insert events, given as the values of their rows one after the other."""
+        step = 1 if careful else _SIZES[-1]
+        for at in range(0, len(values), step * _COLUMNS):
+            chunk = values[at : at + step * _COLUMNS]
+            if careful:
+                self.run(self.sql["insert_event"], chunk)
+            else:
+                size = _SIZES[bisect_left(_SIZES, len(chunk) // _COLUMNS)]
+                chunk += [None] * (size * _COLUMNS - len(chunk))
+                self.run(self._inserts[size], chunk)
 
     def _transact(self, attempt: _Attempt) -> list[Verdict]:
         self.run(self.sql["begin"])
@@ -112,7 +114,6 @@ class _Attempt:
         """Of transaction steps that took an earlier attempt down with them: by their place in the batch."""
         self._careful = careful
         self._run = writer.run
-        self._one = writer.one
         self._sql = writer.sql
         self._epochs: dict[int, int] = {}
         self._refused: dict[str, Refused] = {}
@@ -127,21 +128,21 @@ class _Attempt:
 
     def _decide(self, place: int, entry: Entry | Post) -> Verdict:
         if isinstance(entry, Post):
-            return self._alone(lambda: self._post(entry.message))
+            return self._alone(lambda: self._post(entry.message)) if self._careful else self._post(entry.message)
         if (refused := self._refused.get(entry.run_id)) is not None:
             return refused
         if self._epochs.get(entry.shard) != entry.epoch:
             verdict = _FENCED
-        else:
+        elif self._careful:
             verdict = self._alone(lambda: self._write(place, entry), entry)
+        else:
+            verdict = self._write(place, entry)
         if verdict is not _WRITTEN and not isinstance(verdict, Written):
             self._refused[entry.run_id] = verdict if isinstance(verdict, Refused) else Refused("exists", entry.run_id)
         return verdict
 
     def _alone(self, act: Callable[[], Verdict], entry: Entry | None = None) -> Verdict:
-        """Do what one entry wants; when careful, in a savepoint, so that it fails alone."""
-        if not self._careful:
-            return act()
+        """Do what one entry wants in a savepoint, so that it fails alone."""
         self._run(self._sql["savepoint"])
         try:
             verdict = act()
@@ -182,6 +183,9 @@ class _Attempt:
         self._append(event)
         return Written(event)
 
+    def _one(self, statement: str, *parameters: Any) -> rows.Row | None:
+        return first(self._writer.connection, self._sql[statement], *parameters)
+
     def _append(self, event: Event) -> None:
         payload: bytes | None = event.payload
         name = None
@@ -204,7 +208,7 @@ class _Attempt:
     def _flush(self) -> None:
         if self._values:
             values, self._values = self._values, []
-            self._writer.insert(values)
+            self._writer.insert(values, careful=self._careful)
 
     def _accompany(self, entry: Entry) -> None:
         """Write what goes with the events of an entry."""
@@ -231,7 +235,7 @@ class _Attempt:
         if new.idempotency_key is not None:
             known = self._one("idempotency_key", run.workflow, new.idempotency_key)
             if known is not None:
-                return self._repeated(*known, new.input_hash)
+                return self._repeated(known[0], known[1], new.input_hash)
         if (opened := self._one("open_run", run.workflow, run.workflow_id)) is not None:
             return Refused("open", opened[0])
         if run.options.lock_key is not None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
 from jivsd.records import SHARDS
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.statements import migrations, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
 
 MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x6A697673
@@ -25,6 +29,7 @@ _WRITER: Final = (
     "PRAGMA foreign_keys = ON",  # for the tables that plugins bring; ours have none
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -65536",
+    "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
 )
@@ -41,6 +46,27 @@ AWAY: Final = (
     apsw.NoMemError,
 )
 _DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
+
+
+def query(connection: apsw.Connection, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+    """Run SQL; return the cursor with its rows.
+
+    Typed Any, because apsw's own types name `collections.abc.Buffer`, which is new in Python 3.12.
+    """
+    return cast("Any", connection).execute(sql, parameters)
+
+
+@contextmanager
+def together(connection: apsw.Connection) -> Generator[None]:
+    """What is read inside is of one snapshot; what is written is written whole or not at all."""
+    with connection:
+        yield
+
+
+def first(connection: apsw.Connection, sql: str, *parameters: Any) -> tuple[Any, ...] | None:
+    """The first row of a query, or None; no others are left unread behind it."""
+    rows: list[tuple[Any, ...]] = query(connection, sql, parameters).fetchall()
+    return rows[0] if rows else None
 
 
 def path_of(url: str | Path) -> str:
@@ -74,7 +100,7 @@ def translated_commit(error: apsw.Error, path: str) -> StoreError:
     When the last fsync fails, the commit is rolled back here but lies whole in the write-ahead log: were the process
     killed now, recovery would bring it back. The next transaction overwrites it.
     """
-    if isinstance(error, apsw.IOError) and error.extendedresult == apsw.SQLITE_IOERR_FSYNC:
+    if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
         return OutcomeUnknown(f"the database {path} could not be synced: {error}")
     return translated(error, path)
 
@@ -143,11 +169,11 @@ def connect_writer(path: str) -> apsw.Connection:
     try:
         connection.set_busy_timeout(BUSY_MS)
         _refuse_foreign(connection, path)
-        mode = connection.pragma("journal_mode", "WAL")
-        if path != MEMORY and mode != "wal":
+        mode = first(connection, "PRAGMA journal_mode = WAL")
+        if path != MEMORY and mode != ("wal",):
             raise StoreError(f"the database {path} lies on a file system without the locks that WAL needs; use another")
         for pragma in _WRITER:
-            connection.execute(pragma)
+            query(connection, pragma)
     except apsw.Error as error:
         connection.close()
         raise translated(error, path) from None
@@ -169,7 +195,7 @@ def connect_reader(path: str) -> apsw.Connection:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(BUSY_MS)
         for pragma in _READER:
-            connection.execute(pragma)
+            query(connection, pragma)
     except apsw.Error as error:
         raise translated(error, path) from None
     return connection
@@ -204,15 +230,16 @@ def migrate(connection: apsw.Connection, path: str) -> None:
         for migration in migrations("sqlite"):
             if migration.number <= version:
                 continue
-            with connection:
-                connection.execute(migration.sql)
-                connection.pragma("application_id", APPLICATION_ID)
-                connection.execute(sql["put_meta"], ("schema", str(migration.number)))
-        if connection.execute(sql["meta"], ("shards",)).fetchall() == []:
-            with connection:
-                connection.executemany(sql["insert_shard"], [(shard,) for shard in range(SHARDS)])
-                connection.execute(sql["put_meta"], ("shards", str(SHARDS)))
-        if connection.execute(sql["meta"], ("shards",)).get != str(SHARDS):
+            with together(connection):
+                query(connection, migration.sql)
+                query(connection, f"PRAGMA application_id = {APPLICATION_ID}")
+                query(connection, sql["put_meta"], ("schema", str(migration.number)))
+        if first(connection, sql["meta"], "shards") is None:
+            with together(connection):
+                for shard in range(SHARDS):
+                    query(connection, sql["insert_shard"], (shard,))
+                query(connection, sql["put_meta"], ("shards", str(SHARDS)))
+        if first(connection, sql["meta"], "shards") != (str(SHARDS),):
             raise StoreError(f"the database {path} was made with another number of shards than {SHARDS}")
     except apsw.Error as error:
         raise translated(error, path) from None
@@ -223,17 +250,18 @@ def own_names() -> frozenset[str]:
     """The names of our tables, views and indices, in lower case."""
     connection = apsw.Connection(MEMORY)
     for migration in migrations("sqlite"):
-        connection.execute(migration.sql)
-    return frozenset(str(row[0]).lower() for row in connection.execute("SELECT name FROM sqlite_schema"))
+        query(connection, migration.sql)
+    return frozenset(name.lower() for (name,) in query(connection, "SELECT name FROM sqlite_schema"))
 
 
 def _version(connection: apsw.Connection) -> int:
     if not connection.table_exists("main", "meta"):
         return 0
-    return int(connection.execute(statements("sqlite")["meta"], ("schema",)).get or 0)
+    found = first(connection, statements("sqlite")["meta"], "schema")
+    return int(found[0]) if found else 0
 
 
 def _refuse_foreign(connection: apsw.Connection, path: str) -> None:
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0]
-    if tables and connection.pragma("application_id") != APPLICATION_ID:
+    mark = first(connection, "PRAGMA application_id")
+    if first(connection, "SELECT 1 FROM sqlite_schema LIMIT 1") and mark != (APPLICATION_ID,):
         raise StoreError(f"{path} is the database of another program: name another file for jivsd's own")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jivsd.records import ENDED, Status
 from jivsd.store.api import DamagedRow, Runs, StoreError
 from jivsd.store.sqlite import rows
+from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ _sql: Final = statements("sqlite")
 
 def events(connection: apsw.Connection, run_id: str, after: int, limit: int | None) -> list[Event]:
     """See `Store.events`."""
-    query = connection.execute(_sql["events"], (run_id, after, -1 if limit is None else limit))
+    found = query(connection, _sql["events"], (run_id, after, -1 if limit is None else limit))
     result: list[Event] = []
     try:
-        for seq, row in enumerate(query, after + 1):
+        for seq, row in enumerate(found, after + 1):
             result.append(rows.event_of(row, run_id, seq))
     except UnicodeDecodeError:
         raise DamagedRow(run_id, after + len(result) + 1) from None
@@ -35,16 +36,15 @@ def events(connection: apsw.Connection, run_id: str, after: int, limit: int | No
 
 def run(connection: apsw.Connection, run_id: str) -> Run | None:
     """See `Store.run`."""
-    row = _one(connection, "run", run_id)
+    row = first(connection, _sql["run"], run_id)
     return None if row is None else rows.run_of(row)
 
 
 def current_run(connection: apsw.Connection, workflow: str, workflow_id: str) -> Run | None:
     """See `Store.current_run`."""
-    with connection:  # one snapshot for both questions
-        row = _one(connection, "open_run", workflow, workflow_id) or _one(
-            connection, "newest_run", workflow, workflow_id
-        )
+    with together(connection):  # one snapshot for both questions
+        row = first(connection, _sql["open_run"], workflow, workflow_id)
+        row = row or first(connection, _sql["newest_run"], workflow, workflow_id)
         return None if row is None else run(connection, row[0])
 
 
@@ -56,26 +56,26 @@ def runs(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str 
     statuses: tuple[Status | None, ...] = tuple(where.statuses) or (None,)
     if where.open_only:
         statuses = tuple(status for status in where.statuses or _OPEN if status not in ENDED)
-    with connection:
+    with together(connection):  # one snapshot for all statuses
         pages = [_page(connection, where, status, limit + 1, cursor) for status in dict.fromkeys(statuses)]
-    page = list(islice(heapq.merge(*pages, key=_number, reverse=True), limit + 1))
-    more = len(page) > limit > 0
-    return Runs([rows.run_of(row) for row in page[:limit]], str(_number(page[limit - 1])) if more else None)
+        page = list(islice(heapq.merge(*pages, key=_number, reverse=True), limit + 1))
+        more = len(page) > limit > 0
+        return Runs([rows.run_of(row) for row in page[:limit]], str(_number(page[limit - 1])) if more else None)
 
 
 def open_runs(connection: apsw.Connection, after: str | None, limit: int) -> list[Run]:
     """See `Store.open_runs`."""
-    return [rows.run_of(row) for row in connection.execute(_sql["open_runs"], (after or "", limit))]
+    return [rows.run_of(row) for row in query(connection, _sql["open_runs"], (after or "", limit))]
 
 
 def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
     """See `Store.messages`."""
-    return [rows.message_of(row) for row in connection.execute(_sql["messages"], (run_id,))]
+    return [rows.message_of(row) for row in query(connection, _sql["messages"], (run_id,))]
 
 
 def lock_queue(connection: apsw.Connection, key: str | None) -> list[Holder]:
     """See `Store.lock_queue`."""
-    found = connection.execute(_sql["lock_queues"]) if key is None else connection.execute(_sql["lock_queue"], (key,))
+    found = query(connection, _sql["lock_queues"]) if key is None else query(connection, _sql["lock_queue"], (key,))
     return [rows.holder_of(row) for row in found]
 
 
@@ -97,16 +97,16 @@ def incident(connection: apsw.Connection, incident_id: str) -> Incident | None:
 
 def plugin(connection: apsw.Connection, code_hash: str) -> Plugin | None:
     """See `Store.plugin`."""
-    row = _one(connection, "plugin", code_hash)
+    row = first(connection, _sql["plugin"], code_hash)
     return None if row is None else rows.plugin_of(row)
 
 
 def counts(connection: apsw.Connection) -> dict[str, int]:
     """See `Store.counts`."""
-    with connection:
-        result: dict[str, int] = dict(connection.execute(_sql["count_runs"]).fetchall())
-        result["incidents"] = connection.execute(_sql["count_incidents"]).get
-    return result
+    with together(connection):
+        result: dict[str, int] = dict(query(connection, _sql["count_runs"]).fetchall())
+        (result["incidents"],) = query(connection, _sql["count_incidents"]).fetchall()[0]
+        return result
 
 
 def conditions_of(where: RunFilter) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _page(
 
 def _list(connection: apsw.Connection, statement: str, conditions: dict[str, Any], limit: int) -> list[rows.Row]:
     sql, parameters = with_conditions(statement, conditions)
-    return connection.execute(sql, {**parameters, "limit": limit}).fetchall()
+    return query(connection, sql, {**parameters, "limit": limit}).fetchall()
 
 
 def _cursor(cursor: str | None) -> int | None:
@@ -148,7 +148,3 @@ def _cursor(cursor: str | None) -> int | None:
 
 def _number(row: rows.Row) -> int:
     return row[-1]
-
-
-def _one(connection: apsw.Connection, statement: str, *parameters: Any) -> rows.Row | None:
-    return next(iter(connection.execute(_sql[statement], parameters).fetchall()), None)

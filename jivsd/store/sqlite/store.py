@@ -18,6 +18,8 @@ from jivsd.store.sqlite.database import (
     connect_writer,
     migrate,
     path_of,
+    query,
+    together,
     translated,
 )
 from jivsd.store.sqlite.worker import InlineWorker, ThreadWorker
@@ -90,7 +92,7 @@ class SqliteStore:
         if self._read_only:
             return 0
         try:
-            return await self._write(lambda db: db.execute(self._sql["claim_shards"], (node,)).fetchall()[0][0])
+            return await self._write(lambda db: query(db, self._sql["claim_shards"], (node,)).fetchall()[0][0])
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.close()
@@ -118,12 +120,12 @@ class SqliteStore:
         """See `Store.raise_epoch`. There is one writer, so no older transaction can be under way."""
 
         def work(db: apsw.Connection) -> dict[int, int]:
-            with db:
+            with together(db):
                 raised = {
-                    shard: db.execute(self._sql["raise_epoch"], (shard, node, epoch)).fetchall()
+                    shard: query(db, self._sql["raise_epoch"], (shard, node, epoch)).fetchall()
                     for shard, epoch in shards.items()
                 }
-            return {shard: found[0][0] for shard, found in raised.items() if found}
+                return {shard: found[0][0] for shard, found in raised.items() if found}
 
         return await self._write(work)
 
@@ -157,7 +159,7 @@ class SqliteStore:
 
     async def raise_fence(self, key: str) -> int:
         """See `Store.raise_fence`."""
-        found = await self._write(lambda db: db.execute(self._sql["raise_fence"], (key,)).fetchall())
+        found = await self._write(lambda db: query(db, self._sql["raise_fence"], (key,)).fetchall())
         if not found:
             raise StoreError(f"nobody ever held the lock key {key!r}")
         return found[0][0]
@@ -175,12 +177,12 @@ class SqliteStore:
     async def put_incident(self, incident: Incident) -> None:
         """See `Store.put_incident`."""
         row = rows.incident_row(incident)
-        await self._write(lambda db: db.execute(self._sql["put_incident"], row))
+        await self._write(lambda db: query(db, self._sql["put_incident"], row))
 
     async def put_plugin(self, plugin: Plugin) -> None:
         """See `Store.put_plugin`."""
         row = rows.plugin_row(plugin)
-        await self._write(lambda db: db.execute(self._sql["put_plugin"], row))
+        await self._write(lambda db: query(db, self._sql["put_plugin"], row))
 
     async def plugin(self, code_hash: str) -> Plugin | None:
         """See `Store.plugin`."""
@@ -215,7 +217,7 @@ class SqliteStore:
 
     async def probe(self) -> None:
         """See `Store.probe`."""
-        await self._write(lambda db: db.execute(self._sql["probe"]))
+        await self._write(lambda db: query(db, self._sql["probe"]))
 
     def _connect(self) -> None:
         if self._writer is not None or self._reader is not None:

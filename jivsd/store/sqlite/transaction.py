@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite.database import own_names
+from jivsd.store.sqlite.database import AWAY, own_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from jivsd.records import Event
     from jivsd.store.api import TxStep
@@ -74,7 +74,7 @@ class Guard:
         connection.set_authorizer(self._authorize)
 
     @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> Generator[None]:
         """Guard what is prepared inside."""
         self._active = True
         self.denied = None
@@ -132,9 +132,13 @@ class SqliteTransaction:
         """The step has returned: whoever kept the transaction can do nothing with it."""
         self._open = False
 
+    def is_late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._deadline
+
     def check_time(self) -> None:
         """Raise TransactionError when the time is up."""
-        if time.monotonic() > self._deadline:
+        if self.is_late():
             raise TransactionError(f"the transaction step took longer than {LIMIT * 1000:.0f} ms: nothing was written")
 
     def _run(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -144,7 +148,7 @@ class SqliteTransaction:
         with self._guard.active():
             try:
                 # Not cached: a statement of ours with the same text would come unguarded.
-                cursor = self._connection.execute(sql, parameters, can_cache=False)
+                cursor = cast("Any", self._connection).execute(sql, parameters, can_cache=False)
                 return [
                     dict(zip((column[0] for column in cursor.get_description()), row, strict=True)) for row in cursor
                 ]
@@ -164,13 +168,15 @@ def drive(connection: apsw.Connection, guard: Guard, step: TxStep) -> Event:
         BaseException: whatever the body raised; the savepoint has to be rolled back.
     """
     transaction = SqliteTransaction(connection, guard, time.monotonic() + LIMIT)
-    connection.set_progress_handler(lambda: time.monotonic() > transaction._deadline, _CHECK_EVERY)
+    connection.set_progress_handler(transaction.is_late, _CHECK_EVERY)
     try:
         event = step.body(transaction)
         transaction.check_time()
         if connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise TransactionError("the transaction step leaves a foreign key that points nowhere")
     except (KeyboardInterrupt, SystemExit):
+        raise
+    except AWAY:
         raise
     except BaseException as error:
         if not connection.in_transaction:

@@ -10,7 +10,7 @@ import apsw
 
 from jivsd.store.api import DamagedRow, StoreError
 from jivsd.store.sqlite import rows
-from jivsd.store.sqlite.database import translated
+from jivsd.store.sqlite.database import first, query, together, translated
 from jivsd.store.sqlite.reading import conditions_of, with_conditions
 from jivsd.store.statements import statements
 
@@ -59,21 +59,21 @@ class _Checker:
 
     def structure(self) -> bool:
         """Let SQLite check its pages and indices."""
-        found = [str(row[0]) for row in self._connection.execute(f"PRAGMA integrity_check({REPORTED})")]
+        found = [line for (line,) in query(self._connection, f"PRAGMA integrity_check({REPORTED})")]
         self.findings += [f"SQLite: {line}" for line in found if line != "ok"]
         return False
 
     def relations(self) -> bool:
         """Check that journals have runs and runs have journals."""
         for statement, what in (("check_orphans", "has events but no row"), ("check_empty", "has no events")):
-            found = self._connection.execute(_sql[statement]).fetchall()
+            found = query(self._connection, _sql[statement]).fetchall()
             self.findings += [f"run {run_id} {what}" for (run_id,) in found[:REPORTED]]
         return False
 
     def events(self) -> bool:
         """Check the next events: their checksums, and that none is missing."""
         count = 0
-        for row in self._connection.execute(_sql["check_events"], (*self._last, CHECK_EVENTS)):
+        for row in query(self._connection, _sql["check_events"], (*self._last, CHECK_EVENTS)):
             count += 1
             self._event(row)
         return count == CHECK_EVENTS
@@ -120,12 +120,12 @@ def backup(source: apsw.Connection, target: str, pause: Callable[[], None]) -> N
 def _copy(source: apsw.Connection, path: str, pause: Callable[[], None]) -> None:
     copy = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        with source, copy.backup("main", source, "main") as progress:
+        with together(source), copy.backup("main", source, "main") as progress:
             # One snapshot: a write between two pieces would make SQLite begin again.
-            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            first(source, "SELECT count(*) FROM sqlite_schema")
             while not progress.step(BACKUP_PAGES):
                 pause()
-        copy.pragma("journal_mode", "DELETE")  # a backup is one file: no log beside it
+        first(copy, "PRAGMA journal_mode = DELETE")  # a backup is one file: no log beside it
     finally:
         copy.close(force=True)
 
@@ -146,21 +146,20 @@ def prune(connection: apsw.Connection, where: RunFilter, limit: int) -> int:
         marks = {f"status{number}": status for number, status in enumerate(where.statuses)}
         sql = sql.replace("ORDER BY", f"AND status IN ({', '.join(f':{mark}' for mark in marks)}) ORDER BY")
         parameters.update(marks)
-    run = connection.execute
-    run(_sql["begin"])
+    query(connection, _sql["begin"])
     try:
         removed = events = 0
-        for run_id, count in run(sql, {**parameters, "limit": limit}).fetchall():
+        for run_id, count in query(connection, sql, {**parameters, "limit": limit}).fetchall():
             if removed and events + count > PRUNE_EVENTS:
                 break
             for statement in _PRUNE:
-                run(_sql[statement], (run_id,))
+                query(connection, _sql[statement], (run_id,))
             removed += 1
             events += count
-        run(_sql["commit"])
+        query(connection, _sql["commit"])
     finally:
         if connection.in_transaction:
-            run(_sql["rollback"])
+            query(connection, _sql["rollback"])
     return removed
 
 
