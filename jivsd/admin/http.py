@@ -90,11 +90,13 @@ def query_of(kind: type[Kind]) -> Kind:
         if name in LISTED:
             found[name] = [part for value in values for part in value.split(",")]
         elif len(values) > 1:
-            raise Problem(422, "invalid", f"the query parameter `{name}` is given {len(values)} times", field=name)
+            raise Problem(422, "invalid", f"the query parameter `{name}` is given {len(values)} times", {"field": name})
         else:
             found[name] = values[0]
         if any(_CONTROL.search(value) for value in values):
-            raise Problem(422, "invalid", f"the query parameter `{name}` has a control character in it", field=name)
+            raise Problem(
+                422, "invalid", f"the query parameter `{name}` has a control character in it", {"field": name}
+            )
     try:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -117,7 +119,7 @@ def misfit(error: msgspec.ValidationError, known: Iterable[str], whole: str) -> 
         detail = f"the field `{field}` of the {whole} does not fit: {placed[1][0].lower()}{placed[1][1:]}"
     else:
         return Problem(422, "invalid", f"the {whole} does not fit: {message[0].lower()}{message[1:]}")
-    return Problem(422, "invalid", detail, field=field)
+    return Problem(422, "invalid", detail, {"field": field})
 
 
 def duration(text: str, field: str) -> int:
@@ -129,7 +131,7 @@ def duration(text: str, field: str) -> int:
     try:
         return microseconds(text)
     except (ValueError, OverflowError) as error:
-        raise Problem(422, "invalid", f"the field `{field}` does not fit: {error}", field=field) from None
+        raise Problem(422, "invalid", f"the field `{field}` does not fit: {error}", {"field": field}) from None
 
 
 def wait_seconds(text: str | None) -> float:
@@ -150,10 +152,10 @@ def once_key(given: str | None, field: str) -> str | None:
         return given
     key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
     if not key or not key.isprintable():
-        raise Problem(422, "invalid", "the header Idempotency-Key must be printable text", field="Idempotency-Key")
+        raise Problem(422, "invalid", "the header Idempotency-Key must be printable text", {"field": "Idempotency-Key"})
     if given is not None and given != key:
         detail = f"the header Idempotency-Key and the field `{field}` differ: send one of them"
-        raise Problem(422, "invalid", detail, field=field)
+        raise Problem(422, "invalid", detail, {"field": field})
     return key
 
 

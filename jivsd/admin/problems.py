@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "application/problem+json"
 RESERVED: Final = frozenset({"type", "title", "status", "detail", "code"})
-"""The members that every problem has; an error's own facts stand beside them and cannot replace them."""
+"""The members that every problem has. A fact of the same name (a run's status) is called `run_status` and so on."""
 
 _TITLES: Final = {
     "bad_json": "The body is not acceptable JSON",
@@ -44,7 +44,7 @@ _ENGINE_STATUS: Final[tuple[tuple[type[EngineError], int], ...]] = (
     (Unavailable, 503),
 )
 _HTTP_CODES: Final = {
-    404: ("not_found", "there is nothing at this address"),
+    404: ("unknown_address", "there is nothing at this address"),
     405: ("method_not_allowed", "this address does not take this method"),
     408: ("timeout", "the body did not arrive in time"),
     413: ("too_large", "the body is too large"),
@@ -57,18 +57,23 @@ class Problem(Exception):
     """An error with its HTTP status. `code` is stable, for programs; `detail` is one sentence for people."""
 
     def __init__(
-        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **data: Any
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", **(headers or {})}
-        self.data = data
+        self.data = {f"run_{name}" if name in RESERVED else name: value for name, value in (data or {}).items()}
 
     def document(self) -> bytes:
         """The problem document."""
-        facts = {name: value for name, value in self.data.items() if name not in RESERVED}
         return msgspec.json.encode(
             {
                 "type": f"urn:jivsd:problem:{self.code}",
@@ -76,7 +81,7 @@ class Problem(Exception):
                 "status": self.status,
                 "detail": self.detail,
                 "code": self.code,
-                **facts,
+                **self.data,
             },
             enc_hook=str,
         )
@@ -90,7 +95,7 @@ def problem_of(error: BaseException) -> Problem:
         case BadJson(code="too_large"):
             return Problem(413, "too_large", f"the body is {error}")
         case BadJson():
-            return Problem(400, "bad_json", f"the body is not accepted: {error}", problem=error.code)
+            return Problem(400, "bad_json", f"the body is not accepted: {error}", {"problem": error.code})
         case EngineError():
             return _of_engine(error)
         case StoreAway():
@@ -103,7 +108,7 @@ def problem_of(error: BaseException) -> Problem:
             reference = new_id()
             _log.error("request_failed", reference=reference, exc_info=error)
             detail = f"an unexpected error; the daemon's log has it under the reference {reference}"
-            return Problem(500, "internal", detail, reference=reference)
+            return Problem(500, "internal", detail, {"reference": reference})
 
 
 def _of_engine(error: EngineError) -> Problem:
@@ -111,4 +116,4 @@ def _of_engine(error: EngineError) -> Problem:
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return Problem(status, error.code, str(error), headers=headers, **error.data)
+    return Problem(status, error.code, str(error), error.data, headers=headers)

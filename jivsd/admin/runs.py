@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import quote
 
@@ -48,6 +49,7 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: list[Status] = []
     open: bool = False
     parent: str | None = None
+    ended_before: datetime | None = None
     limit: Limit = 50
     cursor: str | None = None
 
@@ -108,6 +110,7 @@ class RunRoutes:
             statuses=query.status,
             open_only=query.open,
             parent=query.parent,
+            ended_before=_moment(query.ended_before),
         )
         return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
 
@@ -156,11 +159,21 @@ class RunRoutes:
         """Remove ended runs. A limit in time has to be given: nobody should remove them all by leaving it out."""
         body = await body_of(PruneBody)
         if (body.ended_before is None) == (body.older_than is None):
-            raise Problem(422, "invalid", "give one of `older_than` and `ended_before`", field="older_than")
+            raise Problem(422, "invalid", "give one of `older_than` and `ended_before`", {"field": "older_than"})
         if open_ones := [status for status in body.status if status not in ENDED]:
             detail = f"the field `status` does not fit: runs that are {open_ones[0]} have not ended"
-            raise Problem(422, "invalid", detail, field="status")
-        where = RunFilter(workflow=body.workflow, statuses=body.status, ended_before=_limit_of(body))
+            raise Problem(422, "invalid", detail, {"field": "status"})
+        if body.older_than is not None:
+            before = SystemClock().now() - duration(body.older_than, "older_than")
+        else:
+            before = _moment(body.ended_before)
+        where = RunFilter(
+            workflow=body.workflow,
+            workflow_id=body.id,
+            statuses=body.status,
+            parent=body.parent,
+            ended_before=before,
+        )
         return answer(Pruned(await self._engine.prune(where)))
 
     async def _act(self, action: Action, ref: str) -> Response:
@@ -169,13 +182,12 @@ class RunRoutes:
         return answer(RunView.of(run), headers={"Location": _location(run)})
 
 
-def _limit_of(body: PruneBody) -> int | None:
-    if body.older_than is not None:
-        return SystemClock().now() - duration(body.older_than, "older_than")
+def _moment(time: datetime | None) -> int | None:
     try:
-        return instant(body.ended_before)
-    except ValueError as error:
-        raise Problem(422, "invalid", f"the field `ended_before` does not fit: {error}", field="ended_before") from None
+        return instant(time)
+    except ValueError:
+        detail = "the field `ended_before` does not fit: it needs a time zone, as in 2026-11-30T12:00:00Z"
+        raise Problem(422, "invalid", detail, {"field": "ended_before"}) from None
 
 
 def _status_of(run: Run) -> int:

@@ -88,6 +88,8 @@ class RunView(Struct, frozen=True, kw_only=True):
     attributes: dict[str, Any] = {}
     parent: str | None = None
     parent_path: str | None = None
+    parent_workflow: str | None = None
+    parent_workflow_id: str | None = None
     code_hash: str = ""
 
     @classmethod
@@ -114,6 +116,8 @@ class RunView(Struct, frozen=True, kw_only=True):
             attributes=options.attributes,
             parent=options.parent,
             parent_path=options.parent_path,
+            parent_workflow=options.parent_workflow,
+            parent_workflow_id=options.parent_workflow_id,
             code_hash=run.code_hash,
         )
 
@@ -138,6 +142,8 @@ class RunView(Struct, frozen=True, kw_only=True):
                 priority=self.priority,
                 parent=self.parent,
                 parent_path=self.parent_path,
+                parent_workflow=self.parent_workflow,
+                parent_workflow_id=self.parent_workflow_id,
                 correlation_id=self.correlation_id,
                 attributes=self.attributes,
             ),
@@ -373,7 +379,9 @@ class PruneBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     """Which ended runs to remove: those that ended before a time, or longer ago than a duration."""
 
     workflow: str | None = None
+    id: str | None = None
     status: list[Status] = []
+    parent: str | None = None
     ended_before: datetime | None = None
     older_than: str | None = None
 

@@ -1,0 +1,415 @@
+"""A typed client of the daemon's HTTP API, for trio.
+
+    async with Client.connect() as client:
+        start = await client.start("nap", 2.5, wait="10s")
+        print(start.run.status)
+
+Its methods are named like the engine's and return the same records.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import asynccontextmanager
+from functools import partial
+from http.client import responses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import trio
+
+from jivsd import jsonguard
+from jivsd.admin import wire
+from jivsd.clock import SECOND, Duration, as_datetime, microseconds
+from jivsd.engine.api import Answer, PluginState, Receipt, StartOptions
+from jivsd.places import default_data_dir, socket_path
+from jivsd.records import ENDED, encode
+from jivsd.store.api import RunFilter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from jivsd.engine.api import EngineStatus, Incidents, Start, Timeline, Why, WorkflowInfo
+    from jivsd.records import Incident, Run
+    from jivsd.store.api import Runs
+
+PATIENCE: Final = 30.0
+"""Seconds to wait for an answer, beyond what the request itself asks to wait for."""
+PRUNE_PATIENCE: Final = 3600.0
+CONNECT_PATIENCE: Final = 5.0
+POLL: Final = 30.0
+"""Seconds that one request waits for a result; longer waits are several requests."""
+REFUSED_PAUSE: Final = 0.2
+"""Seconds before a look-up that nobody accepted is tried once more: the daemon may be taking up its socket."""
+KEEP_ALIVE: Final = 5.0
+"""Seconds after which an idle connection is not used again; the server closes it after 10."""
+
+_STANDARD: Final = frozenset({"type", "title", "status", "detail", "code"})
+
+Kind = TypeVar("Kind")
+NO_OPTIONS: Final = StartOptions()
+
+
+class DaemonNotRunning(Exception):
+    """Nobody answers; the message says where, and how to start a daemon."""
+
+
+class ConnectionLost(DaemonNotRunning):
+    """The daemon went away before it answered: what was asked may or may not have happened."""
+
+
+class ClientError(Exception):
+    """The daemon refuses, or its answer makes no sense.
+
+    `status` is the HTTP status, `code` the stable word for programs (see `jivsd.engine.api`), `message` one sentence
+    for people, `data` the facts: run_id, field and so on.
+    """
+
+    def __init__(self, status: int, code: str, message: str, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.data = dict(data or {})
+
+
+class Client:
+    """A connection to a daemon; get one from `connect`.
+
+    A `ref` is a run id, or "workflow:workflow_id" for the open run of that workflow id, or else its newest. Inputs,
+    payloads and values are given as JSON in bytes or as anything that msgspec encodes.
+
+    Every method raises `ClientError`, `DaemonNotRunning` or `ConnectionLost`.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, place: str, remedy: str) -> None:
+        self._http = http
+        self._place = place
+        self._remedy = remedy
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        data_dir: Path | str | None = None,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        by: str | None = None,
+    ) -> AsyncGenerator[Client]:
+        """Return a client of the daemon of a data folder (by default the user's own), or of the one at a URL.
+
+        Args:
+            data_dir: where the daemon's socket is.
+            url: `http://host:port`, instead of a data folder.
+            token: if the daemon asks for one.
+            by: on whose behalf this program calls, for the record; on a socket the daemon knows the user anyway.
+
+        Raises:
+            ConfigError: the data folder's path is too long for a socket in it.
+        """
+        if url is None:
+            folder = (default_data_dir() if data_dir is None else Path(data_dir)).expanduser().absolute()
+            path = socket_path(folder)
+            transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False, limits=_limits())
+            place, remedy = f"socket {path}", f"start one with: jivsd run --data-dir {folder}"
+        else:
+            transport = httpx.AsyncHTTPTransport(verify=url.startswith("https:"), limits=_limits())
+            place, remedy = url, "check the address, and that the daemon was started with --http"
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        if by is not None:
+            headers[wire.BY_HEADER] = by
+        base = (url or "http://jivsd").rstrip("/") + wire.API
+        async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False) as http:
+            yield cls(http, place, remedy)
+
+    # ---- runs
+
+    async def start(
+        self,
+        workflow: str,
+        input: Any = None,
+        options: StartOptions = NO_OPTIONS,
+        *,
+        id: str | None = None,
+        idempotency_key: str | None = None,
+        wait: Duration | None = None,
+    ) -> Start:
+        """Start a run; when this returns, it is durable.
+
+        Args:
+            workflow: its name.
+            input: as the workflow's parameters want it.
+            options: what else may be said about a start.
+            id: the workflow id, instead of the options' one.
+            idempotency_key: a start with the same key and input is answered with the first one's run.
+            wait: return only when the run has ended, or after this long.
+        """
+        named = {name: getattr(options, name) for name in StartOptions.__struct_fields__}
+        if id is not None:
+            named["id"] = id
+        if idempotency_key is not None:
+            named["idempotency_key"] = idempotency_key
+        body = wire.StartBody(workflow=workflow, input=_json(input), **named)
+        seconds = 0.0 if wait is None else microseconds(wait) / SECOND
+        deadline = trio.current_time() + seconds
+        first = min(seconds, POLL)
+        query = {"wait": _seconds(first)} if seconds else None
+        start = (await self._post("/runs", wire.StartView, body, query=query, patience=PATIENCE + first)).record()
+        left = deadline - trio.current_time()
+        if left > 0 and seconds > POLL and start.run.status not in ENDED:
+            run = await self.result(start.run.run_id, left)
+            return msgspec.structs.replace(start, run=run)
+        return start
+
+    async def signal(self, ref: str, name: str, payload: Any = None, *, message_id: str | None = None) -> Receipt:
+        """Send a signal; when this returns, it is durable. Sent again with the same message id, it is taken once."""
+        body = wire.SignalBody(_json(payload), message_id)
+        return await self._post(f"{_run(ref)}/signals/{_segment(name, 'signal')}", Receipt, body)
+
+    async def query(self, ref: str, name: str, payload: Any = None) -> Answer:
+        """Ask a run a question; an ended one answers too."""
+        body = wire.QueryBody(_json(payload))
+        return await self._post(f"{_run(ref)}/queries/{_segment(name, 'query')}", Answer, body)
+
+    async def pause(self, ref: str, *, reason: str = "") -> Run:
+        """Let running steps end, and start nothing more."""
+        return await self._act(ref, "pause", reason)
+
+    async def resume(self, ref: str, *, reason: str = "") -> Run:
+        """Let a paused run go on."""
+        return await self._act(ref, "resume", reason)
+
+    async def cancel(self, ref: str, *, reason: str = "") -> Run:
+        """Ask a run to stop and to undo what it did."""
+        return await self._act(ref, "cancel", reason)
+
+    async def terminate(self, ref: str, *, reason: str = "") -> Run:
+        """End a run; nothing is undone."""
+        return await self._act(ref, "terminate", reason)
+
+    async def retry(self, ref: str, *, reason: str = "") -> Run:
+        """Reset a failed run to its last good event; returns the new run."""
+        return await self._act(ref, "retry", reason)
+
+    async def result(self, ref: str, timeout: float) -> Run:
+        """The run when it has ended, or as it stands after `timeout` seconds."""
+        deadline = trio.current_time() + timeout
+        while True:
+            wait = min(max(deadline - trio.current_time(), 0.0), POLL)
+            query = {"wait": _seconds(wait)}
+            view = await self._get(f"{_run(ref)}/result", wire.RunView, query, patience=PATIENCE + wait)
+            if view.status in ENDED or trio.current_time() >= deadline:
+                return view.record()
+
+    async def show(self, ref: str) -> Run:
+        """One run."""
+        return (await self._get(_run(ref), wire.RunView)).record()
+
+    async def timeline(self, ref: str, after: int = 0, limit: int = 100) -> Timeline:
+        """A page of a run's events, those after the seq `after`."""
+        query = {"after": str(after), "limit": str(limit)}
+        return (await self._get(f"{_run(ref)}/timeline", wire.TimelinePage, query)).record()
+
+    async def why(self, ref: str) -> Why:
+        """What a run waits for."""
+        return (await self._get(f"{_run(ref)}/why", wire.WhyView)).record()
+
+    async def runs(self, where: RunFilter | None = None, limit: int = 50, cursor: str | None = None) -> Runs:
+        """A page of runs, newest first, without their inputs and outputs: those are null and None here."""
+        where = where or RunFilter()
+        query = {
+            "workflow": where.workflow,
+            "id": where.workflow_id,
+            "status": ",".join(where.statuses) or None,
+            "open": "true" if where.open_only else None,
+            "parent": where.parent,
+            "ended_before": None if where.ended_before is None else as_datetime(where.ended_before).isoformat(),
+            "limit": str(limit),
+            "cursor": cursor,
+        }
+        return (await self._get("/runs", wire.RunPage, query)).record()
+
+    async def prune(self, where: RunFilter) -> int:
+        """Remove ended runs, those that ended before `where.ended_before`; returns how many there were."""
+        body = wire.PruneBody(
+            workflow=where.workflow,
+            id=where.workflow_id,
+            status=list(where.statuses),
+            parent=where.parent,
+            ended_before=wire.moment(where.ended_before),
+        )
+        return (await self._post("/prune", wire.Pruned, body, patience=PRUNE_PATIENCE)).pruned
+
+    # ---- incidents
+
+    async def incidents(
+        self, state: str | None = "OPEN", ref: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Incidents:
+        """A page of incidents, of all runs or of one; `state` None is any."""
+        query = {"state": state or "ALL", "run": ref, "limit": str(limit), "cursor": cursor}
+        return (await self._get("/incidents", wire.IncidentPage, query)).record()
+
+    async def incident(self, incident_id: str) -> Incident:
+        """One incident."""
+        return (await self._get(_incident(incident_id), wire.IncidentView)).record()
+
+    async def retry_incident(self, incident_id: str, *, why: str = "") -> Incident:
+        """Let what the incident holds be tried again."""
+        view = await self._post(f"{_incident(incident_id)}/retry", wire.IncidentView, wire.WhyBody(why))
+        return view.record()
+
+    async def resolve_incident(self, incident_id: str, value: Any, *, why: str = "") -> Incident:
+        """Decide the incident: the value stands in for the result that could not be had."""
+        body = wire.ResolveBody(value=_json(value), why=why)
+        return (await self._post(f"{_incident(incident_id)}/resolve", wire.IncidentView, body)).record()
+
+    # ---- the daemon
+
+    async def workflows(self) -> list[WorkflowInfo]:
+        """The workflow types that can be started."""
+        return [view.record() for view in (await self._get("/workflows", wire.WorkflowPage)).items]
+
+    async def plugins(self) -> list[PluginState]:
+        """The plugins that the daemon found, those too that do not load."""
+        return (await self._get("/plugins", wire.PluginPage)).items
+
+    async def status(self) -> EngineStatus:
+        """The daemon in one record."""
+        return (await self._get("/status", wire.StatusView)).record()
+
+    # ---- asking
+
+    async def _act(self, ref: str, action: str, reason: str) -> Run:
+        return (await self._post(f"{_run(ref)}/{action}", wire.RunView, wire.ReasonBody(reason))).record()
+
+    async def _post(
+        self,
+        path: str,
+        kind: type[Kind],
+        body: msgspec.Struct,
+        *,
+        query: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+    ) -> Kind:
+        request = self._request("POST", path, query, patience, content=encode(body))
+        try:
+            return _understood(await self._http.send(request), kind)
+        except httpx.TransportError as error:
+            raise self._explained(error) from None
+
+    async def _get(
+        self, path: str, kind: type[Kind], query: Mapping[str, str | None] | None = None, *, patience: float = PATIENCE
+    ) -> Kind:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        request = partial(self._request, "GET", path, given, patience)
+        try:
+            try:
+                response = await self._http.send(request())
+            except httpx.ConnectError as error:
+                if _errno(error) != errno.ECONNREFUSED:
+                    raise
+                await trio.sleep(REFUSED_PAUSE)
+                response = await self._http.send(request())
+        except httpx.TransportError as error:
+            raise self._explained(error) from None
+        return _understood(response, kind)
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, str] | None, patience: float, content: bytes | None = None
+    ) -> httpx.Request:
+        timeout = httpx.Timeout(patience, connect=CONNECT_PATIENCE)
+        try:
+            return self._http.build_request(method, path, params=query, content=content, timeout=timeout)
+        except (httpx.InvalidURL, UnicodeEncodeError):
+            raise ClientError(422, "invalid", "a name or a reference is not one that can be sent") from None
+
+    def _explained(self, error: httpx.TransportError) -> Exception:
+        number = _errno(error)
+        if number in (errno.EACCES, errno.EPERM):
+            return ClientError(
+                403, "forbidden", f"you may not use the {self._place}: its mode lets its owner and group do so"
+            )
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return DaemonNotRunning(f"no daemon answers at {self._place}; {self._remedy}")
+        if isinstance(error, httpx.TimeoutException):
+            return ClientError(503, "timeout", f"the daemon at {self._place} did not answer in time")
+        return ConnectionLost(f"the daemon at {self._place} went away before it answered; {self._remedy}")
+
+
+def _limits() -> httpx.Limits:
+    return httpx.Limits(max_connections=100, keepalive_expiry=KEEP_ALIVE)
+
+
+def _understood(response: httpx.Response, kind: type[Kind]) -> Kind:
+    """The answer as what it should be.
+
+    Raises:
+        ClientError: it is a problem, or no answer of a jivsd daemon at all.
+    """
+    status = response.status_code
+    if status < 400:
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ClientError(status, "protocol", f"the answer is not one of a jivsd daemon: {error}") from None
+    try:
+        problem = msgspec.json.decode(response.content, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = {}
+    message = str(problem.get("detail") or f"the server answers {status} {responses.get(status, '')}".rstrip())
+    data = {name: value for name, value in problem.items() if name not in _STANDARD}
+    raise ClientError(status, str(problem.get("code") or "http"), message, data)
+
+
+def _errno(error: BaseException) -> int | None:
+    """The operating system's error number behind an exception."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return cause.errno
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _json(value: Any) -> msgspec.Raw:
+    """A value as JSON; what is bytes already is checked, so that it cannot reach beyond its place in the body."""
+    if not isinstance(value, bytes | msgspec.Raw):
+        return msgspec.Raw(encode(value))
+    data = bytes(value)
+    try:
+        jsonguard.check(data)
+    except jsonguard.BadJson as error:
+        status = 413 if error.code == "too_large" else 400
+        raise ClientError(status, "bad_json", f"the value is not accepted: {error}", {"problem": error.code}) from None
+    return msgspec.Raw(data)
+
+
+def _seconds(length: float) -> str:
+    return f"{round(length * 1000)}ms"
+
+
+def _run(ref: str) -> str:
+    return f"/runs/{_segment(ref, 'run')}"
+
+
+def _incident(incident_id: str) -> str:
+    return f"/incidents/{_segment(incident_id, 'incident')}"
+
+
+def _segment(text: str, what: str) -> str:
+    """A name as one segment of a path.
+
+    Raises:
+        ClientError: it is empty.
+    """
+    if not text:
+        raise ClientError(404, "not_found", f"there is no {what} without a name")
+    if not text.strip("."):
+        return text.replace(".", "%2E")  # "." and ".." would be resolved before they are sent
+    return quote(text, safe="", errors="replace")
