@@ -1,0 +1,90 @@
+"""The daemon: run, status, version."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jivsd.cli.command import DataDir, Globals, examples, group, local, remote
+from jivsd.cli.configuration import ConfigFile, read_config
+from jivsd.cli.output import Answer
+
+if TYPE_CHECKING:
+    from jivsd.cli.output import Page
+    from jivsd.client import Client
+
+PANEL = "The daemon"
+
+commands = group()
+
+
+@commands.command(
+    "run",
+    rich_help_panel=PANEL,
+    epilog=examples(
+        "jivsd run --data-dir ./state",
+        "jivsd run --data-dir ./state --plugins ./plugins --http 127.0.0.1:8700",
+        "jivsd run --config /etc/jivsd/jivsd.toml",
+    ),
+)
+def run(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the journal is. Default: a file in the data folder."),
+    ] = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis for the locks of several nodes.")] = None,
+    plugins: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder with plugins; can be given several times.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve HTTP there too, besides the Unix socket.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="json, text, or auto.")] = None,
+    config: ConfigFile = None,
+) -> int:
+    """Run the daemon.
+
+    Runs that were open when it last ended go on. The bundled plugins are always there. SIGTERM or Ctrl-C lets the
+    running steps end; a second Ctrl-C ends it at once.
+    """
+    flags = {
+        "data_dir": data_dir or context.ensure_object(Globals).data_dir,
+        "store": store,
+        "redis": redis,
+        "plugins": plugins,
+        "http": http,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    settings = read_config(config, flags)
+    from jivsd import daemon
+
+    return daemon.run(settings)
+
+
+@remote(commands, "status", "jivsd status", "jivsd status --json | jq .runs.RUNNING", panel=PANEL)
+async def status(client: "Client") -> Answer:
+    """Show the daemon in one page."""
+    from jivsd.admin import wire
+
+    found = await client.status()
+
+    def view() -> "Page":
+        from jivsd.cli import daemonpages
+
+        return daemonpages.status(found)
+
+    return Answer(wire.StatusView.of(found), view)
+
+
+@local(commands, "version", "jivsd version --json", panel=PANEL)
+def version() -> Answer:
+    """Show the version of jivsd."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    number = version("jivsd")
+    return Answer({"version": number, "python": python_version()}, lambda: [f"jivsd {number}"])

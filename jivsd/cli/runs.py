@@ -1,0 +1,119 @@
+"""Looking at runs: list, show, timeline, why."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jivsd.cli.command import FLAG, Cursor, Limit, RunRef, Statuses, group, remote
+from jivsd.cli.output import Answer
+from jivsd.cli.values import read_statuses
+
+if TYPE_CHECKING:
+    from jivsd.cli.output import Page
+    from jivsd.client import Client
+
+PANEL = "Look at runs"
+
+commands = group()
+
+
+@remote(
+    commands,
+    "list",
+    "jivsd list --open",
+    "jivsd list --workflow migration --limit 5",
+    "jivsd list --status FAILED --status BLOCKED",
+    "jivsd list --json | jq -r '.items[].run_id'",
+    panel=PANEL,
+)
+async def list_runs(
+    client: "Client",
+    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")] = None,
+    workflow_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Only this workflow id.")] = None,
+    status: Statuses = None,
+    open_only: Annotated[bool, typer.Option("--open", metavar=FLAG, help="Only runs that have not ended.")] = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Answer:
+    """List runs, the newest first."""
+    from jivsd.admin import wire
+    from jivsd.cli.paging import collect
+    from jivsd.store.api import RunFilter, Runs
+
+    where = RunFilter(workflow=workflow, workflow_id=workflow_id, statuses=read_statuses(status), open_only=open_only)
+    runs, following = await collect(lambda size, begin: client.runs(where, limit=size, cursor=begin), limit, cursor)
+
+    def view() -> "Page":
+        from jivsd.cli import runpages
+
+        return runpages.listing(runs)
+
+    notes = [f"There are more: jivsd list --cursor {following}, with the same options"] if following else []
+    return Answer(wire.RunPage.of(Runs(runs, following)), view, notes=notes)
+
+
+@remote(commands, "show", "jivsd show 0197b2c4-…", "jivsd show migration:crm-to-erp", panel=PANEL)
+async def show(client: "Client", run: RunRef) -> Answer:
+    """Show a run: status, times, input, output."""
+    from jivsd.admin import wire
+
+    found = await client.show(run)
+
+    def view() -> "Page":
+        from jivsd.cli import runpages
+
+        return runpages.run(found)
+
+    return Answer(wire.RunView.of(found), view)
+
+
+@remote(
+    commands,
+    "timeline",
+    "jivsd timeline migration:crm-to-erp",
+    "jivsd timeline RUN --flat --after 200",
+    "jivsd timeline RUN --json | jq '.items[] | select(.kind == \"AttemptFailed\")'",
+    panel=PANEL,
+)
+async def timeline(
+    client: "Client",
+    run: RunRef,
+    flat: Annotated[bool, typer.Option("--flat", metavar=FLAG, help="In the order of events, not as a tree.")] = False,
+    after: Annotated[int, typer.Option(metavar="SEQ", min=0, help="Only events after this one.")] = 0,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many events.")] = 1000,
+) -> Answer:
+    """Show what has happened in a run, as a tree.
+
+    The tree follows the paths of its branches and steps; what repeats is drawn as one line (--flat has them all).
+    """
+    from jivsd.admin import wire
+    from jivsd.cli.paging import collect
+    from jivsd.engine.api import Timeline
+
+    found = await client.show(run)
+    items, following = await collect(
+        lambda size, seq: client.timeline(found.run_id, after=seq or 0, limit=size), limit, after
+    )
+
+    def view() -> "Page":
+        from jivsd.cli import timelines
+
+        return timelines.flat(found, items) if flat else timelines.tree(found, items)
+
+    notes = [f"There are more: jivsd timeline {run} --after {following}"] if following is not None else []
+    return Answer(wire.TimelinePage.of(Timeline(items, following)), view, notes=notes)
+
+
+@remote(commands, "why", "jivsd why migration:crm-to-erp", panel=PANEL)
+async def why(client: "Client", run: RunRef) -> Answer:
+    """Say what a run waits for, until when, behind whom."""
+    from jivsd.admin import wire
+
+    found = await client.why(run)
+
+    def view() -> "Page":
+        from jivsd.cli import runpages
+
+        return runpages.why(found)
+
+    return Answer(wire.WhyView.of(found), view)
