@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
+LEAVE_WITHIN = 60.0
+"""Seconds that leaving memory may take: threads have to return and the journal has to answer."""
+
 
 class Actor:
     """One run in memory. `run` is its row, kept as it will be once what is appended has been committed."""
@@ -137,7 +140,7 @@ class Actor:
                     return way_out
                 await self._park()
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_WITHIN):
                 await self._leave()
 
     def _way_out(self) -> Exit | None:

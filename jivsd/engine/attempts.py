@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import trio
@@ -67,7 +67,7 @@ class Attempt:
         """How long it has been under way."""
         return trio.current_time() - self.started
 
-    async def run(self, threads: trio.CapacityLimiter) -> Done | Raised | Stopped:
+    async def run(self, threads: trio.CapacityLimiter | None) -> Done | Raised | Stopped:
         """Run the step's function once. Raises trio.Cancelled only when the whole node stops at once."""
         call: StepCall = self.entry.command  # pyright: ignore[reportAssignmentType] -- only steps have attempts
         step = call.step
@@ -82,7 +82,9 @@ class Attempt:
                 arguments = step.signature.decode(call.args)
                 if step.wants_context:
                     arguments = (self.context, *arguments)
-                if step.mode == "plain":
+                if step.mode == "plain" and threads is None:
+                    value = step.function(*arguments)
+                elif step.mode == "plain":
                     value = await trio.to_thread.run_sync(partial(step.function, *arguments), limiter=threads)
                 else:
                     value = await step.function(*arguments)
@@ -129,6 +131,5 @@ def drive(coroutine: Any) -> Any:
 
 def _only_cancelled(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        inner: tuple[BaseException, ...] = error.exceptions
-        return all(_only_cancelled(cause) for cause in inner)
+        return all(map(_only_cancelled, cast("BaseExceptionGroup[BaseException]", error).exceptions))
     return isinstance(error, trio.Cancelled)

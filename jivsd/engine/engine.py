@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -55,6 +55,7 @@ from jivsd.records import (
     encode,
     new_id,
 )
+from jivsd.registry.source import PluginProblem
 from jivsd.store.api import (
     Delivered,
     Duplicate,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from jivsd.authoring.workflows import Workflow
     from jivsd.clock import Clock
     from jivsd.engine.actor import Actor
+    from jivsd.registry.registry import Registry
     from jivsd.store.api import Store, Verdict
 
 log = logs.get(__name__)
@@ -86,29 +88,13 @@ CHANGE_WAIT = 5.0
 """Seconds that pause and resume wait to see their effect before they answer."""
 
 
-class Code(Protocol):
-    """Where the engine finds workflows' code: the registry, or a test's handful."""
-
-    def workflow(self, name: str) -> Workflow[..., Any] | None:
-        """The code that new runs get."""
-        ...
-
-    def resolve(self, name: str, code_hash: str) -> Workflow[..., Any] | None:
-        """The code that a run began with."""
-        ...
-
-    def workflows(self) -> list[WorkflowInfo]:
-        """The workflow types that new runs can have."""
-        ...
-
-
 class Engine:
     """All open runs of this node. `run` serves until `stop`; the other methods may be called meanwhile."""
 
     def __init__(
         self,
         store: Store,
-        code: Code,
+        code: Registry,
         *,
         node: str,
         epoch: int,
@@ -118,20 +104,19 @@ class Engine:
         recovery: int = 200,
         look_again: float = 30.0,
         store_url: str = "",
-        plugins: Callable[[], list[PluginState]] = list,
-        children: Callable[[], list[ChildState]] = list,
     ) -> None:
         """Prepare.
 
         Args:
             store: an open store, and `epoch` as its `open` returned it.
-            code: where workflows are found.
+            code: where workflows are found; what it has loaded must be in the store already.
             node: this node's name.
             clock: the time; the host's by default.
-            threads: how many plain steps run at once.
+            threads: how many plain steps run at once; 0: none in threads, they are called on the loop (for tests in
+                which time jumps).
             recovery: how many runs are read from the store at once.
             look_again: seconds after which sleeping timers read the clock again.
-            store_url: for `status`, without a password; and so are `plugins` and `children`.
+            store_url: for `status`, without a password.
         """
         self.store = store
         self.code = code
@@ -139,15 +124,15 @@ class Engine:
         self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
         self.timers = Timers(self.clock, look_again=look_again)
-        self.threads = trio.CapacityLimiter(threads)
+        self.threads = trio.CapacityLimiter(threads) if threads else None
         self.loading = trio.CapacityLimiter(recovery)
         self.actors: dict[str, Actor] = {}
         self.suspended: dict[str, life.Suspension] = {}
         self.stopping = False
         self._started_at = self.clock.now()
         self._store_url = store_url
-        self._plugins = plugins
-        self._children = children
+        self.children: Callable[[], list[ChildState]] = list
+        """The supervisor's children, for `status`; the composition root sets it."""
         self.committer = Committer(
             store,
             node=node,
@@ -173,8 +158,11 @@ class Engine:
         Raises:
             StoreError: the store says something unexpected.
         """
+        self.stopping = False
+        self._stop, self._stopped = trio.Event(), trio.Event()
+        self.actors.clear()
         async with trio.open_nursery() as base:
-            await base.start(self.committer.run)
+            await base.start(self._commit)
             await base.start(self._run_timers)
             async with trio.open_nursery() as self.nursery:
                 self.locks = Locks(self.store, self.nursery)
@@ -185,6 +173,16 @@ class Engine:
                 self.nursery.cancel_scope.cancel()
             base.cancel_scope.cancel()
         self._stopped.set()
+
+    async def _commit(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the committer going: what it had when it crashed it still has when it runs again."""
+        while True:
+            try:
+                await self.committer.run(task_status)
+            except Exception as error:
+                log.critical("the journal failed; trying again", node=self.node, exc_info=error)
+                task_status = trio.TASK_STATUS_IGNORED
+                await trio.sleep(1)
 
     async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.timers.run(task_status=task_status)
@@ -203,8 +201,8 @@ class Engine:
         if found:
             log.info("recovered", runs=found, node=self.node)
 
-    async def stop(self, grace: float) -> None:
-        """Stop: accept nothing new, let steps end within `grace` seconds, record what they did, let go of all runs."""
+    def drain(self, grace: float) -> None:
+        """Ask `run` to return: accept nothing new, let steps end within `grace` seconds and record what they did."""
         self.stopping = True
         for suspension in list(self.suspended.values()):
             suspension.over.set()
@@ -212,6 +210,10 @@ class Engine:
             actor.ask(Exit.STOPPED)
         self.nursery.start_soon(self._hurry, grace)
         self._stop.set()
+
+    async def stop(self, grace: float) -> None:
+        """Drain, and return when `run` has."""
+        self.drain(grace)
         await self._stopped.wait()
 
     async def _hurry(self, grace: float) -> None:
@@ -287,9 +289,7 @@ class Engine:
 
     # ---- starting
 
-    async def start(
-        self, workflow: str, input: bytes, options: StartOptions = NO_OPTIONS, *, by: str = ""
-    ) -> Start:
+    async def start(self, workflow: str, input: bytes, options: StartOptions = NO_OPTIONS, *, by: str = "") -> Start:
         """Start a run; when this returns, it is durable.
 
         Raises:
@@ -474,7 +474,32 @@ class Engine:
 
     def workflows(self) -> list[WorkflowInfo]:
         """The workflow types that new runs can have."""
-        return self.code.workflows()
+        return [
+            WorkflowInfo(
+                name=workflow.name,
+                plugin=plugin.name,
+                code_hash=workflow.code_hash,
+                description=workflow.description,
+                input_schema=workflow.signature.schema(),
+                signals=sorted({*workflow.signals, *workflow.messages}),
+                queries=sorted(workflow.queries),
+                lock_key=workflow.lock_key,
+                timeout=workflow.timeout,
+            )
+            for plugin in self.code.plugins
+            for workflow in plugin.workflows.values()
+        ]
+
+    async def code_of(self, run: Run) -> Workflow[..., Any] | None:
+        """The code that a run began with, from the store if need be; None if it cannot be had."""
+        workflow = self.code.resolve(run.workflow, run.code_hash)
+        if workflow is None and (stored := await self.store.plugin(run.code_hash)) is not None:
+            try:
+                self.code.load_source(stored)
+            except PluginProblem as problem:
+                log.error("stored code does not load", plugin=stored.name, why=str(problem))
+            workflow = self.code.resolve(run.workflow, run.code_hash)
+        return workflow
 
     async def status(self) -> EngineStatus:
         """The daemon in one record."""
@@ -491,8 +516,12 @@ class Engine:
             journal_pending=self.committer.pending,
             store_away=self.committer.away,
             plugins=self._plugins(),
-            children=self._children(),
+            children=self.children(),
         )
+
+    def _plugins(self) -> list[PluginState]:
+        loaded = [PluginState(one.name, one.code_hash, sorted(one.workflows)) for one in self.code.plugins]
+        return [*loaded, *(PluginState(one.plugin, "", [], str(one)) for one in self.code.problems)]
 
     async def timeline(self, ref: str, after: int = 0, limit: int = 100) -> Timeline:
         """A page of a run's events."""
@@ -526,7 +555,7 @@ class Engine:
             NotFound: no such run or query. Invalid: the payload does not fit, or the query's code raised.
         """
         run = await self.show(ref)
-        workflow = self._code_of(run)
+        workflow = await self._code_of(run)
         handler = workflow.queries.get(name)
         if handler is None:
             known = ", ".join(sorted(workflow.queries)) or "none"
@@ -552,7 +581,7 @@ class Engine:
             return Why(run, waits(actor.machine, ahead))
         if (suspension := self.suspended.get(run.run_id)) is not None:
             return Why(run, [life.waiting(suspension)])
-        async with replayed(self._code_of(run), run, await self.store.events(run.run_id)) as machine:
+        async with replayed(await self._code_of(run), run, await self.store.events(run.run_id)) as machine:
             return Why(run, waits(machine, ahead))
 
     async def _ahead(self, run: Run) -> list[str]:
@@ -564,8 +593,8 @@ class Engine:
                 ahead.append(holder.run_id)
         return ahead
 
-    def _code_of(self, run: Run) -> Workflow[..., Any]:
-        workflow = self.code.resolve(run.workflow, run.code_hash)
+    async def _code_of(self, run: Run) -> Workflow[..., Any]:
+        workflow = await self.code_of(run)
         if workflow is None:
             raise Conflict(f"the code of run {run.run_id} cannot be loaded", run_id=run.run_id)
         return workflow
@@ -582,7 +611,7 @@ class Engine:
         run = await self.show(ref)
         if run.status not in ENDED or run.status in (Status.COMPLETED, Status.CONTINUED):
             raise Conflict(f"run {run.run_id} is {run.status}; only a failed one is retried", run_id=run.run_id)
-        workflow = self._code_of(run)
+        workflow = await self._code_of(run)
         events = await self.store.events(run.run_id)
         new, journal = await reset(workflow, run, events, now=self.clock.now(), by=by)
         entry = Entry(run_id=new.run_id, shard=new.shard, events=tuple(journal), new=NewRun(new))

@@ -74,7 +74,7 @@ async def live(engine: Engine, run: Run, started: list[Event] | None) -> None:
 
 
 async def _once(engine: Engine, run: Run, started: list[Event] | None) -> tuple[Exit, int]:
-    workflow = engine.code.resolve(run.workflow, run.code_hash)
+    workflow = await engine.code_of(run)
     if workflow is None:
         raise LookupError(run.workflow)
     actor = engine.actors[run.run_id] = Actor(engine, workflow, run)
