@@ -1,0 +1,1 @@
+"""SQLite as a source and as a target of migrations."""
