@@ -13,7 +13,7 @@ from jivsd import logs
 from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, NotFound, Unavailable
 from jivsd.jsonguard import BadJson
 from jivsd.records import new_id
-from jivsd.store.api import StoreAway
+from jivsd.store.api import BadCursor, DamagedRow, StoreAway
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ RESERVED: Final = frozenset({"type", "title", "status", "detail", "code"})
 
 _TITLES: Final = {
     "bad_json": "The body is not acceptable JSON",
+    "damaged": "The journal is damaged",
     "ended": "The run has ended",
     "gone": "The run was pruned",
     "host": "This host name is not served",
@@ -100,6 +101,10 @@ def problem_of(error: BaseException) -> Problem:
             return _of_engine(error)
         case StoreAway():
             return Problem(503, "unavailable", f"the store is away: {error}", headers={"Retry-After": "5"})
+        case BadCursor():
+            return Problem(422, "invalid", str(error), {"field": "cursor"})
+        case DamagedRow():
+            return Problem(500, "damaged", str(error), {"run_id": error.run_id, "seq": error.seq})
         case HTTPException(code=int() as status) if status >= 400:
             code, detail = _HTTP_CODES.get(status, ("invalid", error.description or HTTPStatus(status).phrase))
             headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}

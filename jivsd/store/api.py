@@ -28,6 +28,10 @@ class OutcomeUnknown(StoreError):
     """The commit may or may not have happened. Raise the epoch of the shards, then re-read, before deciding."""
 
 
+class BadCursor(StoreError):
+    """A cursor that no page came with."""
+
+
 class DamagedRow(StoreError):
     """A row whose checksum does not match its content."""
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from jivsd.records import ENDED, Status
-from jivsd.store.api import DamagedRow, Runs, StoreError
+from jivsd.store.api import BadCursor, DamagedRow, Runs
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
@@ -142,7 +142,7 @@ def _cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        raise StoreError(f"{cursor!r} is not a cursor: pass on the one that came with the page before")
+        raise BadCursor(f"{cursor!r} is not a cursor: pass on the one that came with the page before")
     return int(cursor)
 
 
