@@ -1,0 +1,66 @@
+"""Workflows for the tests of the doors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jivsd import NO_RETRY, Context, Failure, StepContext, query, signal, step, workflow
+
+
+class Order(msgspec.Struct):
+    item: str
+    amount: int = 1
+
+
+@workflow("buy")
+async def buy(ctx: Context, order: Order) -> str:
+    return f"{order.amount} x {order.item}"
+
+
+@workflow("same")
+async def same(ctx: Context, value: Any) -> Any:
+    return value
+
+
+@workflow("nap")
+async def nap(ctx: Context, seconds: float) -> str:
+    await ctx.sleep(seconds)
+    return "slept"
+
+
+@workflow("approval", timeout="7d")
+class Approval:
+    by: str | None = None
+
+    @signal
+    def approve(self, by: str) -> None:
+        self.by = by
+
+    @query
+    def approver(self) -> str | None:
+        return self.by
+
+    async def run(self, ctx: Context) -> str:
+        return await ctx.wait_until(lambda: self.by)
+
+
+@step(retry=NO_RETRY)
+async def pay(ctx: StepContext) -> int:
+    raise Failure("no funds")
+
+
+@workflow("broke")
+async def broke(ctx: Context) -> int:
+    return await ctx.step(pay)
+
+
+@step(retry=NO_RETRY, on_exhausted="incident")
+async def ship(ctx: StepContext) -> str:
+    raise Failure("no van")
+
+
+@workflow("held")
+async def held(ctx: Context) -> str:
+    return await ctx.step(ship)
