@@ -19,7 +19,7 @@ from jivsd.authoring import commands
 from jivsd.engine import effects, incidents, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.incidents import resolved
-from jivsd.engine.replay import Machine, Open, Phase
+from jivsd.engine.replay import LOCK, Machine, Open, Phase
 from jivsd.records import (
     ENDED,
     NULL,
@@ -345,7 +345,7 @@ class Actor:
         elif held or machine.blocked is not None:
             status = Status.BLOCKED
         else:
-            status = Status.PENDING if "lock" in machine.open else Status.RUNNING
+            status = Status.PENDING if LOCK in machine.open else Status.RUNNING
         if status is not self.run.status and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
             self._submit(Entry(**self._address(), change=RunChange(status=status, started_at=started_at)))

@@ -8,7 +8,8 @@ import msgspec
 
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
-from jivsd.engine.replay.parts import Open, Outcome, Scope
+from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, TIMEOUT, Open, Outcome, Scope
+from jivsd.engine.replay.saga import UNDO
 from jivsd.records import (
     AttemptFailed,
     ChildEnded,
@@ -69,15 +70,16 @@ def _started(machine: Machine, event: Event) -> None:
         machine.block("replay", f"the run's input does not fit the code's type: {error}")
         return
     machine.arguments = arguments
+    machine.make()
     options = payload.options
     if options.timeout is not None:
-        machine.main_timer = machine.open_timer("timeout", event.at + options.timeout, machine.root)
+        machine.main_timer = machine.open_timer(TIMEOUT, event.at + options.timeout, machine.root)
     if options.lock_key is None:
-        machine.begin(arguments)
+        machine.begin()
         return
     machine.open_lock(options.lock_key)
     if options.lock_wait is not None:
-        machine.open_timer("lock/wait", event.at + options.lock_wait, "lock")
+        machine.open_timer(LOCK_WAIT, event.at + options.lock_wait, LOCK)
 
 
 def _lock_granted(machine: Machine, event: Event) -> None:
@@ -85,10 +87,9 @@ def _lock_granted(machine: Machine, event: Event) -> None:
     if entry is None:
         return
     machine.settle(entry)
-    if (wait := machine.open.get("lock/wait")) is not None:
+    if (wait := machine.open.get(LOCK_WAIT)) is not None:
         machine.drop_deadline(wait)
-    if machine.outcome is None:
-        machine.begin(machine.arguments)
+    machine.begin()
 
 
 def _step_done(machine: Machine, event: Event) -> None:
@@ -100,6 +101,9 @@ def _step_done(machine: Machine, event: Event) -> None:
         entry.entry.done(event.seq, payload.result)
     command = entry.command
     assert isinstance(command, commands.StepCall)
+    if entry.branch is None:
+        machine.settle(entry)
+        return
     try:
         value = command.step.signature.result.decode(payload.result)
     except msgspec.DecodeError as error:
@@ -121,6 +125,9 @@ def _step_failed(machine: Machine, event: Event) -> None:
     entry = _take(machine, event, "step", payload.args_hash)
     if entry is None:
         return
+    if event.path.endswith(UNDO):
+        machine.block("compensation", f"{event.path} has failed for good: {payload.error.message}", event.path)
+        return
     if entry.entry is not None:
         entry.entry.failed(event.seq, unknown=payload.unknown or entry.tainted)
     command = entry.command
@@ -133,6 +140,15 @@ def _step_cancelled(machine: Machine, event: Event) -> None:
     payload: StepCancelled = payload_of(event)
     entry = _take(machine, event, "step", payload.args_hash)
     if entry is None:
+        return
+    if not (entry.abandoned or entry.cancelling):
+        machine.block(
+            "replay",
+            f"the journal has StepCancelled for {event.path}, but the code has not cancelled it",
+            event.path,
+            "cancelled",
+            "waited for",
+        )
         return
     if entry.entry is not None:
         entry.entry.failed(event.seq, unknown=entry.tainted or payload.started != "no")
@@ -161,7 +177,7 @@ def _timer_fired(machine: Machine, event: Event) -> None:
         machine.stop(Status.TIMED_OUT)
     elif isinstance(target, Scope):
         machine.cancel(target)
-    elif target == "lock" and (lock := machine.open.get("lock")) is not None:
+    elif target is LOCK and (lock := machine.open.get(LOCK)) is not None:
         machine.settle(lock)
         machine.dropped.append(lock)
         error = TimedOut(f"waited for lock {machine.options.lock_key!r} in vain")
@@ -202,11 +218,11 @@ def _version_marker(machine: Machine, event: Event, payload: Marker) -> None:
 
 def _signal(machine: Machine, event: Event) -> None:
     payload: Signal = payload_of(event)
+    if machine.outcome is not None:
+        machine.keep_unread(payload.name, payload.message_id, payload.payload)
+        return
     handler = machine.workflow.signals.get(payload.name)
     if handler is not None:
-        if machine.instance is None:
-            machine.early.append(event)
-            return
         try:
             arguments = handler.signature.decode_input(bytes(payload.payload))
         except InvalidValue as error:
@@ -284,7 +300,7 @@ def _recovered(machine: Machine, event: Event) -> None:
 
 def _reset(machine: Machine, event: Event) -> None:
     payload: Reset = payload_of(event)
-    machine.seed = payload.seed
+    machine.reseed(payload.seed)
 
 
 def _nothing(machine: Machine, event: Event) -> None:

@@ -18,8 +18,8 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, Frozen, NotDurable
 from jivsd.authoring.paths import check_name
 from jivsd.engine.replay.nursery import Nursery, Race, SagaBlock, ScopeBlock
-from jivsd.engine.replay.parts import PARK, Block, Body, Branch, Open, Scope
-from jivsd.engine.replay.saga import Entry, Saga
+from jivsd.engine.replay.parts import LOCK, PARK, Block, Body, Branch, Open, Scope
+from jivsd.engine.replay.saga import UNDO, Entry, Saga
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -81,7 +81,7 @@ class Driving:
 
     def where(self, branch: Branch) -> str:
         """File and line of the workflow code at which a branch stands."""
-        own = self.workflow.namespace.get("__file__")
+        own = self.workflow.function.__code__.co_filename
         place = ""
         body: Any = branch.body
         while body is not None:
@@ -94,6 +94,9 @@ class Driving:
     def entering(self, *, uncancelled: bool = True) -> Branch:
         """The branch that is calling, checked: the run lives, and its scope is not cancelled.
 
+        Code that swallows Frozen again and again is let through in the end, so that it comes to an await, where it
+        is buried.
+
         Raises:
             Frozen, Cancelled, NotDurable.
         """
@@ -102,7 +105,9 @@ class Driving:
             raise NotDurable("the context was used outside its workflow's code: in a handler, predicate, step or query")
         if self.frozen:
             branch.raised += 1
-            raise Frozen
+            if branch.raised <= MAX_FROZEN_RAISES:
+                raise Frozen
+            return branch
         if uncancelled and branch.scope.effective:
             branch.raised += 1
             if branch.raised > MAX_RAISES:
@@ -127,6 +132,13 @@ class Driving:
             branch.random = Random(f"{self.seed}/{branch.path}")
         return branch.random
 
+    def reseed(self, seed: str) -> None:
+        """From here on what is drawn derives from another seed (a fork's)."""
+        if seed != self.seed:
+            self.seed = seed
+            for branch in self._branches:
+                branch.random = None
+
     def uuid(self) -> UUID:
         branch = self.entering(uncancelled=False)
         drawn = f"{self.seed}/{branch.path}/uuid#{branch.count('uuid()')}"
@@ -149,15 +161,23 @@ class Driving:
         return SagaBlock(self)
 
     @coroutine
+    def arriving(self) -> Generator[Any, Any, Branch]:
+        """`entering` for calls that are awaited."""
+        branch = self.entering()
+        while self.frozen:
+            yield PARK
+        return branch
+
+    def passes(self, error: BaseException | None) -> bool:
+        """Whether a block lets go of an exception at once: nothing that happens any more counts."""
+        return self.frozen or isinstance(error, GeneratorExit | KeyboardInterrupt)
+
+    @coroutine
     def perform(self, command: commands.Command) -> Generator[Any, Any, Any]:
         """Issue a command for the branch that is calling and park until its outcome is delivered."""
-        try:
-            branch = self.entering()
-        except Frozen:
-            if self._current is not None and self._current.raised > MAX_FROZEN_RAISES:
-                while True:
-                    yield PARK
-            raise
+        branch = self.entering()
+        while self.frozen:
+            yield PARK
         if not command.path:
             command.path = branch.allocate(command.name)
         if self._on_issue is not None:
@@ -172,7 +192,7 @@ class Driving:
         match command:
             case commands.StepCall():
                 entry = self._open_command(branch, command)
-                if command.step.compensation is not None:
+                if command.step.compensation is not None and not command.path.endswith(UNDO):
                     self._register(entry, branch, command.step.compensation, command.args)
             case commands.ChildCall():
                 entry = self._open_command(branch, command)
@@ -181,10 +201,7 @@ class Driving:
             case commands.WaitSignal():
                 return self._wait_signal(branch, command)
             case commands.WaitUntil():
-                if value := command.predicate():
-                    self.closed.add(command.path)
-                    return True, value
-                self.predicates[branch] = command
+                return self._wait_until(branch, command)
             case commands.VersionCall():
                 return self._version(branch, command)
             case _:
@@ -201,6 +218,19 @@ class Driving:
     def _register(self, entry: Open, branch: Branch, undo: Any, args: bytes) -> None:
         self._reached += 1
         entry.entry = Entry(branch.saga, entry.path, undo, args, self._reached)
+
+    def _wait_until(self, branch: Branch, command: commands.WaitUntil) -> tuple[bool, Any]:
+        self._current = None
+        try:
+            value = command.predicate()
+            met = bool(value)
+        finally:
+            self._current = branch
+        if met:
+            self.closed.add(command.path)
+        else:
+            self.predicates[branch] = command
+        return met, value
 
     def _wait_signal(self, branch: Branch, command: commands.WaitSignal) -> tuple[bool, Any]:
         queue = self.unread.get(command.signal)
@@ -274,11 +304,10 @@ class Driving:
         self.entering()
 
     def cancel_from_code(self, scope: Scope | None) -> None:
-        if self._current is None and not self._in_handler:
-            raise NotDurable("a scope was cancelled outside its workflow's code")
-        if self.frozen:
-            raise Frozen
-        if scope is not None:
+        """Cancel a scope for the code that says so, which may be in a cancelled scope itself."""
+        if not self._in_handler:
+            self.entering(uncancelled=False)
+        if scope is not None and not self.frozen:
             self.cancel(scope)
 
     def cancel(self, scope: Scope) -> None:
@@ -318,9 +347,9 @@ class Driving:
                 del self.listeners[command.signal]
             self.closed.add(entry.path)
         elif entry.issued_at == self.seq:
-            self.settle(entry)
             if entry.entry is not None:
                 entry.entry.failed(self.seq, unknown=False)
+            self.settle(entry)
         else:
             self.dropped.append(entry)
             if not isinstance(command, commands.StepCall):
@@ -335,7 +364,9 @@ class Driving:
 
     def open_lock(self, key: str) -> None:
         command = commands.Lock(key)
-        command.path = "lock"
+        command.path = LOCK
+        if self._on_issue is not None:
+            self._on_issue(command)
         self._open_command(None, command)
 
     def keep_unread(self, name: str, message_id: str, payload: msgspec.Raw) -> None:
@@ -344,6 +375,8 @@ class Driving:
 
     def set_deadline(self, branch: Branch, scope: Scope, deadline: int) -> Open | None:
         """A timer that cancels a scope; cancels it at once when its time has come (rule 6)."""
+        if self.frozen:
+            return None
         path = branch.allocate("deadline")
         if deadline <= self.at:
             self.closed.add(path)
@@ -377,6 +410,8 @@ class Driving:
     @coroutine
     def _park_uncancelled(self, register: Callable[[Branch], None]) -> Generator[Any, Any, None]:
         branch = self.entering(uncancelled=False)
+        while self.frozen:
+            yield PARK
         branch.parked = register
         register(branch)
         yield PARK
@@ -396,9 +431,7 @@ class Driving:
             await self._park_uncancelled(lambda branch: self._settling.append((branch, saga)))
         undone = saga.last_first()
         for entry in undone:
-            undo = entry.undo()
-            undo.path = f"{entry.path}!undo"
-            await self.perform(undo)
+            await self.perform(entry.undo())
             saga.entries.pop(entry.path, None)
         branch.enter(outer)
         return bool(undone)

@@ -8,6 +8,7 @@ cannot go on. The event handlers are in `jivsd.engine.replay.delivery`.
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from jivsd.authoring.context import Context
 from jivsd.authoring.errors import Cancelled, Frozen, TimedOut, record_error
 from jivsd.engine.replay import delivery
 from jivsd.engine.replay.driving import Driving
+from jivsd.engine.replay.nursery import only_cancelled
 from jivsd.engine.replay.parts import PARK, Body, Branch, ForeignYield, Open, Outcome, Phase
 from jivsd.records import Event, Kind, Options, Status
 
@@ -38,7 +40,7 @@ class Machine(Driving):
 
     `journal` is only looked ahead into, for version markers and code changes (rule 12); `probe` returns something
     whose identity changes when workflow code meddles with the task that drives it (rule 16); `on_issue` sees each
-    command as it is issued, and each scope cancellation of one, for tests and for adopt.
+    command as it is issued, for tests and for adopt.
     """
 
     def __init__(
@@ -59,10 +61,9 @@ class Machine(Driving):
         self.outcome: Outcome | None = None
         self.foreign: list[ForeignYield] = []
         self.slow: list[tuple[str, float]] = []
-        self.early: list[Event] = []
-        """Signals for handlers that came before the code could begin (it waits for its lock)."""
         self.cancel_status: Status | None = None
         self.main_timer: Open | None = None
+        self._body: Callable[..., Any] = workflow.function
         self._probe = probe
         for event in journal:
             if event.kind == Kind.MARKER and event.path.startswith("version:"):
@@ -71,15 +72,30 @@ class Machine(Driving):
                 self._changed_at = event.seq
 
     def deliver(self, event: Event) -> None:
-        """Take the next event and run everything that it wakes. Does nothing once frozen or blocked."""
+        """Take the next event and run everything that it wakes. Does nothing once frozen or blocked.
+
+        The turn that blocks the run asks for nothing.
+        """
         if self.frozen or self.blocked is not None:
             return
         self.fresh = []
         self.dropped = []
+        if event.seq != self.seq + 1:
+            self.block("damage", f"event {event.seq} follows event {self.seq}: the journal is damaged", event.path)
+            return
         self.seq = event.seq
         self.at = event.at
         delivery.HANDLERS[event.kind](self, event)
-        self._run_dry()
+        if self._ready or self.predicates:
+            hooks = sys.get_asyncgen_hooks()
+            sys.set_asyncgen_hooks(None, _let_lie)
+            try:
+                self._run_dry()
+            finally:
+                sys.set_asyncgen_hooks(*hooks)
+        if self.blocked is not None:
+            self.fresh = []
+            self.dropped = []
 
     def _run_dry(self) -> None:
         while True:
@@ -92,11 +108,13 @@ class Machine(Driving):
         for branch, command in self.predicates.items():
             try:
                 value = command.predicate()
-            except Exception as error:  # the author's own; it belongs to the branch that waits
-                self.ready(branch, error=error)
-            else:
                 if not value:
                     continue
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # the author's own; it belongs to the branch that waits
+                self.ready(branch, error=error)
+            else:
                 self.ready(branch, value)
             del self.predicates[branch]
             self.closed.add(command.path)
@@ -124,7 +142,7 @@ class Machine(Driving):
                 graveyard.append(branch.body)
                 return
             if yielded is not PARK or branch.parked is None or self._probe() is not before:
-                self._trip(branch, yielded)
+                self._trip(branch, yielded, before)
                 return
         finally:
             self._current = None
@@ -132,7 +150,7 @@ class Machine(Driving):
                 self.slow.append((branch.path, took))
         if ended:
             if self._probe() is not before:
-                self.block("foreign", f"{self.where(branch)} left a trio scope open", branch.path)
+                self._trip(branch, None, before)
                 return
             self._branch_ended(branch, value, error)
 
@@ -146,73 +164,96 @@ class Machine(Driving):
         elif error is not None:
             self.block("replay", f"the run's own procedure failed: {error!r}", branch.path)
 
-    def _trip(self, branch: Branch, yielded: Any) -> None:
-        what = "a context call under a trio scope or nursery" if yielded is PARK else f"an await of {_shown(yielded)}"
+    def _trip(self, branch: Branch, yielded: Any, before: object) -> None:
+        if yielded is PARK:
+            what = "a context call under a trio scope or nursery"
+        elif yielded is None and branch.parked is None and self._probe() is not before:
+            what = "a trio scope or nursery is left open"
+        else:
+            what = f"an await of {_shown(yielded)}"
         self.block("foreign", f"{self.where(branch)}: {what}; workflow code may await only its context", branch.path)
-        self.foreign.append(ForeignYield(branch.body, yielded))
+        self.foreign.append(ForeignYield(branch.body, yielded, before))
         self._branches.pop(branch, None)
 
     def freeze(self) -> list[ForeignYield]:
         """Throw Frozen into every branch, leaves first; nothing that they say any more counts (rule 14).
 
-        Returns foreign yields that whoever drives must undo.
+        Returns foreign yields that whoever drives must undo, in this order.
         """
         self.frozen = True
         self._ready.clear()
-        foreign, self.foreign = self.foreign, []
-        for branch in reversed(list(self._branches)):
-            before = self._probe()
-            branch.raised = 0
-            self._current = branch
-            try:
-                yielded = branch.body.throw(Frozen())
-            except BaseException:
-                pass
-            else:
-                if yielded is PARK and self._probe() is before:
-                    graveyard.append(branch.body)
-                else:
-                    foreign.append(ForeignYield(branch.body, yielded))
-            finally:
-                self._current = None
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, _let_lie)
+        try:
+            for branch in reversed(list(self._branches)):
+                self._freeze_branch(branch)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
         self._branches.clear()
+        foreign, self.foreign = self.foreign[::-1], []
         return foreign
 
-    def begin(self, arguments: tuple[Any, ...]) -> None:
-        """Create the main branch and make it ready."""
-        body = self.workflow.make()
-        self.instance = getattr(body, "__self__", None)
-        self.ready(self.new_branch("", self._life(body, arguments), self.root, self.saga_root))
-        early, self.early = self.early, []
-        for event in early:
-            delivery.HANDLERS[event.kind](self, event)
-
-    async def _life(self, body: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        main = self.entering(uncancelled=False)
+    def _freeze_branch(self, branch: Branch) -> None:
+        before = self._probe()
+        branch.raised = 0
+        self._current = branch
+        yielded: Any = None
+        ended = False
         try:
-            value = await body(Context(self), *arguments)
+            yielded = branch.body.throw(Frozen())
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # Frozen, mostly; whatever it is, it does not count
+            ended = True
+        finally:
+            self._current = None
+        if self._probe() is not before or not (ended or yielded is PARK):
+            self.foreign.append(ForeignYield(branch.body, yielded, before))
+        elif not ended:
+            graveyard.append(branch.body)
+
+    def make(self) -> None:
+        """Make the run's instance, if its workflow is a class."""
+        try:
+            self._body = self.workflow.make()
+        except Exception as error:  # the author's __init__
+            self.block("replay", f"{self.workflow.where}: its class cannot be made: {type(error).__name__}: {error}")
+            return
+        self.instance = getattr(self._body, "__self__", None)
+
+    def begin(self) -> None:
+        """Create the main branch and make it ready."""
+        if self.blocked is None:
+            self.ready(self.new_branch("", self._life(), self.root, self.saga_root))
+
+    async def _life(self) -> None:
+        main = self.entering(uncancelled=False)
+        arguments, self.arguments = self.arguments, ()
+        try:
+            value = await self._body(Context(self), *arguments)
             output = msgspec.Raw(msgspec.json.encode(value))
             self.workflow.signature.result.decode(output)
-        except (Frozen, GeneratorExit):
+        except (Frozen, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever it is, it is how the run fails
-            status = self.cancel_status if isinstance(error, Cancelled) and self.cancel_status else Status.FAILED
+            status = self.cancel_status if only_cancelled(error) and self.cancel_status else Status.FAILED
             record = record_error(error if status is Status.FAILED else _reason(status))
-            self._close_timeout()
+            self._drop_timeout()
             self.phase = Phase.COMPENSATING
             undone = await self.compensate(main, self.saga_root)
             if undone and status is Status.FAILED:
                 status = Status.COMPENSATED
             self.end(Outcome(status, error=record if status is not Status.CANCELLED else None))
         else:
-            self._close_timeout()
             self.end(Outcome(Status.COMPLETED, output=output))
 
-    def _close_timeout(self) -> None:
+    def _drop_timeout(self) -> None:
         if self.main_timer is not None:
             self.drop_deadline(self.main_timer)
 
     def end(self, outcome: Outcome) -> None:
+        """The code has come to its end."""
+        self._drop_timeout()
         self.phase = Phase.DONE
         self.outcome = outcome
 
@@ -233,7 +274,9 @@ class Machine(Driving):
         self._in_handler = True
         try:
             function(self.instance, *arguments)
-        except Exception as error:  # the author's own
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the author's own
             self.block("handler", f"signal handler {function.__qualname__} raised {type(error).__name__}: {error}")
         finally:
             self._in_handler = False
@@ -252,6 +295,14 @@ def _reason(status: Status) -> BaseException:
     if status is Status.TIMED_OUT:
         return TimedOut("the run's time is up")
     return Cancelled("the run was cancelled")
+
+
+def _let_lie(generator: object) -> None:
+    """In place of closing an async generator that nobody iterates any more.
+
+    Python, or trio, would run its `finally` blocks whenever the garbage collector comes by: in another turn in life
+    than in replay.
+    """
 
 
 def _shown(yielded: Any) -> str:

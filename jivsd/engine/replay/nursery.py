@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from jivsd.authoring.commands import child_call, step_call
-from jivsd.authoring.errors import Cancelled, Frozen, NotDurable, TimedOut
+from jivsd.authoring.errors import Cancelled, NotDurable, TimedOut
 from jivsd.authoring.paths import escape_key
 from jivsd.engine.replay.parts import Body, Branch, Open, Scope
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def only_cancelled(error: BaseException) -> bool:
     """Whether an exception is nothing but Cancelled, also inside groups."""
     if isinstance(error, BaseExceptionGroup):
-        inner: tuple[BaseException, ...] = error.exceptions
-        return all(only_cancelled(cause) for cause in inner)
+        return all(only_cancelled(cause) for cause in cast("BaseExceptionGroup[BaseException]", error).exceptions)
     return isinstance(error, Cancelled)
 
 
@@ -63,7 +62,7 @@ class ScopeBlock:
         assert self._branch is not None
         assert self._outer is not None
         assert self.scope is not None
-        if isinstance(error, Frozen | GeneratorExit):
+        if self._machine.passes(error):
             return False
         if self._branch.scope is not self.scope:
             raise NotDurable("scopes must be left in the reverse order of entering, in the same branch")
@@ -164,6 +163,8 @@ class Nursery:
 
     def start(self, key: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, keyed: bool) -> Job:
         self._machine.may_spawn(keyed=keyed)
+        if self._machine.frozen:
+            return Job(key)
         if not self.open:
             raise NotDurable(f"nursery {self._name!r} is closed; children start inside its block")
         body = self._body(target, args, kwargs)
@@ -210,7 +211,7 @@ class Nursery:
         """For a race: the first to return wins."""
 
     async def __aenter__(self) -> Any:
-        branch = self._opener = self._machine.entering()
+        branch = self._opener = await self._machine.arriving()
         self.path = branch.allocate(self._name)
         self._outer = branch.scope
         self._saga = branch.saga
@@ -223,7 +224,7 @@ class Nursery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         assert self._opener is not None
-        if isinstance(error, Frozen | GeneratorExit):
+        if self._machine.passes(error):
             return False
         if self._opener.scope is not self.scope:
             raise NotDurable(f"nursery {self._name!r} must be left where it was entered, after the scopes inside it")
@@ -231,7 +232,7 @@ class Nursery:
             if not only_cancelled(error):
                 self.errors.insert(0, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._machine.cancel(self.scope)
-        if self.active:
+        while self.active:  # between the last child's end and this branch's turn another may have started
             await self._machine.join(self)
         self.open = False
         caught = self.scope.cancelled and not self.scope.cancelled_outside
@@ -274,13 +275,13 @@ class SagaBlock:
         self._machine = machine
 
     async def __aenter__(self) -> None:
-        self._branch = self._machine.entering()
+        self._branch = await self._machine.arriving()
         self._saga = self._machine.open_saga(self._branch)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if isinstance(error, Frozen | GeneratorExit):
+        if self._machine.passes(error):
             return False
         if self._branch.saga is not self._saga:
             raise NotDurable("sagas must be left in the reverse order of entering, in the same branch")

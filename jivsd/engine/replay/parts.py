@@ -26,6 +26,13 @@ class Park:
 
 PARK: Final = Park()
 
+TIMEOUT: Final = "!timeout"
+"""The path of the run's own deadline. No name that an author gives can have the exclamation mark."""
+LOCK: Final = "!lock"
+"""The path at which the run waits for its lock key."""
+LOCK_WAIT: Final = "!lock/wait"
+"""The path of the deadline of that wait."""
+
 Body = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
 """What a branch drives with `send` and `throw`."""
 
@@ -179,10 +186,14 @@ class Open:
 
 
 class ForeignYield(msgspec.Struct, frozen=True):
-    """A branch yielded something that is not ours (a trio trap, say). Whoever drives must let it be undone."""
+    """A branch yielded something that is not ours (a trio trap, say). Whoever drives must let it be undone.
+
+    `before`: what the probe said before; undoing must bring it back. A body that has ended yielded None.
+    """
 
     body: Any
     yielded: Any
+    before: object
 
 
 class Phase(StrEnum):
@@ -202,7 +213,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Block(msgspec.Struct, frozen=True):
     """Why the run cannot go on: an incident for a person.
 
-    `kind`: "replay", "foreign", "handler", "cancelled-loop", "version" or "result".
+    `kind`: "replay", "foreign", "handler", "cancelled-loop", "version", "result", "compensation" or "damage".
     """
 
     kind: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -11,6 +11,10 @@ from jivsd.records import NULL
 
 if TYPE_CHECKING:
     from jivsd.authoring.steps import Step
+
+
+UNDO: Final = "!undo"
+"""What the path of a compensation has after the path of what it undoes."""
 
 
 class Entry:
@@ -42,10 +46,16 @@ class Entry:
             self.saga.entries.pop(self.path, None)
 
     def undo(self) -> StepCall:
-        """The command that undoes it, with the result or None before the step's own arguments."""
+        """The command that undoes it, with the result or None before the step's own arguments.
+
+        When its retries are used up an incident holds the run: what is half undone is never given up.
+        """
+        step = self.step if self.step.on_exhausted == "incident" else self.step.options(on_exhausted="incident")
         result = NULL if self.unknown else self.result
         args: list[Any] = msgspec.json.decode(self.args, type=list[msgspec.Raw])
-        return StepCall(self.step, msgspec.json.encode([result, *args]), unknown=self.unknown)
+        call = StepCall(step, msgspec.json.encode([result, *args]), unknown=self.unknown)
+        call.path = f"{self.path}{UNDO}"
+        return call
 
 
 class Saga:
