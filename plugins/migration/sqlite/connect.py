@@ -30,6 +30,8 @@ def reading(path: str, role: str) -> Generator[sqlite3.Connection]:
     """A read-only connection. `role` is what errors call the database: the source, the target."""
     if not os.path.exists(path):
         raise MigrationError(f"there is no {role} database at {path}")
+    if os.path.isdir(path):
+        raise MigrationError(f"the {role} {path} is a folder; it must be a database file")
     with explained(path, role), closing(_open(path, _reading_mode(path))) as db:
         yield db
 
@@ -119,7 +121,7 @@ def _explain(error: sqlite3.Error, database: str, doing: str) -> MigrationError 
             return MigrationError(f"{database} is damaged{doing}: {error}; try sqlite3's .recover on a copy")
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return MigrationError(
-                f"{database} cannot be opened: is it a file, and may the daemon's user use it and its folder?"
+                f"{database} cannot be opened: may the daemon's user use it and its folder?"
             )
         case sqlite3.SQLITE_READONLY if code == sqlite3.SQLITE_READONLY_ROLLBACK:
             return MigrationError(

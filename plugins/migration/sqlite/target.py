@@ -41,6 +41,8 @@ class SqliteTarget(SqliteDatabase):
         free = shutil.disk_usage(folder).free
         if not os.access(folder, os.W_OK):
             return TargetState(None, free, [f"the target's folder {folder} is not writable for the daemon's user"])
+        if os.path.isdir(self.path):
+            return TargetState(None, free, [f"the target {self.path} is a folder; it must be a database file"])
         if not os.path.exists(self.path):
             return TargetState(None, free)
         with writing(self.path, "checking that it can be written") as db:
@@ -102,7 +104,7 @@ class SqliteTarget(SqliteDatabase):
 
         def prepare(db: sqlite3.Connection) -> None:
             if job.full:
-                # The source has accepted these rows; its CHECKs may also call functions that only its programs have.
+                # What the source holds is moved as it is, also rows from when a check was not there or not enforced.
                 db.execute("PRAGMA ignore_check_constraints = ON")
 
         with writing(self.path, f"loading table {chunk.table.name!r}", prepare=prepare) as db:
