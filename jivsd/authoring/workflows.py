@@ -76,6 +76,8 @@ class Workflow(Generic[P, R]):
         self.compensation: Step[..., Any] | None = None
         self.code_hash = ""
         """Set by the registry that loads it."""
+        self.is_copy = False
+        """Made by `options`: for one call, not a workflow type of its own."""
         if self.factory is not None:
             self._collect(self.factory)
 
@@ -98,6 +100,7 @@ class Workflow(Generic[P, R]):
         `compensate` gets the child's result (or None), then the child's arguments.
         """
         other: Workflow[P, R] = copying.copy(self)
+        other.is_copy = True
         other.id = id if id is not None else self.id
         other.timeout = limit_of(timeout, self.where) if timeout is not None else self.timeout
         if compensate is not None:

@@ -1,0 +1,225 @@
+"""The plugins that are loaded, and the workflows in them, by name and by the version of their code."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from jivsd.authoring.errors import InvalidDefinition
+from jivsd.authoring.paths import check_name
+from jivsd.authoring.workflows import Workflow
+from jivsd.clock import SystemClock
+from jivsd.registry import discovery, loading
+from jivsd.registry.check import Finding, check_source
+from jivsd.registry.migrations import Migrations, migrations_of
+from jivsd.registry.source import PluginProblem, Source
+from jivsd.store.api import Plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    from jivsd.clock import Clock
+
+AnyWorkflow = Workflow[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedPlugin:
+    """A version of a plugin. `stored` is what the store keeps, so that open runs find their code again.
+
+    `findings` are the AST check's warnings; `migrations` are those of the plugin's own tables, by dialect.
+    """
+
+    name: str
+    code_hash: str
+    where: str
+    workflows: dict[str, AnyWorkflow]
+    stored: Plugin
+    version: str | None = None
+    findings: list[Finding] = field(default_factory=list[Finding])
+    migrations: Migrations = field(default_factory=Migrations)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of loading: the plugins, and a problem for each that is not among them."""
+
+    plugins: list[LoadedPlugin]
+    problems: list[PluginProblem]
+
+
+class Registry:
+    """Loads plugins and knows their workflows. A plugin that cannot be used is a problem and hurts no other."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._current: dict[str, LoadedPlugin] = {}
+        self._newest: dict[str, AnyWorkflow] = {}
+        self._versions: dict[tuple[str, str], AnyWorkflow] = {}
+        self.problems: list[PluginProblem] = []
+        """Those of the last `load`."""
+
+    @property
+    def plugins(self) -> list[LoadedPlugin]:
+        """The plugins that new runs use."""
+        return list(self._current.values())
+
+    @property
+    def workflows(self) -> list[AnyWorkflow]:
+        """The workflows that can be started."""
+        return list(self._newest.values())
+
+    def workflow(self, name: str) -> AnyWorkflow | None:
+        """The newest code of a workflow."""
+        return self._newest.get(name)
+
+    def resolve(self, name: str, code_hash: str) -> AnyWorkflow | None:
+        """The code that a run began with, if it is loaded; if not, `load_source` loads what the store has kept."""
+        return self._versions.get((name, code_hash))
+
+    def load(self, paths: Sequence[Path] = (), *, bundled: bool = True, installed: bool = True) -> Report:
+        """Load the plugins that come with jivsd, those of installed distributions, then those at `paths`.
+
+        A path is a folder of plugins, or one plugin. Of two with one name, or with a workflow of one name, the first
+        stays. Loaded again, what is found now takes the place of what was found before; older code stays at hand for
+        `resolve`.
+        """
+        self._current, self._newest, self.problems = {}, {}, []
+        for found in _found(paths, bundled=bundled, installed=installed):
+            try:
+                if isinstance(found, PluginProblem):
+                    raise found
+                self._admit(self._load(found))
+            except PluginProblem as problem:
+                self.problems.append(problem)
+        return Report(self.plugins, self.problems)
+
+    def load_source(self, stored: Plugin) -> LoadedPlugin:
+        """Load a version that the store has kept, for `resolve`; new runs do not use it.
+
+        Raises:
+            PluginProblem: it cannot be loaded (any more), or is not what its hash says.
+        """
+        source = Source(stored.name, stored.files)
+        if not stored.files or source.code_hash != stored.code_hash:
+            raise PluginProblem(
+                f"its files do not match their hash {stored.code_hash}", plugin=stored.name, where="in the journal"
+            )
+        plugin = self._load(source)
+        self._remember(plugin)
+        return plugin
+
+    def add_module(self, module: ModuleType) -> LoadedPlugin:
+        """Take the workflows of a module that is imported already: a test's own, for instance.
+
+        Raises:
+            PluginProblem: as for a plugin from a file.
+        """
+        try:
+            text = inspect.getsource(module)
+        except (OSError, TypeError):  # made by hand, or at the prompt
+            text = module.__name__
+        source = Source(module.__name__.rpartition(".")[2], {f"{module.__name__}.py": text})
+        plugin = self._describe(source, [module], check=False)
+        self._admit(plugin)
+        return plugin
+
+    def _load(self, source: Source) -> LoadedPlugin:
+        modules = loading.load(source)
+        try:
+            return self._describe(source, modules, check=source.origin is not None)
+        except PluginProblem:
+            raise
+        except Exception as error:  # what stands in its namespace may answer any question with any exception
+            raise source.problem(f"{type(error).__name__} when its workflows were looked for: {error}") from error
+
+    def _describe(self, source: Source, modules: list[ModuleType], *, check: bool) -> LoadedPlugin:
+        name = _constant(source, modules[0], "NAME") or source.name
+        try:
+            check_name(name, "a plugin's name")
+        except InvalidDefinition as error:
+            raise source.problem(str(error)) from None
+        migrations = migrations_of(source)
+        if migrations and not hasattr(modules[0], "NAME"):
+            raise source.problem("a plugin with migrations sets NAME, under which its tables are kept: NAME = ...")
+        return LoadedPlugin(
+            name=name,
+            version=_constant(source, modules[0], "VERSION"),
+            code_hash=source.code_hash,
+            where=source.where,
+            workflows=_workflows_of(source, modules),
+            stored=Plugin(source.code_hash, name, dict(source.files), self._clock.now()),
+            findings=check_source(source) if check else [],
+            migrations=migrations,
+        )
+
+    def _admit(self, plugin: LoadedPlugin) -> None:
+        first = self._current.get(plugin.name)
+        if first is not None and first.code_hash == plugin.code_hash:
+            return
+        if first is not None:
+            raise self._refused(plugin, f"there is a plugin of this name already, {first.where}")
+        for name in plugin.workflows:
+            for other in self._current.values():
+                if name in other.workflows:
+                    raise self._refused(
+                        plugin, f"workflow {name!r} is in plugin {other.name!r} ({other.where}) already"
+                    )
+        self._current[plugin.name] = plugin
+        self._newest.update(plugin.workflows)
+        self._remember(plugin)
+
+    def _refused(self, plugin: LoadedPlugin, why: str) -> PluginProblem:
+        return PluginProblem(f"{why}; that one stays, rename this one", plugin=plugin.name, where=plugin.where)
+
+    def _remember(self, plugin: LoadedPlugin) -> None:
+        for name, workflow in plugin.workflows.items():
+            self._versions[name, plugin.code_hash] = workflow
+
+
+def _found(paths: Iterable[Path], *, bundled: bool, installed: bool) -> Iterator[discovery.Found]:
+    if bundled:
+        yield from discovery.in_bundle()
+    if installed:
+        yield from discovery.in_distributions()
+    for path in paths:
+        yield from discovery.in_path(path)
+
+
+def _constant(source: Source, module: ModuleType, name: str) -> str | None:
+    value = getattr(module, name, None)
+    if value is not None and not isinstance(value, str):
+        raise source.problem(f"its {name} is a text, not {value!r}")
+    return value
+
+
+def _workflows_of(source: Source, modules: Iterable[ModuleType]) -> dict[str, AnyWorkflow]:
+    """The workflows that stand in the plugin's modules, by name, as this version's own."""
+    found: dict[str, AnyWorkflow] = {}
+    for value in [value for module in modules for value in vars(module).values()]:
+        if not isinstance(value, Workflow) or value.is_copy:
+            continue
+        workflow = cast("AnyWorkflow", value)
+        other = found.setdefault(workflow.name, workflow)
+        if other.function is not workflow.function:
+            raise source.problem(
+                f"it has two workflows named {workflow.name!r}: {_defined(other)} and {_defined(workflow)}"
+            )
+    return {name: _owned(workflow, source.code_hash) for name, workflow in found.items()}
+
+
+def _owned(workflow: AnyWorkflow, code_hash: str) -> AnyWorkflow:
+    """The workflow with this code hash: a copy if another version has it (from a library that both import)."""
+    if workflow.code_hash not in ("", code_hash):
+        workflow = copy.copy(workflow)
+    workflow.code_hash = code_hash
+    return workflow
+
+
+def _defined(workflow: AnyWorkflow) -> str:
+    code = workflow.function.__code__
+    return f"line {code.co_firstlineno} of {code.co_filename.rpartition('/')[2]}"
