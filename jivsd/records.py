@@ -117,6 +117,9 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     parent: str | None = None
     """The run id of the parent run."""
     parent_path: str | None = None
+    """The path of the call in the parent."""
+    parent_workflow: str | None = None
+    parent_workflow_id: str | None = None
     correlation_id: str | None = None
     attributes: dict[str, Any] = {}
 
