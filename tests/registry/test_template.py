@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,14 +25,22 @@ def test_a_new_plugin_loads_and_has_no_findings(tmp_path):
     assert workflow.namespace["reserve"].compensation is workflow.namespace["release"]
 
 
+def test_the_tests_of_a_new_plugin_pass(tmp_path):
+    _, test = new_plugin("my-orders", tmp_path)
+    scenarios = [value for name, value in runpy.run_path(str(test)).items() if name.startswith("test_")]
+    assert len(scenarios) == 2
+    for scenario in scenarios:
+        scenario()
+
+
 @pytest.mark.slow
 def test_a_new_plugin_is_clean_typed_code(tmp_path):
-    plugin, _ = new_plugin("my_orders", tmp_path)
+    written = new_plugin("my_orders", tmp_path)
     root = Path(__file__).parents[2]
     for command in (
         ["ruff", "check", "--config", str(root / "pyproject.toml"), str(tmp_path)],
         ["ruff", "format", "--check", "--config", str(root / "pyproject.toml"), str(tmp_path)],
-        ["basedpyright", "--pythonpath", sys.executable, str(plugin)],
+        ["basedpyright", "--pythonpath", sys.executable, *map(str, written)],
     ):
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=root, capture_output=True, text=True, timeout=100, check=False
