@@ -51,6 +51,12 @@ SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at,
 FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
 WHERE run_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3
 
+-- name: event
+-- One event.
+SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
+WHERE run_id = ?1 AND seq = ?2
+
 -- name: insert_run
 -- A new run.
 INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at,
@@ -271,6 +277,12 @@ UPDATE inbox SET payload = NULL WHERE run_id = ?1 AND payload IS NOT NULL
 SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
 FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
 WHERE (event.run_id, seq) > (?1, ?2) ORDER BY event.run_id, seq LIMIT ?3
+
+-- name: check_runs
+-- The next runs in the order of their number.
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
+       options, input, output, error, number
+FROM run WHERE number > ?1 ORDER BY number LIMIT ?2
 
 -- name: check_orphans
 -- Runs that have events and no row.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
-from jivsd.store.api import Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
+from jivsd.store.api import DamagedRow, Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
 from jivsd.store.sqlite.transaction import Guard, Lost, drive
@@ -154,7 +154,7 @@ class _Attempt:
                 raise
             self._values.clear()
             self._undo()
-            seen = None if entry is None else self._seen(entry)
+            seen = self._seen(entry) if entry is not None and isinstance(error, apsw.ConstraintError) else None
             return seen or Refused("invalid", detail=f"{type(error).__name__}: {error}")
         self._run(self._sql["release"])
         return verdict
@@ -317,22 +317,28 @@ class _Attempt:
     def _seen_step(self, entry: Entry) -> Verdict | None:
         """What to say to a transaction step whose event is there already: it must not run again."""
         assert entry.tx is not None
-        event = self._stored(entry.run_id, entry.tx.seq)
-        if event is None:
-            return None
-        whole = all(self._stored(entry.run_id, earlier.seq) == earlier for earlier in entry.events)
+        try:
+            event = self._stored(entry.run_id, entry.tx.seq)
+            if event is None:
+                return None
+            whole = all(self._stored(entry.run_id, earlier.seq) == earlier for earlier in entry.events)
+        except DamagedRow as error:
+            return Refused("exists", entry.run_id, str(error))
         return Written(event) if whole else Refused("exists", entry.run_id)
 
     def _seen(self, entry: Entry) -> Verdict | None:
         """Written, if the whole entry was written before; refused, if others stand in its place; None if neither."""
-        stored = [self._stored(event.run_id, event.seq) for event in entry.events]
+        try:
+            stored = [self._stored(event.run_id, event.seq) for event in entry.events]
+        except DamagedRow as error:
+            return Refused("exists", entry.run_id, str(error))
         if not any(stored):
             return None
         return _WRITTEN if stored == list(entry.events) else Refused("exists", entry.run_id)
 
     def _stored(self, run_id: str, seq: int) -> Event | None:
-        row = self._one("events", run_id, seq - 1, 1)
-        return rows.event_of(row, run_id, seq) if row is not None and row[1] == seq else None
+        row = self._one("event", run_id, seq)
+        return None if row is None else rows.event_of(row, run_id, seq)
 
 
 class _Carefully(Exception):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jivsd.records import ErrorRecord, Event, Incident, IncidentState, Kind, Message, Options, Run, Status
-from jivsd.store.api import DamagedRow, Holder, Plugin
+from jivsd.store.api import DamagedRow, Holder, Plugin, StoreError
 
 if TYPE_CHECKING:
     from jivsd.store.api import RunChange
@@ -73,7 +73,18 @@ def run_row(run: Run) -> Row:
 
 
 def run_of(row: Row) -> Run:
-    """The run of a row."""
+    """The run of a row.
+
+    Raises:
+        StoreError: the row is damaged.
+    """
+    try:
+        return _run_of(row)
+    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise StoreError(f"the row of run {row[0]} is damaged: {error}") from None
+
+
+def _run_of(row: Row) -> Run:
     return Run(
         run_id=row[0],
         workflow=row[1],

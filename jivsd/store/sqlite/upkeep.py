@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from jivsd.store.api import RunFilter
 
-CHECK_EVENTS: Final = 5_000
-"""Events looked at in one query: none lasts so long that it keeps the write-ahead log from being emptied."""
+CHECK_ROWS: Final = 5_000
+"""Rows looked at in one query: none lasts so long that it keeps the write-ahead log from being emptied."""
 BACKUP_PAGES: Final = 2_000
 """Pages copied between two looks at whether somebody still wants the copy."""
 PRUNE_EVENTS: Final = 5_000
@@ -34,7 +34,7 @@ _sql: Final = statements("sqlite")
 def check(connection: apsw.Connection, path: str, pause: Callable[[], None]) -> list[str]:
     """See `Store.check`. `pause` is called between the pieces, and may raise to end the check."""
     checker = _Checker(connection)
-    pieces = [checker.structure, checker.relations, checker.events]
+    pieces = [checker.structure, checker.relations, checker.runs, checker.events]
     while pieces and len(checker.findings) < REPORTED:
         try:
             if not pieces[0]():
@@ -55,6 +55,7 @@ class _Checker:
     def __init__(self, connection: apsw.Connection) -> None:
         self.findings: list[str] = []
         self._connection = connection
+        self._last_run = 0
         self._last = ("", 0)
 
     def structure(self) -> bool:
@@ -70,13 +71,24 @@ class _Checker:
             self.findings += [f"run {run_id} {what}" for (run_id,) in found[:REPORTED]]
         return False
 
+    def runs(self) -> bool:
+        """Check that the next rows of runs can be read."""
+        found = query(self._connection, _sql["check_runs"], (self._last_run, CHECK_ROWS)).fetchall()
+        for row in found:
+            try:
+                rows.run_of(row)
+            except StoreError as error:
+                self.findings.append(str(error))
+            self._last_run = row[-1]
+        return len(found) == CHECK_ROWS
+
     def events(self) -> bool:
         """Check the next events: their checksums, and that none is missing."""
         count = 0
-        for row in query(self._connection, _sql["check_events"], (*self._last, CHECK_EVENTS)):
+        for row in query(self._connection, _sql["check_events"], (*self._last, CHECK_ROWS)):
             count += 1
             self._event(row)
-        return count == CHECK_EVENTS
+        return count == CHECK_ROWS
 
     def _event(self, row: rows.Row) -> None:
         run_id, seq = row[0], row[1]

@@ -1,0 +1,167 @@
+-- The schema as all migrations together make it; a test holds it to that. Times are microseconds since 1970-01-01 UTC;
+-- ids are UUIDv7 in text.
+
+-- What the database is: schema (the number of its last migration), shards, probe.
+CREATE TABLE meta (
+    name TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Who may write: an append carries the epoch under which its writer owns the shard.
+CREATE TABLE shard (
+    id INTEGER NOT NULL PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    node TEXT NOT NULL
+) STRICT;
+
+-- One row a run, in the order in which the runs were accepted; written when its status changes, never per step.
+CREATE TABLE run (
+    number INTEGER NOT NULL PRIMARY KEY,
+    run_id TEXT NOT NULL UNIQUE,
+    workflow TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    code_hash TEXT NOT NULL,
+    shard INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    paused INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    ended_at INTEGER,
+    wake_at INTEGER,
+    options TEXT NOT NULL,
+    input TEXT NOT NULL,
+    output TEXT,
+    error TEXT,
+    open INTEGER NOT NULL AS (
+        status NOT IN ('COMPLETED', 'FAILED', 'COMPENSATED', 'CANCELLED', 'TERMINATED', 'TIMED_OUT', 'CONTINUED')
+    ) VIRTUAL,
+    parent TEXT AS (options ->> 'parent') VIRTUAL,
+    lock_key TEXT AS (options ->> 'lock_key') VIRTUAL,
+    correlation_id TEXT AS (options ->> 'correlation_id') VIRTUAL
+) STRICT;
+
+-- Every index ends with the row's number, so that each of these lists newest first without sorting.
+CREATE UNIQUE INDEX run_open ON run (workflow, workflow_id) WHERE open;
+CREATE INDEX run_recovery ON run (run_id) WHERE open;
+CREATE INDEX run_workflow_id ON run (workflow_id, workflow);
+CREATE INDEX run_workflow ON run (workflow);
+CREATE INDEX run_workflow_status ON run (workflow, status);
+CREATE INDEX run_status ON run (status);
+CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
+CREATE INDEX run_ended ON run (ended_at) WHERE ended_at IS NOT NULL;
+
+-- The journal. Never updated. A payload over 64 KiB lies in the table payload, under payload_hash.
+CREATE TABLE event (
+    run_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    path TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    "by" TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    payload_hash TEXT,
+    payload BLOB,
+    PRIMARY KEY (run_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Large payloads, by the hash of their content; uses counts the events that name it.
+CREATE TABLE payload (
+    hash TEXT NOT NULL PRIMARY KEY,
+    uses INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+-- Messages, in the order in which they came. A row stays after it was read (without its payload), so that a repeated
+-- message is recognised. state: UNREAD, READ, or LEFT (its run ended first).
+CREATE TABLE inbox (
+    number INTEGER NOT NULL PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    path TEXT NOT NULL,
+    payload BLOB,
+    at INTEGER NOT NULL,
+    "by" TEXT NOT NULL,
+    state TEXT NOT NULL,
+    UNIQUE (workflow, workflow_id, message_id)
+) STRICT;
+CREATE INDEX inbox_run ON inbox (run_id, state);
+
+-- Which start an idempotency key belongs to; outlives the run.
+CREATE TABLE idempotency_key (
+    workflow TEXT NOT NULL,
+    key TEXT NOT NULL,
+    input_hash TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (workflow, key)
+) STRICT, WITHOUT ROWID;
+
+-- A lock key's counters: the last ticket drawn, and the fence number of the present holder. Neither ever goes down.
+CREATE TABLE lock (
+    key TEXT NOT NULL PRIMARY KEY,
+    last_ticket INTEGER NOT NULL,
+    fence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Who holds (the lowest ticket of a key) and who waits.
+CREATE TABLE lock_ticket (
+    key TEXT NOT NULL,
+    ticket INTEGER NOT NULL,
+    run_id TEXT NOT NULL UNIQUE,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (key, ticket)
+) STRICT, WITHOUT ROWID;
+
+-- What a person has to decide or mend.
+CREATE TABLE incident (
+    number INTEGER NOT NULL PRIMARY KEY,
+    incident_id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    message TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    run_id TEXT,
+    workflow TEXT,
+    path TEXT NOT NULL,
+    details TEXT NOT NULL,
+    state TEXT NOT NULL,
+    resolution TEXT,
+    resolved_by TEXT,
+    resolved_why TEXT,
+    resolved_at INTEGER
+) STRICT;
+CREATE INDEX incident_state ON incident (state);
+CREATE INDEX incident_run ON incident (run_id) WHERE run_id IS NOT NULL;
+
+-- Plugin sources, so that open runs go on with the code that they began with. files: JSON, path to text.
+CREATE TABLE plugin_code (
+    code_hash TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL,
+    files TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+
+-- For people: runs with readable times.
+CREATE VIEW runs AS
+SELECT
+    run_id, workflow, workflow_id, status, paused, input, output, error,
+    strftime('%Y-%m-%dT%H:%M:%S', created_at / 1000000, 'unixepoch') || printf('.%06dZ', created_at % 1000000)
+        AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%S', ended_at / 1000000, 'unixepoch') || printf('.%06dZ', ended_at % 1000000) AS ended_at,
+    strftime('%Y-%m-%dT%H:%M:%S', wake_at / 1000000, 'unixepoch') || printf('.%06dZ', wake_at % 1000000) AS wake_at,
+    parent, lock_key, correlation_id, code_hash, shard, options
+FROM run;
+
+-- For people: what happened, with the payload as JSON.
+CREATE VIEW timeline AS
+SELECT
+    event.run_id, run.workflow, run.workflow_id, run.status, event.seq,
+    strftime('%Y-%m-%dT%H:%M:%S', event.at / 1000000, 'unixepoch') || printf('.%06dZ', event.at % 1000000) AS at,
+    event.kind, event.path, event.attempt, event."by",
+    CAST(coalesce(event.payload, payload.body) AS TEXT) AS payload
+FROM event
+LEFT JOIN run ON run.run_id = event.run_id
+LEFT JOIN payload ON payload.hash = event.payload_hash;

@@ -1,0 +1,103 @@
+"""Short ways to say what is to be written."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jivsd.records import Event, Kind, Message, Options, Run, Status, new_id, shard_of
+from jivsd.store.api import Entry, NewRun, Post, RunChange
+
+AT = 1_800_000_000_000_000
+
+
+def new_run(workflow="nap", workflow_id=None, *, status=Status.RUNNING, run_id=None, at=AT, **options):
+    """A run that could be started."""
+    run_id = run_id or new_id()
+    workflow_id = workflow_id or run_id
+    return Run(
+        run_id=run_id,
+        workflow=workflow,
+        workflow_id=workflow_id,
+        code_hash="c0de",
+        shard=shard_of(workflow_id),
+        status=status,
+        input=msgspec.Raw(b'{"seconds":1}'),
+        created_at=at,
+        options=Options(**options),
+    )
+
+
+def event(run, seq, payload=b'{"args_hash":"a","result":1}', **fields):
+    """An event of a run."""
+    return Event(run_id=run.run_id, seq=seq, kind=Kind.STEP_DONE, path=f"nap#{seq}", payload=payload, at=AT, **fields)
+
+
+def started(run):
+    """The first event of a run."""
+    return Event(run.run_id, 1, Kind.STARTED, "", b'{"seed":"s"}', run.created_at)
+
+
+def start(run, key=None, input_hash="i1"):
+    """The entry that starts a run."""
+    new = NewRun(run, idempotency_key=key, input_hash=input_hash)
+    return Entry(run.run_id, run.shard, events=[started(run)], new=new)
+
+
+def append(run, *seqs, **fields):
+    """The entry that appends events."""
+    return Entry(run.run_id, run.shard, events=[event(run, seq) for seq in seqs], **fields)
+
+
+def end(run, seq, status=Status.COMPLETED, at=AT + 1, **fields):
+    """The entry that ends a run."""
+    return append(run, seq, change=RunChange(status=status, ended_at=at), ends=True, **fields)
+
+
+def message(run, message_id, *, to_run=False, payload=b'{"by":"ann"}', kind=Kind.SIGNAL):
+    """A message for a run, by its workflow id or by its run id."""
+    return Message(
+        workflow=run.workflow,
+        workflow_id=run.workflow_id,
+        message_id=message_id,
+        kind=kind,
+        path="approve",
+        payload=payload,
+        at=AT,
+        by="ann",
+        run_id=run.run_id if to_run else None,
+    )
+
+
+def post(run, message_id, **fields):
+    """A message from outside."""
+    return Post(message(run, message_id, **fields))
+
+
+class Journal:
+    """A store and the epoch under which it is written."""
+
+    def __init__(self, store, epoch):
+        self.store = store
+        self.epoch = epoch
+
+    async def write(self, *batch):
+        """Commit a batch; return the verdicts."""
+        for entry in batch:
+            if isinstance(entry, Entry):
+                entry.epoch = self.epoch
+        return await self.store.commit(batch)
+
+    async def one(self, entry):
+        """Commit a batch of one; return its verdict."""
+        (verdict,) = await self.write(entry)
+        return verdict
+
+    async def start(self, *args, **options):
+        """Start a run and return it."""
+        run = new_run(*args, **options)
+        await self.write(start(run))
+        return run
+
+    async def seqs(self, run):
+        """The seqs in a run's journal."""
+        return [event.seq for event in await self.store.events(run.run_id)]

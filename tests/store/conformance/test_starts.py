@@ -1,0 +1,199 @@
+"""Starting and ending runs: keys, workflow ids, locks."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from jivsd.records import Options, Status
+from jivsd.store.api import Entry, Existing, NewRun, Refused, RunFilter, StoreError, Written
+from store.builders import append, end, event, new_run, start
+
+
+async def test_a_run_comes_back_as_it_was(journal):
+    async with journal() as j:
+        options = {"timeout": 5, "lock_key": "k", "attributes": {"tenant": "a", "n": [1]}, "priority": 3}
+        run = new_run(workflow="order", workflow_id="o-1", **options)
+        run.wake_at, run.started_at = 77, 78
+        assert await j.one(start(run)) == Written()
+        stored = await j.store.run(run.run_id)
+        assert msgspec.json.encode(stored) == msgspec.json.encode(run)
+        assert stored.options == run.options
+
+
+async def test_a_key_with_the_same_input_gives_the_first_run(journal):
+    async with journal() as j:
+        first = new_run(workflow_id="a")
+        assert await j.one(start(first, "key")) == Written()
+        verdict = await j.one(start(new_run(workflow_id="b"), "key"))
+        assert isinstance(verdict, Existing)
+        assert verdict.run.run_id == first.run_id
+        assert (await j.store.runs(RunFilter(), 10)).items[0].run_id == first.run_id
+
+
+async def test_a_key_with_another_input_is_refused(journal):
+    async with journal() as j:
+        first = await j.start()
+        await j.one(start(second := new_run(), "key"))
+        assert await j.one(start(new_run(), "key", "i2")) == Refused("key_reused", second.run_id)
+        assert await j.one(start(new_run(workflow="other"), "key", "i2")) == Written()
+        assert await j.store.run(first.run_id) is not None
+
+
+async def test_two_starts_with_one_key_in_one_batch(journal):
+    async with journal() as j:
+        first, second = new_run(), new_run()
+        written, existing = await j.write(start(first, "key"), start(second, "key"))
+        assert written == Written()
+        assert existing.run.run_id == first.run_id
+        assert await j.seqs(second) == []
+
+
+async def test_an_existing_start_writes_nothing_of_the_second_run(journal):
+    async with journal() as j:
+        first, second = new_run(), new_run()
+        await j.one(start(first, "key"))
+        verdicts = await j.write(start(second, "key"), append(second, 2))
+        assert isinstance(verdicts[0], Existing)
+        assert isinstance(verdicts[1], Refused)
+        assert await j.seqs(second) == []
+
+
+async def test_a_start_repeated_after_pruning_is_gone(journal):
+    async with journal() as j:
+        run = new_run()
+        await j.one(start(run, "key"))
+        await j.one(end(run, 2))
+        assert await j.store.prune(RunFilter(), 10) == 1
+        assert await j.one(start(new_run(), "key")) == Refused("gone", run.run_id)
+
+
+async def test_one_open_run_a_workflow_id(journal):
+    async with journal() as j:
+        first = await j.start(workflow_id="a")
+        assert await j.one(start(new_run(workflow_id="a"))) == Refused("open", first.run_id)
+        assert await j.one(start(new_run(workflow_id="a"), "new key")) == Refused("open", first.run_id)
+        assert await j.one(start(new_run(workflow="other", workflow_id="a"))) == Written()
+        second = new_run(workflow_id="a")
+        assert await j.write(end(first, 2), start(second)) == [Written(), Written()]
+        assert (await j.store.current_run("nap", "a")).run_id == second.run_id
+
+
+async def test_a_start_written_before_is_written_again_without_effect(journal):
+    async with journal() as j:
+        run = new_run(workflow_id="a", lock_key="k")
+        for _ in range(3):
+            assert await j.one(start(run, "key")) == Written()
+        assert len(await j.store.lock_queue("k")) == 1
+        await j.one(end(run, 2))
+        assert await j.one(start(run, "key")) == Written()
+        assert (await j.store.run(run.run_id)).status is Status.COMPLETED
+
+
+async def test_another_run_under_the_same_run_id_is_refused(journal):
+    async with journal() as j:
+        run = await j.start()
+        twin = new_run(run_id=run.run_id, workflow_id="other", at=5)
+        assert await j.one(start(twin)) == Refused("exists", run.run_id)
+
+
+async def test_a_batch_with_the_same_start_twice(journal):
+    async with journal() as j:
+        run = new_run()
+        assert await j.write(start(run), start(run), append(run, 2)) == [Written()] * 3
+        assert await j.seqs(run) == [1, 2]
+
+
+async def test_a_start_and_its_next_events_in_one_batch(journal):
+    async with journal() as j:
+        blocker = await j.start(workflow_id="a")
+        good, bad = new_run(), new_run(workflow_id="a")
+        refused = Refused("open", blocker.run_id)
+        verdicts = await j.write(start(good), start(bad), append(good, 2), append(bad, 2))
+        assert verdicts == [Written(), refused, Written(), refused]
+        assert await j.seqs(bad) == []
+
+
+async def test_a_start_under_an_old_epoch_is_fenced(journal):
+    async with journal() as j:
+        run = new_run()
+        entry = start(run)
+        entry.epoch = j.epoch - 1
+        assert await j.store.commit([entry]) == [Refused("fenced")]
+        assert await j.store.run(run.run_id) is None
+
+
+async def test_lock_tickets_are_drawn_in_order_and_released_by_the_end(journal):
+    async with journal() as j:
+        first, second, third = [await j.start(lock_key="k") for _ in range(3)]
+        await j.start(lock_key="other")
+        queue = await j.store.lock_queue("k")
+        assert [holder.run_id for holder in queue] == [first.run_id, second.run_id, third.run_id]
+        assert [holder.ticket for holder in queue] == sorted({holder.ticket for holder in queue})
+        await j.one(end(first, 2))
+        queue = await j.store.lock_queue("k")
+        assert [holder.run_id for holder in queue] == [second.run_id, third.run_id]
+        assert len(await j.store.lock_queue()) == 3
+
+
+async def test_each_holder_has_a_higher_fence_number(journal):
+    async with journal() as j:
+        fences = []
+        first, second, third = [await j.start(lock_key="k") for _ in range(3)]
+        fences.append((await j.store.lock_queue("k"))[0].fence)
+        await j.one(end(third, 2))
+        assert (await j.store.lock_queue("k"))[0].fence == fences[0], "a waiter who leaves changes nothing"
+        await j.one(end(first, 2))
+        fences.append((await j.store.lock_queue("k"))[0].fence)
+        fences.append(await j.store.raise_fence("k"))
+        await j.one(end(second, 2))
+        await j.start(lock_key="k")
+        fences.append((await j.store.lock_queue("k"))[0].fence)
+        assert fences == sorted(set(fences))
+
+
+async def test_raising_the_fence_of_no_lock(journal):
+    async with journal() as j:
+        with pytest.raises(StoreError, match="nobody's"):
+            await j.store.raise_fence("nobody's")
+
+
+async def test_a_start_that_will_not_wait_for_a_held_lock_is_refused(journal):
+    async with journal() as j:
+        assert await j.one(start(first := new_run(lock_key="k", lock_wait=0))) == Written()
+        refused = new_run(lock_key="k", lock_wait=0)
+        assert await j.one(start(refused)) == Refused("locked", first.run_id)
+        assert await j.one(start(waits := new_run(lock_key="k", lock_wait=1))) == Written()
+        assert [holder.run_id for holder in await j.store.lock_queue("k")] == [first.run_id, waits.run_id]
+        assert await j.store.run(refused.run_id) is None
+
+
+async def test_an_ended_run_repeated_releases_nothing_twice(journal):
+    async with journal() as j:
+        first, second = [await j.start(lock_key="k") for _ in range(2)]
+        for _ in range(2):
+            assert await j.one(end(first, 2)) == Written()
+        fence = (await j.store.lock_queue("k"))[0].fence
+        assert await j.one(end(first, 2)) == Written()
+        queue = await j.store.lock_queue("k")
+        assert (queue[0].run_id, queue[0].fence) == (second.run_id, fence)
+
+
+async def test_a_child_has_its_parent_in_its_row(journal):
+    async with journal() as j:
+        parent = await j.start()
+        child = await j.start(parent=parent.run_id, parent_path="child#1", correlation_id="c")
+        assert [run.run_id for run in (await j.store.runs(RunFilter(parent=parent.run_id), 5)).items] == [child.run_id]
+        assert (await j.store.run(child.run_id)).options == Options(
+            parent=parent.run_id, parent_path="child#1", correlation_id="c"
+        )
+
+
+async def test_an_entry_that_starts_and_ends(journal):
+    async with journal() as j:
+        run = new_run(status=Status.COMPLETED, lock_key="k")
+        run.ended_at = 5
+        whole = Entry(run.run_id, run.shard, events=[event(run, 1), event(run, 2)], new=NewRun(run), ends=True)
+        assert await j.one(whole) == Written()
+        assert await j.store.lock_queue("k") == []
+        assert await j.one(start(new_run(workflow_id=run.workflow_id))) == Written()
