@@ -26,6 +26,7 @@ class Killed(BaseException):
     """The process dies here."""
 
 
+@pytest.mark.slow
 def test_a_database_with_everything_comes_over(nasty, target):
     load = Load(nasty, target, load={"chunk_rows": 7})
     assert load.run() > 60
@@ -36,6 +37,7 @@ def test_a_database_with_everything_comes_over(nasty, target):
     assert query(target, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before the commit", "after the commit"])
 def test_killed_at_every_chunk_it_goes_on_exactly_once(nasty, target, monkeypatch, when):
     load = Load(nasty, target, load={"chunk_rows": 20})
@@ -78,6 +80,7 @@ def test_a_chunk_that_is_behind_writes_nothing(nasty, target):
     assert dump(target) == before
 
 
+@pytest.mark.slow
 def test_a_stale_owner_writes_nothing(nasty, target):
     old = Load(nasty, target, load={"chunk_rows": 50}, run="old")
     chunk = next(old.chunks())
@@ -100,6 +103,7 @@ def test_a_stale_owner_writes_nothing(nasty, target):
     assert dump(target) == dump(nasty)
 
 
+@pytest.mark.slow
 def test_a_later_run_goes_on_behind_the_watermarks(nasty, target):
     old = Load(nasty, target, load={"chunk_rows": 20}, run="old")
     chunks, copied = old.chunks(), None
@@ -151,6 +155,7 @@ def test_a_target_that_was_finished_or_replaced_is_left_alone(nasty, target):
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_tables_load_side_by_side(nasty, target):
     load = Load(nasty, target, load={"chunk_rows": 5})
     pairs = {pair.source.name: pair.source for pair in load.survey.pairs}

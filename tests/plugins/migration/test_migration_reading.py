@@ -103,6 +103,7 @@ keys = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(keys, keys, st.integers()), max_size=25),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from migration_cases import url
 
+import plugins.migration
 from jivsd.authoring.errors import InvalidValue
+from jivsd.registry.checkup import check_path
 from plugins.migration import Migration
 from plugins.migration.request import Endpoint, Request
 
@@ -69,3 +73,7 @@ def test_the_lock_key_is_the_target_however_it_is_spelled():
 
 def test_names_are_taken_literally():
     assert Endpoint("sqlite", "sqlite:////data/50%25 off?.db").path == "/data/50%25 off?.db"
+
+
+def test_the_plugin_check_finds_nothing():
+    assert check_path(Path(plugins.migration.__file__).parent) == []
