@@ -81,15 +81,18 @@ class Registry:
         """The code that a run began with, if it is loaded; if not, `load_source` loads what the store has kept."""
         return self._versions.get((name, code_hash))
 
-    def load(self, paths: Sequence[Path] = (), *, bundled: bool = True, installed: bool = True) -> Report:
+    def load(
+        self, paths: Sequence[Path] = (), *, bundled: bool = True, installed: bool = True, trusted: bool = False
+    ) -> Report:
         """Load the plugins that come with jivsd, those of installed distributions, then those at `paths`.
 
-        A path is a folder of plugins, or one plugin. Of two with one name, or with a workflow of one name, the first
+        A path is a folder of plugins, or one plugin; `trusted` skips the question of who can write there, for an
+        author's own tests. Of two with one name, or with a workflow of one name, the first
         stays. Loaded again, what is found now takes the place of what was found before; older code stays at hand for
         `resolve`.
         """
         self._current, self._newest, self.problems = {}, {}, []
-        for found in _found(paths, bundled=bundled, installed=installed):
+        for found in _found(paths, bundled=bundled, installed=installed, trusted=trusted):
             try:
                 if isinstance(found, PluginProblem):
                     raise found
@@ -181,13 +184,13 @@ class Registry:
             self._versions[name, plugin.code_hash] = workflow
 
 
-def _found(paths: Iterable[Path], *, bundled: bool, installed: bool) -> Iterator[discovery.Found]:
+def _found(paths: Iterable[Path], *, bundled: bool, installed: bool, trusted: bool) -> Iterator[discovery.Found]:
     if bundled:
         yield from discovery.in_bundle()
     if installed:
         yield from discovery.in_distributions()
     for path in paths:
-        yield from discovery.in_path(path)
+        yield from discovery.in_path(path, trusted=trusted)
 
 
 def _constant(source: Source, module: ModuleType, name: str) -> str | None:

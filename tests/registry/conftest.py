@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,14 @@ class Folder:
         (problem,) = report.problems
         assert "\n" not in str(problem)
         return str(problem)
+
+
+@pytest.fixture(autouse=True)
+def usual_umask():
+    """Plugins that a group can write to are refused, whatever umask the tests run under."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

@@ -161,6 +161,7 @@ def test_code_that_everybody_can_change_is_refused(folder, nap):
     path = folder.write("sleepy.py", nap)
     path.chmod(0o646)
     assert f"everybody can write to {path}; `chmod go-w {path}` mends it" in folder.problem()
+    assert folder.registry.load([path], bundled=False, installed=False, trusted=True).problems == []
     path.chmod(0o644)
     folder.path.chmod(0o1777)
     assert f"plugins in {folder.path}: everybody can write to {folder.path}; `chmod go-w" in folder.problem()
