@@ -8,6 +8,7 @@ on a stream with a deadline, and what goes wrong in one stays there.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pwd
 import socket
@@ -131,7 +132,7 @@ class Server:
     """
 
     def __init__(self, app: ASGIFramework, listeners: Sequence[socket.socket], *, grace: float = GRACE) -> None:
-        self._app = ASGIWrapper(app)
+        self._app = ASGIWrapper(_sends_to_the_end(app))
         self._listeners = list(listeners)
         self._grace = grace
         self._config = _config()
@@ -200,7 +201,9 @@ class _Door:
         try:
             state = ConnectionState(await self._introduction(stream.socket))
             # TCPServer asks for an SSLStream and is content with what has the methods of _Connection
-            await TCPServer(self._app, self._config, self._context, cast("Any", state), cast("Any", connection)).run()
+            protocol = TCPServer(self._app, self._config, self._context, cast("Any", state), cast("Any", connection))
+            with connection.life:
+                await protocol.run()
         except* Exception as failures:
             _log.warning("connection_failed", exc_info=failures)
         finally:
@@ -220,8 +223,18 @@ class _Connection:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket = stream.socket
-        self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
+        self.life = trio.CancelScope()
+        """Ends when the client has gone: hypercorn would keep the connection until its idle time is over."""
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        data = b""
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        finally:
+            if not data:
+                self.life.cancel()
+        return data
 
     async def send_all(self, data: bytes) -> None:
         """Send, giving each piece the same time: an answer may be long, but not stand still.
@@ -298,11 +311,32 @@ def _remove_stale(path: Path) -> None:
             raise CannotListen(f"another daemon answers at {path}: stop it, or choose another data folder")
 
 
+def _sends_to_the_end(app: ASGIFramework) -> ASGIFramework:
+    """Shield what an application sends from its own cancellation.
+
+    hypercorn tells the application that the exchange is over before it has made the connection ready for the next one,
+    or closed it; Quart then cancels the task that hypercorn does this in, and the connection would stay as it is for
+    ever. A send is bounded by `_Connection.send_all`, and by its socket's end.
+    """
+
+    async def shielded(scope: Any, receive: Any, send: Any) -> None:
+        async def send_to_the_end(message: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await send(message)
+
+        await app(scope, receive, send_to_the_end)
+
+    return shielded
+
+
 def _config() -> Config:
     config = Config()
     config.keep_alive_timeout = HEADER_DEADLINE  # also how long it waits for the headers of a first request
     config.keep_alive_max_requests = 2**62
     config.websocket_max_message_size = MAX_BYTES
+    # With a queue that can fill, hypercorn never gets over a body that is still coming when the answer is out. Quart
+    # always reads on, and drops what is beyond MAX_CONTENT_LENGTH.
+    config.max_app_queue_size = cast("int", math.inf)
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")
     return config

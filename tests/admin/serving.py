@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
 
-import jivsd.testing
 from admin import shop
 from jivsd.admin.app import create_app
 from jivsd.admin.server import Server, address_of, close, listen_tcp, listen_unix
@@ -47,18 +46,20 @@ class Served:
 async def serving(folder: Path, engine: Any = None, *, token: str | None = None, grace: float = 5.0):
     """Serve an engine (by default a real one with the workflows of `shop`) on `jivsd.sock` in a folder and on TCP."""
     if engine is None:
+        import jivsd.testing
+
         async with jivsd.testing.Env(shop) as env, serving(folder, env.engine, token=token, grace=grace) as served:
             yield served
         return
     listeners = [listen_unix(folder / "jivsd.sock"), *listen_tcp("127.0.0.1", 0)]
     server = Server(create_app(engine, token=token), listeners, grace=grace)
     url = address_of(listeners[1])
-    pipe = httpx.AsyncHTTPTransport(uds=str(folder / "jivsd.sock"))
+    pipe = httpx.AsyncHTTPTransport(uds=str(folder / "jivsd.sock"), verify=False)
     try:
         async with (
             trio.open_nursery() as nursery,
             httpx.AsyncClient(transport=pipe, base_url="http://jivsd") as unix,
-            httpx.AsyncClient(base_url=url) as tcp,
+            httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(verify=False), base_url=url) as tcp,
         ):
             await nursery.start(server.run)
             yield Served(engine, server, folder, url, unix, tcp)
@@ -66,3 +67,56 @@ async def serving(folder: Path, engine: Any = None, *, token: str | None = None,
     finally:
         for listener in listeners:
             close(listener)
+
+
+class Wire:
+    """A bare connection, for what no HTTP library would send."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._heard = b""
+
+    async def send(self, data: bytes) -> None:
+        """Send, or as much as the other side takes: it may have answered and closed before the end."""
+        with suppress(trio.BrokenResourceError):
+            await self._stream.send_all(data)
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """The next response: status, headers, body."""
+        while b"\r\n\r\n" not in self._heard:
+            await self._hear()
+        head, _, rest = self._heard.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+        length = int(headers["content-length"])
+        self._heard = rest
+        while len(self._heard) < length:
+            await self._hear()
+        body, self._heard = self._heard[:length], self._heard[length:]
+        return int(lines[0].split()[1]), headers, body
+
+    async def is_closed(self) -> bool:
+        """Wait for the other side to close."""
+        try:
+            while await self._stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            pass
+        return True
+
+    async def _hear(self) -> None:
+        if not (data := await self._stream.receive_some()):
+            raise EOFError(f"closed after {self._heard!r}")
+        self._heard += data
+
+
+@asynccontextmanager
+async def connected(served: Served, door: str = "tcp"):
+    """A bare connection through one of the doors."""
+    if door == "unix":
+        stream = await trio.open_unix_socket(served.folder / "jivsd.sock")
+    else:
+        host, _, port = served.url.removeprefix("http://").rpartition(":")
+        stream = await trio.open_tcp_stream(host, int(port))
+    async with stream:
+        yield Wire(stream)
