@@ -1,0 +1,67 @@
+"""The raw limit: what the store can write at best, without an engine.
+
+The same table, key, payload, batch size and driver as the engine's: rows that are made beforehand go through the
+store's own multi-row insert, one transaction a batch, in the thread that has the connection.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+from jivsd.records import Event, Kind, StepDone, encode, hash_of, new_id
+from jivsd.store.sqlite.batch import BatchWriter
+from jivsd.store.sqlite.database import connect_writer, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Raw(msgspec.Struct, frozen=True):
+    """One turn: how many rows in how many commits took how many seconds."""
+
+    rows: int
+    commits: int
+    seconds: float
+
+
+async def measure(path: Path, *, rows: int, runs: int, batch: int) -> Raw:
+    """Append `rows` events of `runs` concurrent runs, `batch` in a commit, to a database of its own at `path`."""
+    return await trio.to_thread.run_sync(_append, path, rows, runs, batch)
+
+
+def _append(path: Path, rows: int, runs: int, batch: int) -> Raw:
+    assert threading.current_thread() is not threading.main_thread()
+    with closing(connect_writer(str(path))) as connection:
+        migrate(connection, str(path))
+        writer = BatchWriter(connection, str(path))
+        batches = list(_batches(rows, runs, batch))
+        began = time.perf_counter()
+        for values in batches:
+            writer.run(writer.sql["begin"])
+            writer.insert(values, careful=False)
+            writer.run(writer.sql["commit"])
+        return Raw(rows, len(batches), time.perf_counter() - began)
+
+
+def _batches(rows: int, runs: int, batch: int) -> Iterator[list[Any]]:
+    """The values of the rows, batch by batch: event after event of run after run, as concurrent runs append them."""
+    names = [new_id() for _ in range(runs)]
+    payload = encode(StepDone(hash_of(b"[1]"), msgspec.Raw(b"1")))
+    at = time.time_ns() // 1000
+    values: list[Any] = []
+    for row in range(rows):
+        event = Event(names[row % runs], row // runs + 1, Kind.STEP_DONE, "work#2", payload, at + row, 1)
+        values += (
+            event.run_id, event.seq, event.kind, event.path, event.attempt, event.by, event.at,
+            event.checksum(), None, event.payload,
+        )  # fmt: skip
+        if (row + 1) % batch == 0 or row + 1 == rows:
+            yield values
+            values = []
