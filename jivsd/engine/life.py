@@ -19,7 +19,7 @@ from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
 from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway
 
 if TYPE_CHECKING:
-    from jivsd.engine.engine import Engine
+    from jivsd.engine.host import Host
 
 log = logs.get(__name__)
 
@@ -38,27 +38,27 @@ class Suspension:
         self.over = trio.Event()
 
 
-async def live(engine: Engine, run: Run, started: list[Event] | None) -> None:
+async def live(host: Host, run: Run, started: list[Event] | None) -> None:
     """Keep a run alive until it ends or the engine stops. `started`: the journal, if it was written just now."""
     crashes = 0
     progress = 0
-    while not engine.stopping:
+    while not host.stopping:
         try:
-            exit, seq = await _once(engine, run, started)
+            exit, seq = await _once(host, run, started)
         except DamagedRow as error:
-            await suspend(engine, run, incidents.damaged(run, str(error), engine.clock.now()))
+            await suspend(host, run, incidents.damaged(run, str(error), host.clock.now()))
         except LookupError:
-            await suspend(engine, run, incidents.no_code(run, engine.clock.now()))
+            await suspend(host, run, incidents.no_code(run, host.clock.now()))
         except StoreAway:
             await trio.sleep(1)
         except Exception as error:
-            actor = engine.actors.pop(run.run_id, None)
+            actor = host.actors.pop(run.run_id, None)
             seq = actor.seq if actor is not None else 0
             crashes = 1 if seq > progress else crashes + 1
             progress = max(progress, seq)
             log.error("actor crashed", run_id=run.run_id, workflow=run.workflow, times=crashes, exc_info=error)
             if crashes >= MAX_CRASHES:
-                await suspend(engine, run, incidents.crashed(run, error, crashes, engine.clock.now()))
+                await suspend(host, run, incidents.crashed(run, error, crashes, host.clock.now()))
                 crashes = 0
             else:
                 await trio.sleep(min(FIRST_PAUSE * 2**crashes, LAST_PAUSE))
@@ -67,59 +67,59 @@ async def live(engine: Engine, run: Run, started: list[Event] | None) -> None:
                 return
             progress = max(progress, seq)
         started = None
-        fresh = await engine.store.run(run.run_id)
+        fresh = await host.store.run(run.run_id)
         if fresh is None or fresh.status in ENDED:
             return
         run = fresh
 
 
-async def _once(engine: Engine, run: Run, started: list[Event] | None) -> tuple[Exit, int]:
-    workflow = await engine.code_of(run)
+async def _once(host: Host, run: Run, started: list[Event] | None) -> tuple[Exit, int]:
+    workflow = await host.code_of(run)
     if workflow is None:
         raise LookupError(run.workflow)
-    actor = engine.actors[run.run_id] = Actor(engine, workflow, run)
+    actor = host.actors[run.run_id] = Actor(host, workflow, run)
     if started is not None:
         exit = await actor.live_on(started, first_life=len(started) == 1)
     else:
-        async with engine.loading:
-            events = await engine.store.events(run.run_id)
-            messages = await engine.store.messages(run.run_id)
+        async with host.loading:
+            events = await host.store.events(run.run_id)
+            messages = await host.store.messages(run.run_id)
             if run.status in (Status.BLOCKED, Status.COMPENSATION_BLOCKED):
-                await _load_incidents(engine, actor)
-        if engine.stopping:
+                await _load_incidents(host, actor)
+        if host.stopping:
             return Exit.STOPPED, 0
-        engine.metrics.recoveries.inc()
+        host.metrics.recoveries.inc()
         exit = await actor.live_on(events, messages, first_life=False)
-    engine.actors.pop(run.run_id, None)
+    host.actors.pop(run.run_id, None)
     if exit is Exit.ENDED:
-        engine.ended(actor.run)
+        host.ended(actor.run)
     return exit, actor.seq
 
 
-async def _load_incidents(engine: Engine, actor: Actor) -> None:
-    found, _ = await engine.store.incidents(IncidentState.OPEN, actor.run.run_id, 1000)
+async def _load_incidents(host: Host, actor: Actor) -> None:
+    found, _ = await host.store.incidents(IncidentState.OPEN, actor.run.run_id, 1000)
     for incident in found:
         if incident.kind != "message":
             actor.incidents[incident.path] = incident
 
 
-async def suspend(engine: Engine, run: Run, incident: Incident) -> None:
+async def suspend(host: Host, run: Run, incident: Incident) -> None:
     """Hold a run without an actor until a person decides, or the engine stops."""
-    engine.actors.pop(run.run_id, None)
+    host.actors.pop(run.run_id, None)
     log.error("run suspended", run_id=run.run_id, workflow=run.workflow, why=incident.message)
-    suspension = engine.suspended[run.run_id] = Suspension(incident)
-    await record(engine, run, incident, Status.BLOCKED)
+    suspension = host.suspended[run.run_id] = Suspension(incident)
+    await record(host, run, incident, Status.BLOCKED)
     try:
         await suspension.over.wait()
     finally:
-        engine.suspended.pop(run.run_id, None)
+        host.suspended.pop(run.run_id, None)
 
 
-async def record(engine: Engine, run: Run, incident: Incident, status: Status | None = None) -> None:
+async def record(host: Host, run: Run, incident: Incident, status: Status | None = None) -> None:
     """Write an incident of a run that has no actor."""
     change = RunChange(status=status) if status is not None else None
     entry = Entry(run_id=run.run_id, shard=run.shard, change=change, incidents=(incident,))
-    await engine.committer.submit_and_wait(entry)
+    await host.committer.submit_and_wait(entry)
 
 
 def waiting(suspension: Suspension) -> Wait:

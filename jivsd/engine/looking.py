@@ -1,22 +1,113 @@
-"""Looking at runs without waking them: throwaway replays, and why a run waits."""
+"""Looking at runs without waking them: their rows and events, queries, and why they wait."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from jivsd.authoring import commands
-from jivsd.engine import unwind
-from jivsd.engine.api import Wait
+from jivsd.engine import life, unwind
+from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Timeline, Wait, Why
 from jivsd.engine.replay import Machine, Open
+from jivsd.records import ENDED, Run, encode
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from jivsd.authoring.workflows import Workflow
+    from jivsd.engine.host import Host
     from jivsd.engine.replay.parts import Branch
-    from jivsd.records import Event, Run
+    from jivsd.records import Event
+
+
+class Looking:
+    """Answers questions about the runs of a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def show(self, ref: str) -> Run:
+        """See `Engine.show`."""
+        store = self._host.store
+        workflow, colon, workflow_id = ref.partition(":")
+        run = await (store.current_run(workflow, workflow_id) if colon else store.run(ref))
+        if run is None:
+            raise NotFound(f"there is no run {ref!r}", run=ref)
+        return run
+
+    async def code_of(self, run: Run) -> Workflow[..., Any]:
+        """The code that a run began with. Raises Conflict if it cannot be had."""
+        workflow = await self._host.code_of(run)
+        if workflow is None:
+            raise Conflict(f"the code of run {run.run_id} cannot be loaded", run_id=run.run_id)
+        return workflow
+
+    async def timeline(self, ref: str, after: int, limit: int) -> Timeline:
+        """See `Engine.timeline`."""
+        run = await self.show(ref)
+        events = await self._host.store.events(run.run_id, after, limit + 1)
+        return Timeline(events[:limit], events[limit - 1].seq if len(events) > limit else None)
+
+    async def result(self, ref: str, timeout: float) -> Run:
+        """See `Engine.result`."""
+        run = await self.show(ref)
+        await self._host.until_ended(run.run_id, timeout, partial(self._has_ended, run.run_id))
+        return await self.show(run.run_id)
+
+    async def _has_ended(self, run_id: str) -> bool:
+        return (await self.show(run_id)).status in ENDED
+
+    async def query(self, ref: str, name: str, payload: bytes) -> Answer:
+        """See `Engine.query`."""
+        run = await self.show(ref)
+        workflow = await self.code_of(run)
+        handler = workflow.queries.get(name)
+        if handler is None:
+            known = ", ".join(sorted(workflow.queries)) or "none"
+            raise NotFound(f"workflow {run.workflow!r} has no query {name!r}; it has: {known}", query=name)
+        try:
+            arguments = handler.signature.decode_input(payload, strict=True)
+        except ValueError as error:
+            raise Invalid(str(error), query=name) from None
+        actor = self._host.actors.get(run.run_id)
+        if actor is not None and actor.live and actor.machine.instance is not None:
+            return _answer(partial(actor.machine.query, name, arguments), handler, actor.machine.seq)
+        async with replayed(workflow, run, await self._host.store.events(run.run_id)) as machine:
+            return _answer(partial(machine.query, name, arguments), handler, machine.seq)
+
+    async def why(self, ref: str) -> Why:
+        """See `Engine.why`."""
+        run = await self.show(ref)
+        if run.status in ENDED:
+            return Why(run, [])
+        ahead = await self._ahead(run)
+        actor = self._host.actors.get(run.run_id)
+        if actor is not None and actor.live:
+            return Why(run, waits(actor.machine, ahead))
+        if (suspension := self._host.suspended.get(run.run_id)) is not None:
+            return Why(run, [life.waiting(suspension)])
+        async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
+            return Why(run, waits(machine, ahead))
+
+    async def _ahead(self, run: Run) -> list[str]:
+        ahead: list[str] = []
+        if run.options.lock_key is not None:
+            for holder in await self._host.store.lock_queue(run.options.lock_key):
+                if holder.run_id == run.run_id:
+                    break
+                ahead.append(holder.run_id)
+        return ahead
+
+
+def _answer(ask: Any, handler: Any, seq: int) -> Answer:
+    try:
+        value = encode(ask())
+    except Exception as error:  # the author's own
+        raise Invalid(f"query {handler.name!r} failed: {type(error).__name__}: {error}", query=handler.name) from None
+    return Answer(msgspec.Raw(value), seq)
 
 
 def replayed(workflow: Workflow[..., Any], run: Run, events: list[Event]) -> AbstractAsyncContextManager[Machine]:

@@ -1,0 +1,75 @@
+"""Admission: whether a start is accepted, and what its caller is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jivsd.engine import starts
+from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, Start, StartOptions, Unavailable
+from jivsd.store.api import Entry, Existing, NewRun, Refused, Written
+
+if TYPE_CHECKING:
+    from jivsd.engine.host import Host
+    from jivsd.records import Event, Run
+    from jivsd.store.api import Verdict
+
+
+class Admission:
+    """Starts runs on a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def start(self, workflow: str, input: bytes, options: StartOptions, by: str) -> Start:
+        """See `Engine.start`."""
+        self.check()
+        new, event = starts.prepare(self._host.workflow(workflow), input, options, now=self._host.clock.now(), by=by)
+        verdict = await self.commit(new, [event])
+        return Start(verdict.run, existing=True) if isinstance(verdict, Existing) else Start(new.run, existing=False)
+
+    def check(self) -> None:
+        """Raises Unavailable when nothing new is accepted."""
+        if self._host.stopping:
+            self._host.metrics.starts_rejected.inc()
+            raise Unavailable("the daemon is shutting down")
+
+    async def commit(self, new: NewRun, journal: list[Event]) -> Verdict:
+        """Have a run and its first events written, and bring it to life.
+
+        It lives as soon as it is committed, also when the caller is cancelled while it waits here.
+
+        Raises:
+            Conflict, Gone, Invalid, Unavailable: it was refused.
+        """
+        run = new.run
+        entry = Entry(run_id=run.run_id, shard=run.shard, events=tuple(journal), new=new)
+
+        def done(verdict: Verdict) -> None:
+            if isinstance(verdict, Written):
+                self._host.began(run, journal)
+
+        verdict = await self._host.committed(entry, done)
+        if isinstance(verdict, Refused):
+            raise refusal(verdict, run)
+        return verdict
+
+
+def refusal(refused: Refused, run: Run) -> EngineError:
+    """What a door is told when the store refuses a start or a message."""
+    facts = {"run_id": refused.run_id} if refused.run_id else {}
+    other = f" (run {refused.run_id})" if refused.run_id else ""
+    match refused.why:
+        case "open" | "exists":
+            return Conflict(f"workflow id {run.workflow_id!r} has an open run{other}", code="open", **facts)
+        case "key_reused":
+            return Conflict(f"the idempotency key was used with another input{other}", code="key_reused", **facts)
+        case "locked":
+            return Conflict(f"lock {run.options.lock_key!r} is held{other}", code="locked", **facts)
+        case "ended" | "not_found":
+            return Conflict(f"run {run.run_id} has ended", code="ended", run_id=run.run_id)
+        case "gone":
+            return Gone(f"the run of this idempotency key was pruned{other}", **facts)
+        case "invalid":
+            return Invalid(f"it cannot be stored: {refused.detail}")
+        case _:
+            return Unavailable(f"the journal cannot take it now: {refused.detail or refused.why}")

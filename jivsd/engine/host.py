@@ -1,0 +1,287 @@
+"""The host: all open runs that live on this node, and what they share.
+
+It recovers them, brings new ones to life, carries messages to them and lets them go. Actors see it as their
+`Services`; the engine puts its front before it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from jivsd import logs
+from jivsd.clock import SystemClock
+from jivsd.cluster.locks import Locks
+from jivsd.engine import life, starts
+from jivsd.engine.api import ChildState, NotFound, StartOptions
+from jivsd.engine.attempts import Exit
+from jivsd.engine.timers import Timers
+from jivsd.journal.committer import Committer
+from jivsd.metrics import Metrics
+from jivsd.records import Event, Message, Run, derived_id
+from jivsd.registry.source import PluginProblem
+from jivsd.store.api import Delivered, Entry, NewRun, Post
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio import TaskStatus
+
+    from jivsd.authoring.workflows import Workflow
+    from jivsd.clock import Clock
+    from jivsd.engine.actor import Actor
+    from jivsd.registry.registry import Registry
+    from jivsd.store.api import Store, Verdict
+
+log = logs.get(__name__)
+
+
+class Host:
+    """`run` serves until `stop`; the other methods may be called meanwhile."""
+
+    def __init__(
+        self,
+        store: Store,
+        code: Registry,
+        *,
+        node: str,
+        epoch: int,
+        clock: Clock | None = None,
+        metrics: Metrics | None = None,
+        threads: int = 40,
+        recovery: int = 200,
+        look_again: float = 30.0,
+        store_url: str = "",
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: an open store, and `epoch` as its `open` returned it.
+            code: where workflows are found; what it has loaded must be in the store already.
+            node: this node's name.
+            clock: the time; the host's by default.
+            metrics: what is counted.
+            threads: how many plain steps run at once; 0: none in threads, they are called on the loop (for tests in
+                which time jumps).
+            recovery: how many runs are read from the store at once.
+            look_again: seconds after which sleeping timers read the clock again.
+            store_url: for `status`, without a password.
+        """
+        self.store = store
+        self.code = code
+        self.node = node
+        self.store_url = store_url
+        self.clock = clock or SystemClock()
+        self.metrics = metrics or Metrics()
+        self.timers = Timers(self.clock, look_again=look_again)
+        self.threads = trio.CapacityLimiter(threads) if threads else None
+        self.loading = trio.CapacityLimiter(recovery)
+        self.actors: dict[str, Actor] = {}
+        self.suspended: dict[str, life.Suspension] = {}
+        self.stopping = False
+        self.started_at = self.clock.now()
+        self.children: Callable[[], list[ChildState]] = list
+        """The supervisor's children, for `status`; the composition root sets it."""
+        self.committer = Committer(
+            store,
+            node=node,
+            epoch=epoch,
+            cap=lambda: max(64, min(512, len(self.actors) // 4)),
+            on_batch=self._batch_done,
+            on_fenced=self.metrics.fenced_appends.inc,
+            on_away=self._away,
+        )
+        self.nursery: trio.Nursery
+        self.locks: Locks
+        self._lives: trio.Nursery
+        self._stop = trio.Event()
+        self._stopped = trio.Event()
+        self._ends: dict[str, list[trio.Event]] = {}
+
+    # ---- serving
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve: recover every open run, then live on until `stop`.
+
+        Raises:
+            StoreError: the store says something unexpected.
+        """
+        self.stopping = False
+        self._stop, self._stopped = trio.Event(), trio.Event()
+        self.actors.clear()
+        async with trio.open_nursery() as base:
+            await base.start(self._commit)
+            await base.start(self._run_timers)
+            async with trio.open_nursery() as self.nursery:
+                self.locks = Locks(self.store, self.nursery)
+                async with trio.open_nursery() as self._lives:
+                    task_status.started()
+                    await self._recover()
+                    await self._stop.wait()
+                self.nursery.cancel_scope.cancel()
+            base.cancel_scope.cancel()
+        self._stopped.set()
+
+    async def _commit(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the committer going: what it had when it crashed it still has when it runs again."""
+        while True:
+            try:
+                await self.committer.run(task_status)
+            except Exception as error:
+                log.critical("the journal failed; trying again", node=self.node, exc_info=error)
+                task_status = trio.TASK_STATUS_IGNORED
+                await trio.sleep(1)
+
+    async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self.timers.run(task_status=task_status)
+
+    async def _recover(self) -> None:
+        """Bring every open run back, oldest first. They enter by the ordinary door."""
+        after: str | None = None
+        found = 0
+        while page := await self.store.open_runs(after, 1000):
+            for run in page:
+                if run.run_id not in self.actors:
+                    self._lives.start_soon(life.live, self, run, None)
+            found += len(page)
+            after = page[-1].run_id
+            log.info("recovering", runs=found, node=self.node)
+        if found:
+            log.info("recovered", runs=found, node=self.node)
+
+    def drain(self, grace: float) -> None:
+        """Ask `run` to return: accept nothing new, let steps end within `grace` seconds and record what they did."""
+        self.stopping = True
+        for suspension in list(self.suspended.values()):
+            suspension.over.set()
+        for actor in list(self.actors.values()):
+            actor.ask(Exit.STOPPED)
+        self.nursery.start_soon(self._hurry, grace)
+        self._stop.set()
+
+    async def stop(self, grace: float) -> None:
+        """Drain, and return when `run` has."""
+        self.drain(grace)
+        await self._stopped.wait()
+
+    async def _hurry(self, grace: float) -> None:
+        await trio.sleep(grace)
+        log.warning("steps are cut short; they will run again", node=self.node)
+        self._lives.cancel_scope.cancel()
+
+    def _batch_done(self, entries: int, seconds: float) -> None:
+        self.metrics.journal_batch_size.observe(entries)
+        self.metrics.journal_commit_seconds.observe(seconds)
+        self.metrics.journal_pending.set(self.committer.pending)
+
+    def _away(self, reason: str | None) -> None:
+        if reason is None:
+            log.warning("the store is back", node=self.node)
+        else:
+            log.error("the store cannot be written to; work waits", why=reason, node=self.node)
+
+    # ---- services for actors
+
+    def prepare_child(
+        self, actor: Actor, path: str, workflow: str, input: bytes, *, workflow_id: str | None, timeout: int | None
+    ) -> tuple[NewRun, Event]:
+        """See `Services`."""
+        return starts.prepare(
+            self.workflow(workflow),
+            input,
+            StartOptions(id=workflow_id),
+            now=self.clock.now(),
+            by=f"parent {actor.run.run_id}",
+            run_id=derived_id(actor.run.run_id, path),
+            timeout=timeout,
+            parent=actor.run,
+            parent_path=path,
+        )
+
+    def adopt_started(self, run: Run, event: Event) -> None:
+        """See `Services`."""
+        self.began(run, [event])
+
+    def deliver(self, message: Message) -> None:
+        """See `Services`."""
+        actor = self.actors.get(message.run_id or "")
+        if actor is not None:
+            actor.receive(message)
+
+    def post(self, message: Message) -> None:
+        """See `Services`."""
+
+        def done(verdict: Verdict) -> None:
+            if isinstance(verdict, Delivered):
+                self.deliver(message)
+
+        self.committer.submit(Post(message), done)
+
+    def ended(self, run: Run) -> None:
+        """See `Services`."""
+        if run.options.lock_key is not None:
+            self.locks.look(run.options.lock_key)
+        for waiter in self._ends.pop(run.run_id, ()):
+            waiter.set()
+        name = run.status.value.lower()
+        counter = getattr(self.metrics, f"runs_{name}", None)
+        if counter is not None:
+            counter.labels(run.workflow).inc()
+        seconds = ((run.ended_at or run.created_at) - run.created_at) / 1_000_000
+        self.metrics.run_duration.labels(run.workflow, name).observe(seconds)
+
+    def began(self, run: Run, journal: list[Event]) -> None:
+        """A run's start has been committed: bring it to life."""
+        self.metrics.runs_started.labels(run.workflow).inc()
+        if not self.stopping and run.run_id not in self.actors:
+            self._lives.start_soon(life.live, self, run, journal)
+
+    async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
+        """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""
+        answers: list[Verdict] = []
+        arrived = trio.Event()
+
+        def tell(verdict: Verdict) -> None:
+            answers.append(verdict)
+            arrived.set()
+            done(verdict)
+
+        self.committer.submit(entry, tell)
+        await arrived.wait()
+        return answers[0]
+
+    async def until_ended(self, run_id: str, seconds: float, look: Callable[[], Awaitable[bool]]) -> None:
+        """Return when a run has ended, or after some seconds. `look` says whether it has already."""
+        ended = trio.Event()
+        waiters = self._ends.setdefault(run_id, [])
+        waiters.append(ended)
+        try:
+            if not await look():
+                with trio.move_on_after(seconds):
+                    await ended.wait()
+        finally:
+            if ended in waiters:
+                waiters.remove(ended)
+            if not waiters:
+                self._ends.pop(run_id, None)
+
+    # ---- code
+
+    def workflow(self, name: str) -> Workflow[..., Any]:
+        """The newest code of a workflow. Raises NotFound."""
+        workflow = self.code.workflow(name)
+        if workflow is None:
+            raise NotFound(f"there is no workflow {name!r}", workflow=name)
+        return workflow
+
+    async def code_of(self, run: Run) -> Workflow[..., Any] | None:
+        """The code that a run began with, from the store if need be; None if it cannot be had."""
+        workflow = self.code.resolve(run.workflow, run.code_hash)
+        if workflow is None and (stored := await self.store.plugin(run.code_hash)) is not None:
+            try:
+                self.code.load_source(stored)
+            except PluginProblem as problem:
+                log.error("stored code does not load", plugin=stored.name, why=str(problem))
+            workflow = self.code.resolve(run.workflow, run.code_hash)
+        return workflow

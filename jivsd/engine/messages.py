@@ -1,0 +1,151 @@
+"""Messages to runs: signals, and what people tell a run to do. Each goes through the inbox, durable once it is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from jivsd.engine.admission import refusal
+from jivsd.engine.api import Conflict, Invalid, Receipt
+from jivsd.engine.incidents import resolved
+from jivsd.records import (
+    ENDED,
+    CancelRequested,
+    Ended,
+    Event,
+    Incident,
+    Kind,
+    Message,
+    PauseChanged,
+    Run,
+    Signal,
+    Status,
+    encode,
+    new_id,
+)
+from jivsd.store.api import Delivered, Duplicate, Entry, Post, Refused, RunChange
+
+if TYPE_CHECKING:
+    from jivsd.engine.host import Host
+    from jivsd.engine.looking import Looking
+    from jivsd.store.api import Verdict
+
+CHANGE_WAIT = 5.0
+"""Seconds that pause and resume wait to see their effect before they answer."""
+
+
+class Messages:
+    """Sends messages to the runs of a host."""
+
+    def __init__(self, host: Host, looking: Looking) -> None:
+        self._host = host
+        self._looking = looking
+        self._switching: set[str] = set()
+
+    async def signal(self, ref: str, name: str, payload: bytes, message_id: str | None, by: str) -> Receipt:
+        """See `Engine.signal`."""
+        run = await self._looking.show(ref)
+        self._check_signal(run, name, payload)
+        message_id = message_id or new_id()
+        body = encode(Signal(name, message_id, msgspec.Raw(payload)))
+        return await self._send(run, Kind.SIGNAL, body, by, message_id, by_run=":" not in ref)
+
+    def _check_signal(self, run: Run, name: str, payload: bytes) -> None:
+        workflow = self._host.code.resolve(run.workflow, run.code_hash)
+        if workflow is None:
+            return
+        try:
+            if (handler := workflow.signals.get(name)) is not None:
+                handler.signature.decode_input(payload, strict=True)
+            elif (codec := workflow.messages.get(name)) is not None:
+                codec.decode(payload)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Invalid(f"signal {name!r}: {error}", signal=name) from None
+
+    async def _send(
+        self, run: Run, kind: Kind, payload: bytes, by: str, message_id: str, *, by_run: bool = True
+    ) -> Receipt:
+        message = Message(
+            workflow=run.workflow,
+            workflow_id=run.workflow_id,
+            message_id=message_id,
+            kind=kind,
+            path="",
+            payload=payload,
+            at=self._host.clock.now(),
+            by=by,
+            run_id=run.run_id if by_run else None,
+        )
+
+        def done(verdict: Verdict) -> None:
+            if isinstance(verdict, Delivered):
+                self._host.deliver(msgspec.structs.replace(message, run_id=verdict.run_id))
+
+        match await self._host.committed(Post(message), done):
+            case Delivered(run_id):
+                return Receipt(run_id, message_id, duplicate=False)
+            case Duplicate(run_id):
+                return Receipt(run_id, message_id, duplicate=True)
+            case Refused() as refused:
+                raise refusal(refused, run)
+            case other:
+                raise AssertionError(f"a message cannot be answered with {other!r}")
+
+    async def cancel(self, ref: str, by: str, reason: str) -> Run:
+        """See `Engine.cancel`."""
+        return await self._control(ref, Kind.CANCEL_REQUESTED, encode(CancelRequested(reason)), by)
+
+    async def terminate(self, ref: str, by: str, reason: str) -> Run:
+        """See `Engine.terminate`."""
+        run = await self._control(ref, Kind.ENDED, encode(Ended(Status.TERMINATED)), by)
+        if (suspension := self._host.suspended.get(run.run_id)) is not None:
+            await self._end_suspended(run, suspension.incident, by, reason)
+        return run
+
+    async def _control(self, ref: str, kind: Kind, payload: bytes, by: str) -> Run:
+        run = await self._open(ref)
+        await self._send(run, kind, payload, by, new_id())
+        return run
+
+    async def _open(self, ref: str) -> Run:
+        run = await self._looking.show(ref)
+        if run.status in ENDED:
+            raise Conflict(
+                f"run {run.run_id} has ended: {run.status}", code="ended", run_id=run.run_id, status=run.status
+            )
+        return run
+
+    async def _end_suspended(self, run: Run, incident: Incident, by: str, reason: str) -> None:
+        host = self._host
+        events = await host.store.events(run.run_id)
+        now = max(host.clock.now(), events[-1].at)
+        ended = Ended(Status.TERMINATED)
+        event = Event(run.run_id, events[-1].seq + 1, Kind.ENDED, "", encode(ended), now, 0, by)
+        closed = resolved(incident, "terminated", by=by, why=reason, at=now)
+        change = RunChange(status=Status.TERMINATED, ended_at=now)
+        entry = Entry(run.run_id, run.shard, events=(event,), change=change, incidents=(closed,), ends=True)
+        await host.committer.submit_and_wait(entry)
+        host.ended(msgspec.structs.replace(run, status=Status.TERMINATED, ended_at=now))
+        host.suspended[run.run_id].over.set()
+
+    async def switch(self, ref: str, by: str, reason: str, *, paused: bool) -> Run:
+        """See `Engine.pause` and `Engine.resume`."""
+        run = await self._open(ref)
+        if run.paused is paused or run.run_id in self._switching:
+            state = "being paused or resumed" if run.run_id in self._switching else "paused" if paused else "not paused"
+            raise Conflict(f"run {run.run_id} is {state}", run_id=run.run_id, status=run.status)
+        self._switching.add(run.run_id)
+        try:
+            kind = Kind.PAUSED if paused else Kind.RESUMED
+            await self._send(run, kind, encode(PauseChanged(reason)), by, new_id())
+            actor = self._host.actors.get(run.run_id)
+            with trio.move_on_after(CHANGE_WAIT):
+                while actor is not None and actor.run.paused is not paused and actor.run.status not in ENDED:
+                    await actor.changed()
+        finally:
+            self._switching.discard(run.run_id)
+        metrics = self._host.metrics
+        (metrics.runs_paused if paused else metrics.runs_resumed).labels(run.workflow).inc()
+        return await self._looking.show(run.run_id)
