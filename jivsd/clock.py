@@ -42,13 +42,25 @@ class TrioClock:
         return self._epoch + int(trio.current_time() * SECOND)
 
 
+LONGEST = 100 * 365 * 86_400 * SECOND
+"""A hundred years: no longer duration means anything, or fits with the time of day into the journal."""
+
+
 def microseconds(duration: Duration) -> int:
     """Return a duration in microseconds.
 
     Raises:
-        ValueError: the text is not a duration such as `"250ms"`, `"10m"`, `"1h30m"` or `"7d"`.
+        ValueError: the text is not a duration such as `"250ms"`, `"10m"`, `"1h30m"` or `"7d"`, or it is longer than
+            a hundred years.
         TypeError: it is of another type.
     """
+    length = _microseconds(duration)
+    if abs(length) > LONGEST:
+        raise ValueError(f"{duration!r} is too long a duration: a hundred years at most")
+    return length
+
+
+def _microseconds(duration: Duration) -> int:
     match duration:
         case bool():
             raise TypeError(f"a duration is a text such as '10m', a number of seconds or a timedelta, not {duration!r}")

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from jivsd import logs
-from jivsd.clock import SECOND
+from jivsd.clock import SECOND, SystemClock
 from jivsd.config import sqlite_path
 from jivsd.engine.api import ChildState
 from jivsd.engine.engine import Engine
+from jivsd.engine.incidents import resolved
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
 from jivsd.places import socket_path
+from jivsd.records import Incident, IncidentState, derived_id
 from jivsd.registry.registry import Registry
 from jivsd.store.api import StoreError
 from jivsd.store.sqlite.store import SqliteStore
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
+NO_RUN = "00000000-0000-7000-8000-000000000000"
+"""Incidents that belong to no run derive their ids from this one."""
 HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
 
@@ -52,21 +56,35 @@ def run(config: Config) -> int:
 async def _serve(config: Config) -> None:
     config.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     registry = Registry()
-    report = registry.load(config.plugins)
-    for problem in report.problems:
-        log.error("a plugin was not loaded", plugin=problem.plugin, why=str(problem))
+    registry.load(config.plugins)
     metrics = Metrics()
     url = config.store.get_secret_value()
     async with _store(url) as store:
         epoch = await store.open(config.node)
-        for plugin in registry.plugins:
-            await store.put_plugin(plugin.stored)
+        await _settle_plugins(registry, store, SystemClock().now())
         supervisor = _supervisor(config, store, registry, metrics, epoch, masked(url))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, supervisor, config.shutdown.grace / SECOND)
             await supervisor.run()
             nursery.cancel_scope.cancel()
     log.info("stopped", node=config.node)
+
+
+async def _settle_plugins(registry: Registry, store: Store, now: int) -> None:
+    """Keep the loaded code in the store; what did not load is an incident until it does."""
+    for plugin in registry.plugins:
+        for finding in plugin.findings:
+            log.warning("a plugin may not be durable", plugin=plugin.name, finding=str(finding))
+        await store.put_plugin(plugin.stored)
+    problems = {derived_id(NO_RUN, str(problem)): problem for problem in registry.problems}
+    for incident_id, problem in problems.items():
+        log.error("a plugin was not loaded", plugin=problem.plugin, why=str(problem))
+        details = {"plugin": problem.plugin, "where": problem.where}
+        await store.put_incident(Incident(incident_id, "plugin", str(problem), now, details=details))
+    known, _ = await store.incidents(IncidentState.OPEN, limit=1000)
+    for incident in known:
+        if incident.kind == "plugin" and incident.run_id is None and incident.incident_id not in problems:
+            await store.put_incident(resolved(incident, "gone", by="daemon", why="the plugin loads now", at=now))
 
 
 def _supervisor(

@@ -55,7 +55,7 @@ class Env:
     def __init__(self, *plugins: ModuleType | Path | str, store: SqliteStore | None = None) -> None:
         self.registry = Registry(TrioClock(EPOCH))
         paths = [Path(plugin) for plugin in plugins if not isinstance(plugin, ModuleType)]
-        report = self.registry.load(paths, bundled=False, installed=False)
+        report = self.registry.load(paths, bundled=False, installed=False, trusted=True)
         if report.problems:
             raise report.problems[0]
         for plugin in plugins:
