@@ -1,0 +1,16 @@
+"""Workflows to look at and to try jivsd out with: an order that is undone when its payment fails, and a campaign.
+
+    jivsd start order --wait --input '{"order": "A-1", "amount": 1250}'
+    jivsd start order --wait --input '{"order": "A-2", "amount": 1250, "card": "declined"}'
+    jivsd start campaign --id spring --input '{"letters": 20}'
+    jivsd signal campaign:spring approve '"ann"'
+
+What they do can be counted afterwards. What must happen exactly once stands in the table `showcase_ledger` of the
+journal's own database (`ledger`); what happens in the outside world, at least once, is counted there (`world`), when
+the input names one. `jivsd demo` runs both while it kills the daemon, and then counts.
+"""
+
+from .campaign import Campaign
+from .orders import delivery, order
+
+__all__ = ["Campaign", "delivery", "order"]
