@@ -76,7 +76,7 @@ def _microseconds(duration: Duration) -> int:
             return round(duration * SECOND)
         case timedelta():
             return round(duration / timedelta(microseconds=1))
-        case _:
+        case _:  # pyright: ignore[reportUnnecessaryComparison] -- not every caller is type-checked
             raise TypeError(f"a duration is a text such as '10m', a number of seconds or a timedelta, not {duration!r}")
 
 

@@ -79,7 +79,7 @@ def test_the_tree_is_frozen(tmp_path):
         ),
         ("[shutdown]\ngrace = '3 weeks'", "shutdown.grace = '3 weeks' (file {}): must be a duration such as '250ms',"),
         ("[shutdown]\ngrace = inf", "shutdown.grace = inf (file {}): must be a duration such as"),
-        ("[shutdown]\ngrace = 1e300", "shutdown.grace = 1e+300 (file {}): must be longer than nothing and at most"),
+        ("[shutdown]\ngrace = 1e300", "shutdown.grace = 1e+300 (file {}): must be a duration such as"),
         ("[shutdown]\ngrace = '-3s'", "shutdown.grace = '-3s' (file {}): must be longer than nothing"),
         ("http = '8080'", "http = '8080' (file {}): must be HOST:PORT, e.g. 127.0.0.1:8420"),
         ("http = '127.0.0.1:70000'", "http = '127.0.0.1:70000' (file {}): must be HOST:PORT"),
