@@ -175,6 +175,6 @@ async def _act(act: "Callable[..., Awaitable[Run]]", ref: str, reason: str, done
     run = await act(ref, reason=reason)
 
     def view() -> "Page":
-        return [f"Run {run.run_id} ({run.workflow}:{run.workflow_id}) {done}. Status: {run.status}."]
+        return [f"Run {run.run_id} ({run.workflow}:{run.workflow_id}) {done}."]
 
     return Answer(wire.RunView.of(run), view)

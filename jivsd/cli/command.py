@@ -32,8 +32,9 @@ BROKEN_PIPE: Final = 141
 
 
 def complete_status(incomplete: str) -> list[str]:
-    """The statuses that begin like that, for shell completion."""
-    return [status for status in Status if status.startswith(incomplete.upper())]
+    """The statuses that begin like that, for shell completion; in the case in which it was begun."""
+    names = [status.lower() if incomplete.islower() else status.value for status in Status]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 FLAG: Final = ""

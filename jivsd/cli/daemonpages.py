@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from jivsd.cli.output import Page
     from jivsd.engine.api import EngineStatus, PluginState
+    from jivsd.registry.check import Finding
+
+
+CODE_SHOWN: Final = 12
+"""Characters of a code hash in a table."""
 
 
 def status(found: EngineStatus) -> Page:
@@ -49,5 +54,17 @@ def plugins_table(plugins: Sequence[PluginState]) -> look.RenderableType:
     table = look.table("PLUGIN", "CODE", "WORKFLOWS", "PROBLEM", wraps=("WORKFLOWS", "PROBLEM"))
     for plugin in plugins:
         problem = Text(plugin.problem or "", style="red")
-        table.add_row(plugin.name, plugin.code_hash, ", ".join(plugin.workflows), problem)
+        table.add_row(plugin.name, plugin.code_hash[:CODE_SHOWN], ", ".join(plugin.workflows), problem)
     return table
+
+
+def findings(found: Sequence[Finding]) -> Text:
+    """What a check says, a line each: where, what, and what to do instead."""
+    text = Text()
+    for finding in found:
+        place = f"{finding.file}:{finding.line}" if finding.line else finding.file
+        text.append("\n" if text else "").append(place, style="bold").append(" ")
+        text.append(finding.rule, style="red" if finding.is_error else "yellow").append(f" {finding.message}")
+        if finding.advice:
+            text.append(f"; {finding.advice}", style="dim")
+    return text

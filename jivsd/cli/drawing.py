@@ -40,7 +40,7 @@ class Drawing:
 
     def _lines(self, sight: Sight) -> list[RenderableType]:
         run, progress = sight.run, sight.progress
-        head = Text.assemble((run.workflow, "bold"), f" {run.workflow_id}  ", look.status_text(run))
+        head = Text.assemble((run.workflow, "bold"), f":{run.workflow_id}  ", look.status_text(run))
         head.append(f"  {look.length(look.duration_of(run))}", style="dim")
         if sight.away:
             head.append("\nthe daemon is away; waiting for it to come back", style="yellow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from io import StringIO
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 import msgspec
 
@@ -67,10 +67,11 @@ def complain(error: CommandError, *, json: bool) -> None:
         say(error.hint)
 
 
-def print_json(document: Any, file: IO[str]) -> None:
-    """Print a value as JSON, indented."""
-    file.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+def print_json(document: Any, file: TextIO) -> None:
+    """Print a value as JSON, indented; in UTF-8, whatever the terminal can show."""
     file.flush()
+    file.buffer.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    file.buffer.flush()
 
 
 def say(line: str) -> None:

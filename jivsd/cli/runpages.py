@@ -37,13 +37,14 @@ def listing(runs: Sequence[Run]) -> Page:
 def run(run: Run) -> Page:
     """The page of `jivsd show`."""
     options = run.options
+    started = run.started_at if run.started_at and run.started_at - run.created_at > look.SECOND else None
     pairs = [
         ("Run", run.run_id),
         ("Workflow", run.workflow),
         ("Workflow id", run.workflow_id),
         ("Status", look.status_text(run)),
         ("Created", look.moment_and_ago(run.created_at)),
-        ("Started", look.moment_and_ago(run.started_at) if run.started_at else None),
+        ("Started", look.moment_and_ago(started) if started else None),
         ("Ended", look.moment_and_ago(run.ended_at) if run.ended_at else None),
         ("Took" if run.status in ENDED else "Takes", look.length(look.duration_of(run))),
         ("Wakes", look.moment_and_ago(run.wake_at) if run.wake_at and run.status not in ENDED else None),

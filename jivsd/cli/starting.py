@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 from jivsd.cli.command import FLAG, Json, RunRef, group, remote
-from jivsd.cli.exits import Exit
+from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer, say
 from jivsd.cli.values import read_value
 from jivsd.records import Run, Status
@@ -58,6 +58,7 @@ async def start(
 
     It is durable once this command has printed its run id.
     """
+    from jivsd.client import ClientError
     from jivsd.engine.api import StartOptions
 
     options = StartOptions(
@@ -69,7 +70,13 @@ async def start(
         timeout=timeout,
         priority=priority,
     )
-    started = await client.start(workflow, read_value(value, "--input"), options)
+    try:
+        started = await client.start(workflow, read_value(value, "--input"), options)
+    except ClientError as error:
+        if error.code != "not_found":
+            raise
+        known = ", ".join(info.name for info in await client.workflows())
+        raise CommandError(Exit.NOT_FOUND, error.code, error.message, hint=f"Workflows: {known or 'none'}") from None
     run = started.run
     if wait:
         return _ended(await _watch(client, run, quiet=json), existing=started.existing)

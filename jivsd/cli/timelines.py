@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -33,12 +35,18 @@ from jivsd.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jivsd.cli.output import Page
+    from jivsd.records import ErrorRecord
 
-FOLD_FROM: Final = 6
-"""So many repetitions of one step in sequence, all done, are drawn as one line."""
+FOLD_STEPS: Final = 6
+"""So many repetitions of one step, all done, are drawn as one line."""
+FOLD_BRANCHES: Final = 20
+"""So many branches of one nursery with all that is below them, all done, are drawn as one line."""
+
+PLAIN: Final = frozenset({Kind.STEP_DONE, Kind.TIMER_FIRED, Kind.MARKER})
+"""Events that mean that something went as it should."""
 
 VALUE_WIDTH: Final = 48
 """Characters of a result or payload in a line."""
@@ -58,8 +66,26 @@ STYLES: Final[dict[str, str]] = {
 class _Node:
     """A part of a path: the events that have exactly this path, and the parts below it, in the order of events."""
 
+    part: str
     events: list[Event] = field(default_factory=list[Event])
     below: dict[str, _Node] = field(default_factory=dict[str, "_Node"])
+
+    @property
+    def base(self) -> str:
+        """What repetitions have in common: `copy` of `copy#2`, `tables` of `tables[orders]`."""
+        return re.split(r"[\[#]", self.part, maxsplit=1)[0]
+
+    def went_well(self) -> bool:
+        """Whether it has nothing that needs a look of its own."""
+        return all(event.kind in PLAIN for event in self.events) and all(
+            node.went_well() for node in self.below.values()
+        )
+
+    def times(self) -> Iterator[int]:
+        """When its events happened, and those below it."""
+        yield from (event.at for event in self.events)
+        for node in self.below.values():
+            yield from node.times()
 
 
 def flat(run: Run, events: Sequence[Event]) -> Page:
@@ -73,11 +99,11 @@ def flat(run: Run, events: Sequence[Event]) -> Page:
 
 def tree(run: Run, events: Sequence[Event]) -> Page:
     """A tree by path. Events of the run itself (signals, pauses, its start and end) stand where they came."""
-    root = _Node()
+    root = _Node("")
     for event in events:
         node = root
         for part in event.path.split("/") if event.path else (f"\0{event.seq}",):
-            node = node.below.setdefault(part, _Node())
+            node = node.below.setdefault(part, _Node(part))
         node.events.append(event)
     drawn = Tree(look.head(run), guide_style="dim")
     _draw(drawn, root)
@@ -85,45 +111,36 @@ def tree(run: Run, events: Sequence[Event]) -> Page:
 
 
 def _draw(tree: Tree, node: _Node) -> None:
-    for parts in _folded(node.below):
-        part, first = parts[0]
-        if len(parts) > 1:
-            last_part, last = parts[-1]
-            line = Text.assemble(
-                (part, "bold"), " … ", (last_part, "bold"), f"  {len(parts)} times ", ("done", "green")
-            )
-            span = f"  {look.clock_time(first.events[0].at)} to {look.clock_time(last.events[-1].at)}"
-            tree.add(line.append(span, style="dim"))
+    for nodes in _folded(node.below.values()):
+        first = nodes[0]
+        if len(nodes) > 1:
+            tree.add(_summary(nodes))
             continue
-        label = Text() if part.startswith("\0") else Text(part, style="bold")
+        label = Text() if first.part.startswith("\0") else Text(first.part, style="bold")
         for place, event in enumerate(first.events):
             label.append("\n" if place else "  " if label else "").append_text(_line(event))
         _draw(tree.add(label), first)
 
 
-def _folded(below: dict[str, _Node]) -> Iterator[list[tuple[str, _Node]]]:
-    """The children one by one, but those that repeat one step, and are nothing but done, together."""
-    alike: list[tuple[str, _Node]] = []
-    name = ""
-    for part, node in below.items():
-        plain = not node.below and [event.kind for event in node.events] == [Kind.STEP_DONE]
-        base = part.split("#")[0] if plain else ""
-        if alike and base != name:
-            yield from _together(alike)
-            alike = []
-        name = base
-        if plain:
-            alike.append((part, node))
-        else:
-            yield [(part, node)]
-    yield from _together(alike)
+def _folded(nodes: Iterable[_Node]) -> Iterator[list[_Node]]:
+    """The nodes one by one, but many in sequence that repeat each other and went well together."""
+    for well, sequence in groupby(nodes, key=_Node.went_well):
+        if not well:
+            yield from ([node] for node in sequence)
+            continue
+        alike: dict[str, list[_Node]] = {}
+        for node in sequence:
+            alike.setdefault(node.base, []).append(node)
+        for group in alike.values():
+            many = FOLD_BRANCHES if group[0].below else FOLD_STEPS
+            yield from [group] if len(group) >= many else ([node] for node in group)
 
 
-def _together(alike: list[tuple[str, _Node]]) -> Iterator[list[tuple[str, _Node]]]:
-    if len(alike) >= FOLD_FROM:
-        yield alike
-    else:
-        yield from ([one] for one in alike)
+def _summary(nodes: Sequence[_Node]) -> Text:
+    times = [at for node in nodes for at in node.times()]
+    line = Text.assemble((nodes[0].part, "bold"), " … ", (nodes[-1].part, "bold"), f"  {len(nodes):,} times ")
+    span = f"  {look.clock_time(min(times))} to {look.clock_time(max(times))}"
+    return line.append("done", style="green").append(span, style="dim")
 
 
 def _line(event: Event) -> Text:
@@ -156,11 +173,11 @@ def _said(payload: Any) -> str:
             unknown = "; it may have happened all the same" if payload.unknown else ""
             again = getattr(payload, "next_at", None)
             later = f"; again at {look.clock_time(again)}" if again else ""
-            return f"{payload.error.type}: {_one_line(payload.error.message)}{unknown}{later}"
+            return f"{_error(payload.error)}{unknown}{later}"
         case StepCancelled():
             return "never started" if payload.started == "no" else "it may have happened"
         case Marker():
-            return f"{payload.error.type}: {payload.error.message}" if payload.error else _short(payload.value)
+            return _error(payload.error) if payload.error else _short(payload.value)
         case Signal():
             return f"{payload.name} {_short(payload.payload)}"
         case LockGranted():
@@ -176,9 +193,7 @@ def _said(payload: Any) -> str:
         case CodeChanged():
             return f"now on code {payload.code_hash}"
         case Ended():
-            return (
-                f"{payload.status} {payload.error.type}: {payload.error.message}" if payload.error else payload.status
-            )
+            return f"{payload.status} {_error(payload.error)}" if payload.error else payload.status
         case _:
             return ""
 
@@ -186,6 +201,10 @@ def _said(payload: Any) -> str:
 def _short(value: msgspec.Raw) -> str:
     text = bytes(value).decode()
     return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…"
+
+
+def _error(error: ErrorRecord) -> str:
+    return f"{error.type}: {_one_line(error.message)}"
 
 
 def _one_line(text: str) -> str:

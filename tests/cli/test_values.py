@@ -51,7 +51,7 @@ def test_a_bare_word_is_told_about_quotes():
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(CommandError, match="nowhere.*No such file") as caught:
+    with pytest.raises(CommandError, match=r"nowhere.*No such file") as caught:
         read_value(f"@{tmp_path}/nowhere", "--input")
     assert caught.value.exit_code is Exit.NOT_FOUND
     with pytest.raises(CommandError, match="directory"):
@@ -71,6 +71,6 @@ def test_a_moment_is_a_time_or_an_age():
 def test_statuses_are_read_in_any_case():
     assert read_statuses(["failed", "TIMED_OUT"]) == (Status.FAILED, Status.TIMED_OUT)
     assert read_statuses(None) == ()
-    with pytest.raises(CommandError, match="'DONE' is not .*COMPLETED") as caught:
+    with pytest.raises(CommandError, match=r"'DONE' is not .*COMPLETED") as caught:
         read_statuses(["done"])
     assert caught.value.exit_code is Exit.USAGE

@@ -1,0 +1,77 @@
+"""Plugins: list what the daemon has, check a file or folder, write a new one."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jivsd.cli.command import group, local, remote
+from jivsd.cli.exits import CommandError, Exit
+from jivsd.cli.output import Answer
+
+if TYPE_CHECKING:
+    from jivsd.cli.output import Page
+    from jivsd.client import Client
+
+commands = group("List, check or write plugins.")
+
+
+@remote(commands, "list", "jivsd plugins list", "jivsd plugins list --json | jq '.items[] | select(.problem)'")
+async def list_plugins(client: "Client") -> Answer:
+    """List the daemon's plugins, their workflows, and why some were not loaded."""
+    from jivsd.admin import wire
+
+    plugins = await client.plugins()
+
+    def view() -> "Page":
+        from jivsd.cli import daemonpages
+
+        return [daemonpages.plugins_table(plugins)]
+
+    return Answer(wire.PluginPage(plugins), view)
+
+
+@local(commands, "check", "jivsd plugins check plugins/orders.py", "jivsd plugins check plugins")
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A plugin, or a folder of them.", show_default=False)],
+) -> Answer:
+    """Check plugins before a daemon runs them.
+
+    Loads them, and reads their workflows for what a replay would not do again in the same way. Exit code 1 if anything
+    is found; a line with the comment `# jivsd: ignore` is left alone.
+    """
+    from jivsd.registry.checkup import check_path
+
+    if not path.exists():
+        raise CommandError(Exit.NOT_FOUND, "no_file", f"there is no plugin {str(path)!r}")
+    with redirect_stdout(sys.stderr):  # a plugin may print while it is loaded
+        findings = check_path(path)
+
+    def view() -> "Page":
+        from jivsd.cli import daemonpages
+
+        return [daemonpages.findings(findings)] if findings else [f"Nothing is wrong with {path}."]
+
+    return Answer({"ok": not findings, "findings": findings}, view, Exit.FAILED if findings else Exit.OK)
+
+
+@local(commands, "new", "jivsd plugins new orders", "jivsd plugins new orders --folder ~/jivsd-plugins")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.", show_default=False)],
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path("plugins"),
+) -> Answer:
+    """Write a plugin that works, with a test, to begin from."""
+    from jivsd.registry.template import CannotCreate, new_plugin
+
+    try:
+        plugin, test = new_plugin(name, folder)
+    except CannotCreate as error:
+        raise CommandError(Exit.INVALID, "cannot_create", str(error)) from None
+    notes = [
+        f"Test it:  pytest {test}",
+        f"Check it: jivsd plugins check {plugin}",
+        f"Run it:   jivsd run --plugins {folder}",
+    ]
+    return Answer({"files": [str(plugin), str(test)]}, lambda: [str(plugin), str(test)], notes=notes)

@@ -1,0 +1,142 @@
+"""The daemon's own commands, and what happens when it is not there."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+
+import pytest
+from conftest import COMMAND, Daemon
+
+
+def test_status_is_one_page(jivsd, daemon):
+    page = jivsd("status").out
+    assert f"sqlite:///{daemon.data_dir}/jivsd.db" in page
+    assert re.search(r"trial +[0-9a-f]{12} +add-up, gate, ship", page)
+    status = jivsd("status", "--json").json
+    assert {plugin["name"] for plugin in status["plugins"]} >= {"trial", "migration"}
+    assert {child["name"]: child["state"] for child in status["children"]}["engine"] == "running"
+
+
+def test_plugins_and_incidents_are_lists(jivsd):
+    plugins = jivsd("plugins", "list", "--json").json
+    assert plugins["next"] is None
+    assert "add-up, gate, ship" in jivsd("plugins", "list").out
+    assert jivsd("incidents", "list").code == 0
+    assert set(jivsd("incidents", "list", "--all", "--json").json) == {"items", "next"}
+
+
+def test_the_data_folder_can_be_named_before_or_after_the_command(run, daemon):
+    assert run("list", "--data-dir", daemon.data_dir).code == 0
+    assert run("--data-dir", daemon.data_dir, "list").code == 0
+
+
+def test_without_a_daemon_every_command_says_how_to_start_one(run, tmp_path):
+    for command in (["list"], ["status"], ["start", "nap"], ["show", "x"], ["wait", "x"], ["prune", "--before", "1d"]):
+        refused = run(*command, "--data-dir", tmp_path)
+        assert refused.code == 3
+        assert f"jivsd run --data-dir {tmp_path}" in refused.err
+        assert len(refused.err.splitlines()) == 1
+    assert run("list", "--data-dir", tmp_path, "--json").error["code"] == "not_running"
+
+
+def test_a_data_folder_with_too_long_a_path(run, tmp_path):
+    refused = run("list", "--data-dir", tmp_path / ("x" * 100), "--json")
+    assert refused.code == 6
+    assert "too long" in refused.error["message"]
+
+
+def test_a_second_daemon_is_refused(daemon):
+    second = subprocess.run(
+        [*COMMAND, "run", "--data-dir", str(daemon.data_dir)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert second.returncode == 1
+    assert "in use by another jivsd" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_wrong_configuration_stops_the_daemon_before_it_starts(run, tmp_path):
+    (tmp_path / "jivsd.toml").write_text('[log]\nlevel = "loud"\n[limits]\nthreads = -1\n')
+    refused = run("run", "--data-dir", tmp_path, "--config", tmp_path / "jivsd.toml")
+    assert refused.code == 6
+    assert "log.level" in refused.err
+    assert "limits.threads" in refused.err
+
+
+@pytest.mark.slow
+def test_waiting_goes_on_while_the_daemon_is_killed_and_restarted(data_dir, tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    first = Daemon(folder)
+    place = ["--data-dir", str(folder)]
+    subprocess.run([*COMMAND, "start", "gate", "--id", "k", *place], check=True, capture_output=True)
+    waiting = subprocess.Popen(
+        [*COMMAND, "wait", "gate:k", *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stderr is not None
+    try:
+        assert "gate: RUNNING: FANNING: 70 %" in _line(waiting.stderr, "70 %")
+        first.end(kill=True)
+        assert "waiting for the daemon to come back" in _line(waiting.stderr, "waiting for")
+        second = Daemon(folder)
+        try:
+            subprocess.run([*COMMAND, "signal", "gate:k", "approve", '"ann"', *place], check=True, capture_output=True)
+            out, _ = waiting.communicate(timeout=30)
+        finally:
+            second.end()
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert waiting.returncode == 0
+    assert '"ann"' in out
+
+
+def _line(stream, part):
+    """Read until there is a line with `part` in it."""
+    for line in stream:
+        if part in line:
+            return line
+    raise AssertionError(f"no line with {part!r}")
+
+
+@pytest.mark.slow
+def test_on_a_terminal_there_is_a_bar_and_ctrl_c_ends_only_the_watching(jivsd, daemon):
+    run_id = jivsd("start", "gate", "--id", "bar").out.strip()
+    ours, theirs = pty.openpty()
+    watching = subprocess.Popen(
+        [*COMMAND, "wait", "gate:bar"],
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
+    )
+    os.close(theirs)
+    seen = b""
+    timer = threading.Timer(30, watching.kill)
+    timer.start()
+    try:
+        while b"75%" not in seen:
+            seen += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        while chunk := _read(ours):
+            seen += chunk
+        assert watching.wait(30) == 130
+    finally:
+        timer.cancel()
+        watching.kill()
+        os.close(ours)
+    text = seen.decode()
+    for part in ("gate", "FANNING", "━", "3/4 branches", "one to go", "The run goes on without you"):
+        assert part in text
+    assert "Traceback" not in text
+    assert jivsd("show", run_id, "--json").json["ended_at"] is None
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""

@@ -1,0 +1,200 @@
+"""The commands about runs, against a real daemon."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+def test_start_prints_the_run_id_alone_on_stdout(jivsd):
+    started = jivsd("start", "add-up", "--input", "3")
+    assert started.code == 0
+    assert re.fullmatch(rf"{UUID}\n", started.out)
+    assert f"jivsd wait {started.out.strip()}" in started.err
+
+
+def test_start_and_wait(jivsd):
+    ended = jivsd("start", "add-up", "--input", "3", "--id", "waited", "--wait")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.match(r"COMPLETED add-up:waited after \d+", ended.out)
+    assert re.search(r"Output +3\n", ended.out)
+    as_json = jivsd("start", "add-up", "--input", "3", "--wait", "--json")
+    assert (as_json.code, as_json.err) == (0, "")
+    assert as_json.json["output"] == 3
+    assert as_json.json["status"] == "COMPLETED"
+    assert as_json.json["existing"] is False
+    assert as_json.json["created_at"].endswith("Z")
+
+
+def test_a_run_that_fails_is_exit_code_1(jivsd):
+    failed = jivsd("start", "ship", "--wait")
+    assert failed.code == 1
+    assert failed.out.startswith("COMPENSATED ship:")
+    assert "ConnectionError: the carrier [31mdoes not answer" in failed.out
+    assert "\x1b" not in failed.out
+    assert "jivsd timeline" in failed.err
+    assert jivsd("start", "ship", "--wait", "--json").json["error"]["type"] == "ConnectionError"
+
+
+def test_the_same_idempotency_key_is_the_same_run(jivsd):
+    first = jivsd("start", "add-up", "--input", "1", "--idempotency-key", "k1", "--json").json
+    again = jivsd("start", "add-up", "--input", "1", "--idempotency-key", "k1", "--json").json
+    assert (first["existing"], again["existing"]) == (False, True)
+    assert again["run_id"] == first["run_id"]
+    other = jivsd("start", "add-up", "--input", "2", "--idempotency-key", "k1", "--json")
+    assert other.code == 5
+    assert other.error["code"] == "key_reused"
+    assert other.error["run_id"] == first["run_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word", "says"),
+    [
+        (["start", "nope"], 4, "not_found", "nope"),
+        (["start", "add-up", "--input", '"x"'], 6, "invalid", "int"),
+        (["start", "add-up", "--input", "x"], 6, "bad_json", "--input"),
+        (["start", "add-up", "--input", "1", "--timeout", "soon"], 6, "invalid", "soon"),
+        (["show", "add-up:nobody"], 4, "not_found", "nobody"),
+        (["show", ""], 4, "not_found", "run"),
+        (["timeline", "nobody"], 4, "not_found", "nobody"),
+        (["why", "nobody"], 4, "not_found", "nobody"),
+        (["signal", "nobody", "x"], 4, "not_found", "nobody"),
+        (["query", "nobody", "x"], 4, "not_found", "nobody"),
+        (["pause", "nobody"], 4, "not_found", "nobody"),
+        (["list", "--cursor", "wrong"], 6, "invalid", "cursor"),
+        (["list", "--status", "done"], 2, "usage", "COMPLETED"),
+        (["list", "--limit", "0"], 2, "usage", "--limit"),
+        (["start"], 2, "usage", "WORKFLOW"),
+        (["prune"], 2, "usage", "--before"),
+        (["prune", "--before", "1d", "--status", "RUNNING"], 2, "usage", "RUNNING"),
+        (["incidents", "show", "nobody"], 4, "not_found", "nobody"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(jivsd, arguments, code, word, says):
+    refused = jivsd(*arguments, "--json")
+    assert refused.code == code
+    assert refused.error["code"] == word
+    assert says in refused.error["message"]
+    text = jivsd(*arguments)
+    assert (text.code, text.out) == (code, "")
+    assert text.err.startswith("jivsd: ")
+    assert "\x1b" not in text.err
+    assert len(text.err.splitlines()) <= 2
+
+
+def test_what_a_user_typed_cannot_control_the_terminal(jivsd):
+    for odd in ("\x1b[2J", "\u202eabc", "a\nb", "\udcff", ".."):
+        refused = jivsd("show", odd)
+        assert refused.code in (4, 6)
+        assert not set(refused.err) & set("\x1b\u202e")
+
+
+def test_an_unknown_workflow_is_told_the_known_ones(jivsd):
+    assert "Workflows: " in jivsd("start", "nope").err
+    assert "add-up" in jivsd("start", "nope").err
+
+
+def test_the_life_of_a_run_that_waits(jivsd):
+    run_id = jivsd("start", "gate", "--id", "g1").out.strip()
+    assert jivsd("query", "gate:g1", "progress", "--json").json["value"]["total"] == 4
+    assert '"phase": "FANNING"' in jivsd("query", "gate:g1", "progress").out
+
+    why = jivsd("why", "gate:g1")
+    assert re.search(r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d \(in 59m 5\ds\)", why.out)
+    assert jivsd("why", "gate:g1", "--json").json["run"]["run_id"] == run_id
+
+    paused = jivsd("pause", run_id, "--reason", "lunch")
+    assert "is paused: lunch" in paused.out
+    assert jivsd("pause", run_id).code == 5
+    assert jivsd("show", run_id, "--json").json["paused"] is True
+    assert jivsd("resume", run_id).code == 0
+
+    sent = jivsd("signal", "gate:g1", "approve", '"ann"', "--message-id", "m1", "--json").json
+    assert sent == {"run_id": run_id, "message_id": "m1", "duplicate": False}
+    ended = jivsd("wait", "gate:g1")
+    assert (ended.code, '"ann"' in ended.out) == (0, True)
+    again = jivsd("signal", run_id, "approve", "--input", '"ann"')
+    assert again.code == 5
+    assert "ended" in again.err
+
+
+def test_a_payload_is_given_once(jivsd):
+    twice = jivsd("signal", "gate:g1", "approve", "1", "--input", "2")
+    assert twice.code == 2
+    assert "twice" in twice.err
+
+
+def test_cancel_and_terminate(jivsd):
+    jivsd("start", "gate", "--id", "c1")
+    assert "is asked to stop" in jivsd("cancel", "gate:c1", "--reason", "no more").out
+    assert jivsd("wait", "gate:c1").code == 1
+    assert jivsd("show", "gate:c1", "--json").json["status"] == "CANCELLED"
+    jivsd("start", "gate", "--id", "t1")
+    assert "is terminated" in jivsd("terminate", "gate:t1").out
+    assert jivsd("wait", "gate:t1").code == 1
+    assert jivsd("list", "--id", "t1", "--status", "terminated", "--json").json["items"][0]["workflow"] == "gate"
+
+
+def test_retry_is_a_new_run(jivsd):
+    failed = jivsd("start", "ship", "--id", "r1", "--wait", "--json").json
+    again = jivsd("retry", "ship:r1")
+    assert again.code == 0
+    assert re.fullmatch(rf"{UUID}\n", again.out)
+    assert again.out.strip() != failed["run_id"]
+    assert jivsd("wait", again.out.strip()).code == 1
+
+
+def test_lists_are_whole_lines_and_pages(jivsd):
+    for number in range(3):
+        jivsd("start", "add-up", "--input", "1", "--id", f"an id of some length, number {number}", "--wait")
+    listed = jivsd("list", "--workflow", "add-up", "--limit", "3")
+    head, *lines = listed.out.splitlines()
+    assert head.split() == ["RUN", "STATUS", "AGE", "TOOK", "WORKFLOW:ID"]
+    assert len(lines) == 3
+    for number, line in zip((2, 1, 0), lines, strict=True):
+        assert re.fullmatch(rf"{UUID}  COMPLETED +\S+ +\S+  add-up:an id of some length, number {number}", line)
+    assert "--cursor" in listed.err
+
+    seen, cursor = [], None
+    while True:
+        more = ["--cursor", cursor] if cursor else []
+        page = jivsd("list", "--workflow", "add-up", "--limit", "2", "--json", *more).json
+        assert set(page) == {"items", "next"}
+        seen += [item["run_id"] for item in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    everything = [item["run_id"] for item in jivsd("list", "--workflow", "add-up", "--json").json["items"]]
+    assert seen == everything == sorted(everything, reverse=True)
+    assert jivsd("list", "--workflow", "nope").out == "No runs.\n"
+    assert jivsd("list", "--workflow", "nope", "--json").json == {"items": [], "next": None}
+
+
+def test_a_run_and_its_timeline_are_shown(jivsd):
+    run_id = jivsd("start", "add-up", "--input", "8", "--id", "t8", "--correlation-id", "c8", "--wait", "--json").json[
+        "run_id"
+    ]
+    shown = jivsd("show", "add-up:t8").out
+    for line in (f"Run          {run_id}", "Status       COMPLETED", "Correlation  c8", "Input        8"):
+        assert line in shown.splitlines()
+    tree = jivsd("timeline", run_id).out
+    assert "├── add … add#8  8 times done" in tree
+    assert "└── Ended  COMPLETED" in tree
+    flat = jivsd("timeline", run_id, "--flat", "--limit", "3", "--after", "1")
+    assert [line.split()[0] for line in flat.out.splitlines()[2:]] == ["SEQ", "2", "3", "4"]
+    assert "--after 4" in flat.err
+    page = jivsd("timeline", run_id, "--limit", "2", "--json").json
+    assert [event["kind"] for event in page["items"]] == ["Started", "StepDone"]
+    assert page["next"] == 2
+
+
+def test_prune_removes_what_has_ended(jivsd):
+    jivsd("start", "gate", "--id", "stays")
+    jivsd("start", "add-up", "--input", "1", "--id", "goes", "--wait")
+    assert jivsd("prune", "--before", "365d").out == "Removed 0 runs.\n"
+    assert jivsd("prune", "--before", "0s", "--workflow", "add-up", "--json").json["pruned"] >= 1
+    assert jivsd("show", "add-up:goes").code == 4
+    assert jivsd("show", "gate:stays").code == 0

@@ -1,0 +1,65 @@
+"""The plugin that the command line's tests run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jivsd import Context, Retry, StepContext, query, signal, step, workflow
+
+
+@step
+async def add(ctx: StepContext, n: int) -> int:
+    return n + 1
+
+
+@step(retry=Retry(attempts=2, first="1ms", jitter=0))
+async def call_carrier(ctx: StepContext) -> None:
+    raise ConnectionError("the carrier \x1b[31mdoes not answer")
+
+
+@step
+async def book(ctx: StepContext) -> str:
+    return "booked"
+
+
+@book.compensate
+async def unbook(ctx: StepContext, booking: str | None) -> None:
+    pass
+
+
+@workflow("add-up")
+async def add_up(ctx: Context, n: int) -> int:
+    total = 0
+    for _ in range(n):
+        total = await ctx.step(add, total)
+    return total
+
+
+@workflow("ship")
+async def ship(ctx: Context) -> None:
+    await ctx.step(book)
+    await ctx.step(call_carrier)
+
+
+@workflow("gate")
+class Gate:
+    """Fans out, then waits for a signal; says how far it is."""
+
+    def __init__(self) -> None:
+        self.approved_by: str | None = None
+        self.branches = 0
+
+    @signal
+    def approve(self, by: str) -> None:
+        self.approved_by = by
+
+    @query
+    def progress(self) -> dict[str, Any]:
+        return {"phase": "FANNING", "done": self.branches, "total": 4, "unit": "branches", "detail": "one to go"}
+
+    async def run(self, ctx: Context) -> str:
+        async with ctx.nursery("fan") as fan:
+            jobs = [fan[key].start_soon(add, n) for n, key in enumerate(("a", "b", "c"))]
+        self.branches = len(jobs)
+        with ctx.fail_after("1h"):
+            return await ctx.wait_until(lambda: self.approved_by)
