@@ -1,16 +1,25 @@
-"""Undoing what foreign awaits in workflow code have done to the task that drives it (rule 16)."""
+"""Undoing what foreign awaits in workflow code have done to the task that drives it (rule 16).
+
+Such an await has left trio's own bookkeeping half done: a scope entered, a place in a queue taken, a thread started.
+The branch is driven on as trio would drive a cancelled task, until its blocks have put everything back.
+"""
 
 from __future__ import annotations
 
-import contextlib
+from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from jivsd.engine.replay.machine import graveyard
+
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from jivsd.engine.replay import ForeignYield
 
-MAX_THROWS: Final = 100
+MAX_TRAPS: Final = 100
+"""At how many more awaits a branch is unwound before it is buried and what it left open is closed over its head."""
 
 
 class Unwound(BaseException):
@@ -20,25 +29,54 @@ class Unwound(BaseException):
 async def undo(foreign: ForeignYield) -> None:
     """Let a branch take back what it did to the current task, and end it.
 
-    A trap of trio that can be aborted is aborted; one that cannot (a thread that is running) is waited for.
+    An await that trio can abort is aborted; one that it cannot (a thread, the end of a nursery) is waited for.
     """
-    yielded = foreign.yielded
-    for _ in range(MAX_THROWS):
-        await _settle(yielded)
-        try:
-            yielded = foreign.body.throw(Unwound())
-        except BaseException:
-            return
+    body, yielded = foreign.body, foreign.yielded
+    try:
+        for _ in range(MAX_TRAPS):
+            answer = await _settle(yielded)
+            yielded = body.throw(Unwound()) if answer is None else body.send(answer)
+        graveyard.append(body)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # Unwound, mostly: the branch has ended
+        pass
+    finally:
+        await _close_what_is_open(foreign.before)
 
 
-async def _settle(trap: Any) -> None:
+async def _settle(trap: Any) -> Any:
+    """Bring an await to an end: the answer that trio gives to it, or None when it was aborted (or is not trio's)."""
     abort = getattr(trap, "abort_func", None)
-    if abort is None:
-        return
+    if abort is not None and abort(_raise_unwound) is trio.lowlevel.Abort.SUCCEEDED:
+        return None
+    if abort is None and getattr(trap, "__name__", "") != "CancelShieldedCheckpoint":
+        return None
+    return await _pass_on(trap)
 
-    def raise_cancel() -> Any:
-        raise Unwound
 
-    if abort(raise_cancel) is trio.lowlevel.Abort.FAILED:
-        with contextlib.suppress(BaseException):
-            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+def _raise_unwound() -> Any:
+    raise Unwound
+
+
+@coroutine
+def _pass_on(trap: Any) -> Generator[Any, Any, Any]:
+    return (yield trap)
+
+
+async def _close_what_is_open(before: Any) -> None:
+    """Close scopes and nurseries that no block will close any more: entered by hand, or buried with their branch.
+
+    trio has no public way to do that for another's; what is used here is held by the tests of the tripwire.
+    """
+    task: Any = trio.lowlevel.current_task()
+    while (status := task._cancel_status) is not before and _encloses(before, status):
+        if task.child_nurseries and task.child_nurseries[-1]._cancel_status is status:
+            await task.child_nurseries[-1]._nested_child_finished(Unwound())
+        status._scope.__exit__(None, None, None)
+
+
+def _encloses(outer: Any, status: Any) -> bool:
+    while status is not None and status is not outer:
+        status = status.parent
+    return status is outer

@@ -59,6 +59,8 @@ class World:
         self.attempts: dict[str, int] = {}
         self.applied: dict[str, commands.StepCall] = {}
         """Steps (by path) whose effect is there, or has been."""
+        self.lost: set[str] = set()
+        """Steps an attempt of which was lost from sight; a later one is likely to fail: there it gets interesting."""
         self.undone: dict[str, commands.StepCall] = {}
         """The compensations that were executed, by the path of what they undo."""
 
@@ -81,6 +83,7 @@ class World:
 
     def maybe_apply(self, path: str, call: commands.StepCall) -> None:
         """The attempt is lost from sight: it may have done its work."""
+        self.lost.add(path)
         if self.rng.random() < 0.5:
             self.apply(path, call)
 
@@ -112,14 +115,20 @@ class Incarnation:
         fresh = [entry.path for entry in machine.fresh if entry.command.kind != "version"]
         dropped = [entry.path for entry in machine.dropped]
         seen = getattr(machine.instance, "print", None)
-        self.turns.append((event.seq, event.kind, event.path, seen, fresh, dropped, machine.phase, machine.outcome))
+        outcome = encode(machine.outcome)
+        self.turns.append((event.seq, str(event.kind), event.path, seen, fresh, dropped, machine.phase.value, outcome))
 
 
 RUN_ID = "0192f0c1-2345-7000-8000-000000000001"
 
 
 class Life:
-    """A run's life. `crashes`: after which seqs the process dies; `evict`: leave memory whenever it is possible."""
+    """A run's life.
+
+    `crashes`: after which seqs the process dies. `evict`: leave memory whenever it is possible. `lazy`: cancelled steps
+    settle as late as possible. `instant`: at this action a timer, an outcome and a cancel request come at one instant,
+    in this order.
+    """
 
     def __init__(
         self,
@@ -129,16 +138,20 @@ class Life:
         crashes: Iterable[int] = (),
         evict: bool = False,
         lazy: bool = False,
+        instant: tuple[int, tuple[int, ...]] | None = None,
         workflow: Workflow[..., Any] = Program,
         options: Options | None = None,
     ) -> None:
         self.rng = Random(seed)
         self.world = World(self.rng)
+        self.luck = self.rng.choice([0.5, 0.7, 0.9])
+        """How likely an attempt is to succeed (and below 0.4, to be stopped in time when it is cancelled)."""
         self.workflow = workflow
         self.crashes = set(crashes)
         self.evict = evict
         self.lazy = lazy
-        """Cancelled steps settle as late as possible."""
+        self.instant = instant
+        self.actions = 0
         self.clock = 1_700_000_000 * SECOND
         self.journal: list[Event] = []
         self.queue: list[Event] = []
@@ -248,7 +261,7 @@ class Life:
         if attempt.stopping and drawn < 0.4:
             self.world.maybe_apply(path, call)
             self.append(Kind.STEP_CANCELLED, path, StepCancelled(args_hash, "unknown"), attempt.number)
-        elif drawn < 0.75:
+        elif drawn < (0.2 if path in self.world.lost else self.luck):
             result = msgspec.Raw(encode(self.world.apply(path, call)))
             self.append(Kind.STEP_DONE, path, StepDone(args_hash, result), attempt.number)
         else:
@@ -366,6 +379,19 @@ class Life:
         if self.cancel_at is not None and len(self.journal) >= self.cancel_at:
             self.cancel_at = None
             self.cancel()
+        self.actions += 1
+        if self.instant is not None and self.instant[0] == self.actions and self.machine.outcome is None:
+            self.all_at_once(self.instant[1])
+        else:
+            self.act_at_random()
+        self.deliver_all()
+        if self.machine.outcome is not None and not self.attempts and not self.active:
+            return False
+        if self.evict and not self.attempts and not self.markers():
+            self.leave_memory()
+        return True
+
+    def act_at_random(self) -> None:
         for _ in range(self.rng.choice([1, 1, 1, 1, 2, 3])):
             if self.machine.outcome is not None and not self.attempts:
                 break
@@ -373,12 +399,18 @@ class Life:
             if choices:
                 weights = [weight for weight, _ in choices]
                 self.rng.choices([action for _, action in choices], weights)[0]()
-        self.deliver_all()
-        if self.machine.outcome is not None and not self.attempts and not self.active:
-            return False
-        if self.evict and not self.attempts and not self.markers():
-            self.leave_memory()
-        return True
+
+    def all_at_once(self, order: tuple[int, ...]) -> None:
+        timers = [entry for entry in self.open() if isinstance(entry.command, commands.Sleep)]
+        timers.sort(key=lambda entry: entry.command.deadline)
+        happenings: list[Callable[[], None]] = [self.cancel]
+        happenings += [partial(self.finish, path) for path in list(self.attempts)[:1]]
+        happenings += [partial(self.fire, entry) for entry in timers[:1]]
+        if timers:
+            self.clock = max(self.clock, timers[0].command.deadline)
+        for number in order:
+            if number < len(happenings):
+                happenings[number]()
 
     def markers(self) -> list[Open]:
         kinds = (commands.SideEffect, commands.VersionCall)

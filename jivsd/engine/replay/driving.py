@@ -69,6 +69,8 @@ class Driving:
         self._ready: deque[tuple[Branch, Any, BaseException | None]] = deque()
         self._current: Branch | None = None
         self._in_handler = False
+        self._nobody: Branch | None = None
+        """Stands for branches that are unwound after they were taken out of the machine."""
         self._serial = 0
         self._reached = 0
         self._settling: list[tuple[Branch, Saga]] = []
@@ -101,13 +103,15 @@ class Driving:
             Frozen, Cancelled, NotDurable.
         """
         branch = self._current
-        if branch is None:
-            raise NotDurable("the context was used outside its workflow's code: in a handler, predicate, step or query")
         if self.frozen:
+            if branch is None:
+                branch = self._nobody = self._nobody or Branch("", (_ for _ in ()), Scope(None), self.saga_root, 0)
             branch.raised += 1
             if branch.raised <= MAX_FROZEN_RAISES:
                 raise Frozen
             return branch
+        if branch is None:
+            raise NotDurable("the context was used outside its workflow's code: in a handler, predicate, step or query")
         if uncancelled and branch.scope.effective:
             branch.raised += 1
             if branch.raised > MAX_RAISES:
