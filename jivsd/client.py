@@ -297,7 +297,12 @@ class Client:
         query: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> Kind:
-        request = self._request("POST", path, query, patience, content=encode(body))
+        content = encode(body)
+        if len(content) > jsonguard.MAX_BYTES:
+            raise ClientError(
+                413, "too_large", f"the request is too large: {len(content):,} bytes, at most {jsonguard.MAX_BYTES:,}"
+            )
+        request = self._request("POST", path, query, patience, content)
         try:
             return _understood(await self._http.send(request), kind)
         except httpx.TransportError as error:
@@ -325,9 +330,12 @@ class Client:
     ) -> httpx.Request:
         timeout = httpx.Timeout(patience, connect=CONNECT_PATIENCE)
         try:
-            return self._http.build_request(method, path, params=query, content=content, timeout=timeout)
+            request = self._http.build_request(method, path, params=query, content=content, timeout=timeout)
         except (httpx.InvalidURL, UnicodeEncodeError):
             raise ClientError(422, "invalid", "a name or a reference is not one that can be sent") from None
+        if content is not None:
+            request.stream = _Body(content)
+        return request
 
     def _explained(self, error: httpx.TransportError) -> Exception:
         number = _errno(error)
@@ -340,6 +348,22 @@ class Client:
         if isinstance(error, httpx.TimeoutException):
             return ClientError(503, "timeout", f"the daemon at {self._place} did not answer in time")
         return ConnectionLost(f"the daemon at {self._place} went away before it answered; {self._remedy}")
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body. httpx's own is an async generator, which warns when the connection breaks under it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left: bytes | None = data
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data, self._left = self._left, None
+        if data is None:
+            raise StopAsyncIteration
+        return data
 
 
 def _limits() -> httpx.Limits:
