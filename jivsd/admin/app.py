@@ -20,7 +20,7 @@ from jivsd.jsonguard import MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from jivsd.admin.front import Engine
+    from jivsd.engine.engine import Engine
 
 
 def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[str] = ()) -> QuartTrio:

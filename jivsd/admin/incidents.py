@@ -13,7 +13,7 @@ from jivsd.admin.wire import IncidentPage, IncidentView, ResolveBody, WhyBody
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
 
-    from jivsd.admin.front import Engine
+    from jivsd.engine.engine import Engine
 
 
 class IncidentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -34,7 +34,7 @@ from jivsd.store.api import RunFilter
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
 
-    from jivsd.admin.front import Engine
+    from jivsd.engine.engine import Engine
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]
 

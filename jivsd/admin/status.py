@@ -12,8 +12,8 @@ from jivsd.admin.wire import StatusView
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
 
-    from jivsd.admin.front import Engine
     from jivsd.engine.api import EngineStatus
+    from jivsd.engine.engine import Engine
 
 LIVE: Final = "/health/live"
 READY: Final = "/health/ready"

@@ -10,7 +10,7 @@ from jivsd.admin.wire import PluginPage, WorkflowPage, WorkflowView
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
 
-    from jivsd.admin.front import Engine
+    from jivsd.engine.engine import Engine
 
 
 class WorkflowRoutes:
