@@ -10,6 +10,7 @@ import pytest
 
 from jivsd import step, workflow
 from jivsd.engine.replay.machine import graveyard
+from jivsd.records import Options
 from replay.script import Script
 
 
@@ -45,6 +46,30 @@ async def bare_except(ctx):
         await ctx.step(work)
     except:  # noqa: E722 -- what authors should not write
         await ctx.step(work)
+
+
+async def swallow_and_return(ctx):
+    try:
+        await ctx.step(work)
+    except BaseException:
+        return
+
+
+async def finally_return(ctx):
+    try:
+        await ctx.step(work)
+    finally:
+        return  # noqa: B012 -- what authors should not write
+
+
+async def finally_raise(ctx):
+    with ctx.fail_after(5):
+        async with ctx.saga(), ctx.nursery("n") as nursery:
+            nursery.start_soon(work)
+            try:
+                await ctx.step(work)
+            finally:
+                raise ValueError
 
 
 async def swallow_step(ctx):
@@ -230,7 +255,7 @@ def outlast(script: Script, events: int) -> None:
 @pytest.mark.parametrize("events", [0, 1, 2, 3])
 @pytest.mark.parametrize("body", BODIES)
 def test_freezing_ends_any_code_without_a_command(body, events):
-    script = Script(workflow("stubborn")(body))
+    script = Script(workflow("stubborn")(body), options=Options(timeout=1_000_000_000))
     outlast(script, events)
     machine = script.machine
     before = list(script.issued), dict(machine.open), list(machine.fresh), list(machine.dropped), machine.outcome

@@ -233,9 +233,9 @@ class Machine(Driving):
             value = await self._body(Context(self), *arguments)
             output = msgspec.Raw(msgspec.json.encode(value))
             self.workflow.signature.result.decode(output)
-        except (Frozen, GeneratorExit, KeyboardInterrupt):
-            raise
         except BaseException as error:  # whatever it is, it is how the run fails
+            if self.passes(error):
+                raise
             status = self.cancel_status if only_cancelled(error) and self.cancel_status else Status.FAILED
             record = record_error(error if status is Status.FAILED else _reason(status))
             self._drop_timeout()
@@ -253,6 +253,8 @@ class Machine(Driving):
 
     def end(self, outcome: Outcome) -> None:
         """The code has come to its end."""
+        if self.frozen:
+            return
         self._drop_timeout()
         self.phase = Phase.DONE
         self.outcome = outcome
