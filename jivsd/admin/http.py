@@ -20,6 +20,8 @@ from jivsd.clock import SECOND, microseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jivsd.admin.patience import Patience
+
 Handler = Callable[..., Awaitable[Response]]
 Route = tuple[str, str, Handler]
 """Method, path below the prefix, and the coroutine function that answers."""
@@ -157,6 +159,11 @@ def once_key(given: str | None, field: str) -> str | None:
         detail = f"the header Idempotency-Key and the field `{field}` differ: send one of them"
         raise Problem(422, "invalid", detail, {"field": field})
     return key
+
+
+def patience() -> Patience:
+    """What a request that waits has to wait by."""
+    return request.scope["state"]["patience"]
 
 
 def caller() -> str:

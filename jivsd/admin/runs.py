@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from jivsd.admin.http import Route, answer, body_of, caller, duration, once_key, query_of, wait_seconds
+from jivsd.admin.http import Route, answer, body_of, caller, duration, once_key, patience, query_of, wait_seconds
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
     API,
@@ -99,7 +99,7 @@ class RunRoutes:
             options = msgspec.structs.replace(options, idempotency_key=key)
         start = await self._engine.start(body.workflow, bytes(body.input), options, by=caller())
         if seconds and start.run.status not in ENDED:
-            start = Start(await self._engine.result(start.run.run_id, seconds), start.existing)
+            start = Start(await self._ended(start.run.run_id, seconds), start.existing)
         return answer(StartView.of(start), _status_of(start.run), {"Location": _location(start.run)})
 
     async def page(self) -> Response:
@@ -123,7 +123,7 @@ class RunRoutes:
 
     async def result(self, ref: str) -> Response:
         """The run: 200 if it has ended, 202 if it has not after `?wait=`."""
-        run = await self._engine.result(ref, wait_seconds(query_of(WaitQuery).wait))
+        run = await self._ended(ref, wait_seconds(query_of(WaitQuery).wait))
         return answer(RunView.of(run), _status_of(run))
 
     async def why(self, ref: str) -> Response:
@@ -175,6 +175,12 @@ class RunRoutes:
             ended_before=before,
         )
         return answer(Pruned(await self._engine.prune(where)))
+
+    async def _ended(self, ref: str, seconds: float) -> Run:
+        """The run when it has ended, or as it stands when the time is up or the server is to stop."""
+        with patience().wait():
+            return await self._engine.result(ref, seconds)
+        return await self._engine.show(ref)
 
     async def _act(self, action: Action, ref: str) -> Response:
         body = await body_of(ReasonBody, required=False)

@@ -25,6 +25,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from jivsd import logs
+from jivsd.admin.patience import Patience
 from jivsd.admin.problems import Problem
 from jivsd.jsonguard import MAX_BYTES
 
@@ -125,8 +126,8 @@ class Server:
     The sockets stay open when it ends: a server that is run again on them takes up whoever has come meanwhile.
 
     Args:
-        app: an ASGI application. Its scopes have the state `door` ("unix" or "tcp") and, on the Unix socket, `user`,
-            the name of the user at the other end.
+        app: an ASGI application. Its scopes have the state `door` ("unix" or "tcp"), `patience`, and on the Unix
+            socket `user`, the name of the user at the other end.
         listeners: what `listen_unix` and `listen_tcp` return.
         grace: seconds that requests have to end after `drain`.
     """
@@ -142,11 +143,17 @@ class Server:
         """Ask `run` to take no more connections, let requests end and return."""
         self._draining.set()
 
+    def close(self) -> None:
+        """Close the listening sockets for good."""
+        for listener in self._listeners:
+            close(listener)
+
     async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained or cancelled; ready at once, with the addresses served."""
         self._draining = trio.Event()
         context = WorkerContext(None)
-        doors = [_Door(self._app, self._config, context, listener) for listener in self._listeners]
+        patience = Patience()
+        doors = [_Door(self._app, self._config, context, patience, listener) for listener in self._listeners]
         async with trio.open_nursery() as conversations:
             try:
                 async with trio.open_nursery() as accepting:
@@ -155,6 +162,7 @@ class Server:
                     task_status.started([address_of(listener) for listener in self._listeners])
                     await self._draining.wait()
                     accepting.cancel_scope.cancel()
+                patience.end()
                 await context.terminated.set()  # closes idle connections now and the others after their answer
                 with trio.move_on_after(self._grace):
                     for door in doors:
@@ -169,10 +177,13 @@ class Server:
 class _Door:
     """A listening socket and the connections that came through it."""
 
-    def __init__(self, app: ASGIWrapper, config: Config, context: WorkerContext, listener: socket.socket) -> None:
+    def __init__(
+        self, app: ASGIWrapper, config: Config, context: WorkerContext, patience: Patience, listener: socket.socket
+    ) -> None:
         self._app = app
         self._config = config
         self._context = context
+        self._patience = patience
         self._listener = listener
         self._open: set[_Connection] = set()
         self._left = trio.Event()
@@ -211,10 +222,11 @@ class _Door:
             self._left.set()
             connection.abort()
 
-    async def _introduction(self, sock: trio.socket.SocketType) -> dict[str, str]:
+    async def _introduction(self, sock: trio.socket.SocketType) -> dict[str, object]:
+        """What requests may know of the connection that they come by."""
         if self._listener.family != socket.AF_UNIX:
-            return {"door": "tcp"}
-        return {"door": "unix", "user": await _user_of(sock)}
+            return {"door": "tcp", "patience": self._patience}
+        return {"door": "unix", "patience": self._patience, "user": await _user_of(sock)}
 
 
 class _Connection:

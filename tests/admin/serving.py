@@ -11,7 +11,7 @@ import trio
 
 from admin import shop
 from jivsd.admin.app import create_app
-from jivsd.admin.server import Server, address_of, close, listen_tcp, listen_unix
+from jivsd.admin.server import Server, address_of, listen_tcp, listen_unix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,8 +65,7 @@ async def serving(folder: Path, engine: Any = None, *, token: str | None = None,
             yield Served(engine, server, folder, url, unix, tcp)
             nursery.cancel_scope.cancel()
     finally:
-        for listener in listeners:
-            close(listener)
+        server.close()
 
 
 class Wire:

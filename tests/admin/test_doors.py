@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from functools import partial
 
 import httpx
 import pytest
@@ -280,6 +281,23 @@ async def test_draining_lets_requests_end_and_closes_idle_connections(tmp_path, 
         engine.released.set()
         assert (await busy.answer())[0] == 404
         assert await busy.is_closed()
+
+
+async def test_draining_answers_those_who_wait_for_a_result(tmp_path):
+    async with serving(tmp_path) as served:
+        run = (await served.unix.post("/api/v1/runs", json={"workflow": "approval"})).json()["run"]
+        answers = []
+
+        async def wait(path, **body):
+            answers.append(await served.unix.request("POST" if body else "GET", path, **body))
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, f"/api/v1/runs/{run['run_id']}/result?wait=60s")
+                nursery.start_soon(partial(wait, "/api/v1/runs?wait=60s", json={"workflow": "approval"}))
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                served.server.drain()
+    assert [answer.status_code for answer in answers] == [202, 202]
 
 
 @pytest.mark.jump
