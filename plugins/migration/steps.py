@@ -64,22 +64,21 @@ def build_index(job: Job, epoch: int, name: str) -> None:
 
 
 @step(retry=RETRY, cancel="wait")
-def complete_schema(job: Job, epoch: int, tables: list[str]) -> list[str]:
+def complete_schema(job: Job, epoch: int, tables: list[str]) -> list[tuple[str, str]]:
     """Make views and triggers and set the sequences.
 
     Returns:
-        The views left out, because they read tables that are not migrated.
+        Kind and name of what was left out, because it needs tables that are not migrated.
     """
     held = source_of(job.source).catalogue()
     target = target_of(job.target)
-    left_out: list[str] = []
+    left_out: list[tuple[str, str]] = []
     if job.full:
-        definitions = held.definitions_for(tables)
-        views = [it for it in definitions if it.kind == "view"]
-        target.build(epoch, views)
-        if not job.whole:
-            left_out = target.drop_broken_views(epoch, [it.name for it in views])
-        target.build(epoch, [it for it in definitions if it.kind == "trigger" and it.table not in left_out])
+        definitions = [it for it in held.definitions_for(tables) if it.kind in ("view", "trigger")]
+        if job.whole:
+            target.build(epoch, definitions)
+        else:
+            left_out = target.build_working(epoch, definitions)
     target.set_sequences(job, epoch, {name: held.sequences[name] for name in tables if name in held.sequences})
     return left_out
 
@@ -114,7 +113,7 @@ def compare_rows(job: Job, pair: Pair, after: Key | None) -> Compared:
 
 
 @step(retry=RETRY)
-def check_schema(survey: Survey, left_out: list[str]) -> list[str]:
+def check_schema(survey: Survey, left_out: list[tuple[str, str]]) -> list[str]:
     """How the target's schema and sequences differ from the source's."""
     held, made = source_of(survey.job.source).catalogue(), target_of(survey.job.target).catalogue()
     return schema_differences(survey, held, made, left_out)

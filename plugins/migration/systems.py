@@ -79,8 +79,8 @@ class Target(Source, Protocol):
         """Make indexes, views or triggers that are not there yet."""
         ...
 
-    def drop_broken_views(self, epoch: int, views: Sequence[str]) -> list[str]:
-        """Drop the views among `views` that read what the target does not have, and return their names."""
+    def build_working(self, epoch: int, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
+        """Make views and triggers, but none that needs what the target does not have: kind and name of those."""
         ...
 
     def set_sequences(self, job: Job, epoch: int, sequences: dict[str, int]) -> None:

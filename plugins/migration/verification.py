@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from .model import Survey
 
 
-def schema_differences(survey: Survey, source: Catalogue, target: Catalogue, left_out: Collection[str]) -> list[str]:
-    """How the target's schema differs from what was to be made of the source's; `left_out`: views not taken over.
+def schema_differences(
+    survey: Survey, source: Catalogue, target: Catalogue, left_out: Collection[tuple[str, str]]
+) -> list[str]:
+    """How the target's schema differs from what was to be made of the source's, but for what was `left_out`.
 
     Rows alone do not bring a schema: of DATA_ONLY only the sequences are compared.
     """
@@ -23,12 +25,10 @@ def schema_differences(survey: Survey, source: Catalogue, target: Catalogue, lef
     ]
 
 
-def _definitions(tables: list[str], source: Catalogue, target: Catalogue, left_out: Collection[str]) -> list[str]:
-    wanted = {
-        (it.kind, it.name): it.sql
-        for it in source.definitions_for(tables)
-        if it.name not in left_out and it.table not in left_out
-    }
+def _definitions(
+    tables: list[str], source: Catalogue, target: Catalogue, left_out: Collection[tuple[str, str]]
+) -> list[str]:
+    wanted = {(it.kind, it.name): it.sql for it in source.definitions_for(tables) if (it.kind, it.name) not in left_out}
     made = {(it.kind, it.name): it.sql for it in target.definitions}
     return [
         *(f"the target has no {kind} {name!r}" for kind, name in wanted if (kind, name) not in made),

@@ -154,16 +154,17 @@ class Migration:
             self.meter.loaded(pair.source.name, copied.rows, copied.bytes, ctx.now())
             after, done = copied.after, copied.done
 
-    async def _complete(self, ctx: Context, request: Request, survey: Survey, epoch: int) -> list[str]:
-        """Make what belongs to the tables, and return the views that were left out."""
+    async def _complete(self, ctx: Context, request: Request, survey: Survey, epoch: int) -> list[tuple[str, str]]:
+        """Make what belongs to the tables, and return what was left out of it."""
+        self.meter.advance(0, "indexes", ctx.now())
         async with ctx.nursery("indexes", limit=request.load.parallelism) as indexes:
             for name in survey.indexes:
                 indexes[name].start_soon(build_index, survey.job, epoch, name)
         left_out = await ctx.step(complete_schema, survey.job, epoch, [pair.source.name for pair in survey.pairs])
-        self.warnings += [f"view {name!r} is left out: it reads what is not migrated" for name in left_out]
+        self.warnings += [f"{kind} {name!r} is left out: it needs what is not migrated" for kind, name in left_out]
         return left_out
 
-    async def _verify(self, ctx: Context, request: Request, survey: Survey, left_out: list[str]) -> None:
+    async def _verify(self, ctx: Context, request: Request, survey: Survey, left_out: list[tuple[str, str]]) -> None:
         async with ctx.nursery("verify", limit=request.load.parallelism) as tables:
             for pair in survey.pairs:
                 tables[pair.source.name].start_soon(self._verify_table, ctx, survey.job, pair)

@@ -120,9 +120,7 @@ def _explain(error: sqlite3.Error, database: str, doing: str) -> MigrationError 
         case sqlite3.SQLITE_CORRUPT:
             return MigrationError(f"{database} is damaged{doing}: {error}; try sqlite3's .recover on a copy")
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return MigrationError(
-                f"{database} cannot be opened: may the daemon's user use it and its folder?"
-            )
+            return MigrationError(f"{database} cannot be opened: may the daemon's user use it and its folder?")
         case sqlite3.SQLITE_READONLY if code == sqlite3.SQLITE_READONLY_ROLLBACK:
             return MigrationError(
                 f"{database} was left in the middle of a transaction by a program that crashed; "

@@ -118,22 +118,33 @@ class SqliteTarget(SqliteDatabase):
 
     def build(self, epoch: int, definitions: Sequence[Definition]) -> None:
         """Make indexes, views or triggers that are not there yet."""
-        doing = "making " + ", ".join(f"{it.kind} {it.name!r}" for it in definitions[:3])
-        with writing(self.path, doing, prepare=lambda db: db.execute(_index_cache).close()) as db:
+        with writing(self.path, _making(definitions), prepare=lambda db: db.execute(_index_cache).close()) as db:
             fence.require(db, epoch)
-            present = set(db.execute("SELECT type, name FROM sqlite_schema"))
-            for definition in definitions:
-                if (definition.kind, definition.name) not in present:
-                    db.execute(definition.sql)
+            _make(db, definitions)
 
-    def drop_broken_views(self, epoch: int, views: Sequence[str]) -> list[str]:
-        """Drop the views among `views` that read what the target does not have, and return their names."""
-        with writing(self.path, "checking its views") as db:
+    def build_working(self, epoch: int, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
+        """Make views and triggers, but none that needs what the target does not have.
+
+        Returns:
+            Kind and name of those that were left out.
+        """
+        with writing(self.path, _making(definitions)) as db:
             fence.require(db, epoch)
-            broken = [view for view in views if not _works(db, view)]
-            for view in broken:
-                db.execute(f"DROP VIEW IF EXISTS {quoted(view)}")
-            return broken
+            views = [it for it in definitions if it.kind == "view"]
+            _make(db, views)
+            broken = [it for it in views if not _works(db, f"SELECT * FROM {quoted(it.name)}")]
+            gone = {it.name for it in broken}
+            for trigger in definitions:
+                if trigger.kind != "trigger":
+                    continue
+                if trigger.table not in gone:
+                    _make(db, [trigger])
+                    if _fires(db, trigger.table):
+                        continue
+                broken.append(trigger)
+            for it in reversed(broken):
+                db.execute(f"DROP {it.kind} IF EXISTS {quoted(it.name)}")
+            return [(it.kind, it.name) for it in broken]
 
     def set_sequences(self, job: Job, epoch: int, sequences: dict[str, int]) -> None:
         """Let AUTOINCREMENT go on where the source's stands; in tables that were there before, never backwards."""
@@ -172,12 +183,33 @@ def has_rows(db: sqlite3.Connection, table: str) -> bool:
     return db.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 1").fetchone() is not None
 
 
-def _works(db: sqlite3.Connection, view: str) -> bool:
+def _making(definitions: Sequence[Definition]) -> str:
+    return "making " + ", ".join(f"{it.kind} {it.name!r}" for it in definitions[:3])
+
+
+def _make(db: sqlite3.Connection, definitions: Sequence[Definition]) -> None:
+    present = set(db.execute("SELECT type, name FROM sqlite_schema"))
+    for definition in definitions:
+        if (definition.kind, definition.name) not in present:
+            db.execute(definition.sql)
+
+
+def _works(db: sqlite3.Connection, statement: str) -> bool:
+    """Whether all that a statement needs is there; a view without a trigger for it is no obstacle."""
     try:
-        db.execute(f"EXPLAIN SELECT * FROM {quoted(view)}").close()
-    except sqlite3.OperationalError:
-        return False
+        db.execute(f"EXPLAIN {statement}").close()
+    except sqlite3.OperationalError as error:
+        return not str(error).startswith("no such")
     return True
+
+
+def _fires(db: sqlite3.Connection, table: str) -> bool:
+    """Whether the triggers of a table or view can run; compiling a change compiles them too."""
+    columns = [name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    changes = ", ".join(f"{quoted(name)} = {quoted(name)}" for name in columns)
+    home = quoted(table)
+    statements = (f"INSERT INTO {home} DEFAULT VALUES", f"UPDATE {home} SET {changes}", f"DELETE FROM {home}")
+    return all(_works(db, statement) for statement in statements)
 
 
 def _insert(db: sqlite3.Connection, job: Job, chunk: Chunk, rows: Rows) -> None:

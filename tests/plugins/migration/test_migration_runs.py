@@ -94,26 +94,33 @@ async def test_settings_and_statistics_come_along(tmp_path, target):
 
 
 async def test_a_narrowed_migration_takes_what_belongs_to_its_tables(nasty, target):
-    summary = await migrate(nasty, target, tables=["egg", "NODE", "keyless"], exclude=["keyless"])
+    summary = await migrate(nasty, target, tables=["egg", "NODE", "keyless", "composite"], exclude=["composite"])
     rows, schema = dump(target)
-    assert {name: rows[name] for name in ("egg", "node")} == {name: dump(nasty)[0][name] for name in ("egg", "node")}
+    wanted = dump(nasty)[0]
+    assert rows == {name: wanted[name] for name in ("egg", "node", "keyless", "sqlite_sequence") if name in rows}
     assert sorted(name for _, name, _, _ in schema) == [
         b"View of nodes",
         b"egg",
         b"into_view",
-        b"log_node",
+        b"keyless",
         b"node",
         b"node pair",
         b"second_view",
     ]
-    assert summary["warnings"] == ["table 'egg' refers to 'chicken', which is not migrated"]
+    assert summary["warnings"] == [
+        "table 'egg' refers to 'chicken', which is not migrated",
+        "trigger 'log_node' is left out: it needs what is not migrated",
+    ]
+    change(target, "INSERT INTO node VALUES (5000, 1); INSERT INTO second_view VALUES (6); DELETE FROM node")
+    assert query(target, "SELECT y FROM keyless WHERE x = 6") == [("view",)]
 
 
-async def test_views_that_read_what_is_left_out_are_left_out(nasty, target):
+async def test_what_needs_tables_that_are_left_out_is_left_out(nasty, target):
     summary = await migrate(nasty, target, exclude=["node"])
     assert sorted(summary["warnings"]) == [
-        "view 'View of nodes' is left out: it reads what is not migrated",
-        "view 'second_view' is left out: it reads what is not migrated",
+        "trigger 'into_view' is left out: it needs what is not migrated",
+        "view 'View of nodes' is left out: it needs what is not migrated",
+        "view 'second_view' is left out: it needs what is not migrated",
     ]
     assert query(target, "SELECT count(*) FROM sqlite_schema WHERE type IN ('view', 'trigger')") == [(0,)]
 
