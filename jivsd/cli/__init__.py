@@ -6,7 +6,7 @@ import sys
 import tempfile
 import traceback
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import complain, say
@@ -67,6 +67,8 @@ def _bug(error: Exception, given: Globals, *, json: bool) -> int:
         say(details)
     with tempfile.NamedTemporaryFile("w", prefix="jivsd-bug-", suffix=".txt", delete=False) as file:
         file.write(details)
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
     message = f"a bug in jivsd: {masked(f'{type(error).__name__}: {error}')}; the details are in {file.name}"
     complain(CommandError(Exit.BUG, "bug", " ".join(message.split()), data={"details": file.name}), json=json)
     return Exit.BUG

@@ -191,6 +191,39 @@ def test_a_run_and_its_timeline_are_shown(jivsd):
     assert page["next"] == 2
 
 
+def test_an_incident_is_looked_at_retried_and_resolved(jivsd):
+    jivsd("start", "weigh", "--id", "w1")
+    held = _incident(jivsd, "weigh:w1")
+    assert "the scales are broken" in held["message"]
+    assert jivsd("show", "weigh:w1", "--json").json["status"] == "BLOCKED"
+    assert "the scales are broken" in jivsd("why", "weigh:w1").out
+    page = jivsd("incidents", "show", held["incident_id"])
+    assert f"jivsd incidents retry {held['incident_id']}" in page.out
+
+    retried = jivsd("incidents", "retry", held["incident_id"], "--why", "mended", "--json").json
+    assert (retried["state"], retried["resolved_why"]) == ("RESOLVED", "mended")
+    again = _incident(jivsd, "weigh:w1", failures=3)  # the retry is one of them, in the journal's words
+
+    wrong = jivsd("incidents", "resolve", again["incident_id"], "--value", '"heavy"')
+    assert wrong.code == 6
+    resolved = jivsd("incidents", "resolve", again["incident_id"], "--value", "7", "--why", "weighed by hand")
+    assert resolved.code == 0
+    assert "weighed by hand" in resolved.out
+    assert jivsd("wait", "weigh:w1", "--json").json["output"] == 7
+    assert jivsd("incidents", "list", "--run", "weigh:w1").out == "No incidents.\n"
+    assert jivsd("incidents", "list", "--run", "weigh:w1", "--all", "--json").json["items"]
+
+
+def _incident(jivsd, ref, failures=1):
+    """The run's open incident, once its journal has so many failures: no command waits for that."""
+    for _ in range(100):
+        events = jivsd("timeline", ref, "--json").json["items"]
+        items = jivsd("incidents", "list", "--run", ref, "--json").json["items"]
+        if items and sum(event["kind"] == "AttemptFailed" for event in events) == failures:
+            return items[0]
+    raise AssertionError(f"no incident holds {ref}")
+
+
 def test_prune_removes_what_has_ended(jivsd):
     jivsd("start", "gate", "--id", "stays")
     jivsd("start", "add-up", "--input", "1", "--id", "goes", "--wait")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jivsd import Context, Retry, StepContext, query, signal, step, workflow
+from jivsd import NO_RETRY, Context, Retry, StepContext, query, signal, step, workflow
 
 
 @step
@@ -15,6 +15,11 @@ async def add(ctx: StepContext, n: int) -> int:
 @step(retry=Retry(attempts=2, first="1ms", jitter=0))
 async def call_carrier(ctx: StepContext) -> None:
     raise ConnectionError("the carrier \x1b[31mdoes not answer")
+
+
+@step(retry=NO_RETRY, on_exhausted="incident")
+async def weigh(ctx: StepContext) -> int:
+    raise OSError("the scales are broken")
 
 
 @step
@@ -39,6 +44,11 @@ async def add_up(ctx: Context, n: int) -> int:
 async def ship(ctx: Context) -> None:
     await ctx.step(book)
     await ctx.step(call_carrier)
+
+
+@workflow("weigh")
+async def weighing(ctx: Context) -> int:
+    return await ctx.step(weigh)
 
 
 @workflow("gate")
