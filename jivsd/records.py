@@ -131,9 +131,11 @@ class Started(msgspec.Struct, frozen=True):
     options: Options
 
 
-class StepDone(msgspec.Struct, frozen=True):
+class StepDone(msgspec.Struct, frozen=True, omit_defaults=True):
     args_hash: str
     result: msgspec.Raw
+    why: str = ""
+    """When a person gave the result: why (the event's `by` says who)."""
 
 
 class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True):

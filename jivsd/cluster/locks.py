@@ -6,14 +6,22 @@ stands only who wants to be told; when a key may have become free, the store is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from jivsd import logs
+from jivsd.store.api import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import trio
-
     from jivsd.store.api import Store
+
+log = logs.get(__name__)
+
+PAUSE: Final = 1.0
+"""Seconds before a store that is away is asked again."""
 
 
 class Locks:
@@ -53,7 +61,12 @@ class Locks:
         again = True
         while again:
             self._asking[key] = False
-            queue = await self._store.lock_queue(key)
+            try:
+                queue = await self._store.lock_queue(key)
+            except StoreError as error:
+                log.error("a lock's queue cannot be read; trying again", key=key, why=str(error))
+                await trio.sleep(PAUSE)
+                continue
             granted = self._waiting.get(key, {}).get(queue[0].run_id) if queue else None
             if granted is not None:
                 self.forget(key, queue[0].run_id)

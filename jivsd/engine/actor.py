@@ -16,32 +16,15 @@ import trio
 
 from jivsd import logs
 from jivsd.authoring import commands
-from jivsd.engine import effects, incidents, unwind
+from jivsd.engine import effects, troubles, unwind
 from jivsd.engine.attempts import Exit
-from jivsd.engine.incidents import resolved
+from jivsd.engine.ends import end_entry
 from jivsd.engine.replay import LOCK, Machine, Open, Phase
-from jivsd.records import (
-    ENDED,
-    NULL,
-    AttemptFailed,
-    ChildEnded,
-    Ended,
-    ErrorRecord,
-    Event,
-    Incident,
-    Kind,
-    Message,
-    Recovered,
-    Run,
-    Status,
-    StepDone,
-    TimerFired,
-    encode,
-)
+from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status, TimerFired, encode
 from jivsd.store.api import Entry, Refused, RunChange, TxStep, Verdict, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable
 
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.attempts import Attempt
@@ -50,8 +33,13 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-LEAVE_WITHIN = 60.0
-"""Seconds that leaving memory may take: threads have to return and the journal has to answer."""
+UNWIND_WITHIN = 10.0
+"""Seconds that a run's code may take to unwind what it awaited besides its context."""
+NONE: frozenset[str] = frozenset()
+
+
+class Stale(Exception):
+    """The journal refused an append: what this life knows is not what is recorded."""
 
 
 class Actor:
@@ -62,6 +50,7 @@ class Actor:
         "_changed",
         "_early",
         "_ending",
+        "_failure",
         "_final",
         "_loaded",
         "_mail",
@@ -69,12 +58,16 @@ class Actor:
         "_pending",
         "_seen",
         "_task",
+        "_terminated",
         "active",
         "at",
         "attempts",
+        "first",
         "incidents",
         "live",
         "machine",
+        "moved",
+        "refused",
         "run",
         "seq",
         "services",
@@ -85,41 +78,51 @@ class Actor:
     def __init__(self, services: Services, workflow: Workflow[..., Any], run: Run) -> None:
         self.services = services
         self.workflow = workflow
-        self.run = run
+        self.run = msgspec.structs.replace(run)
         self.machine = Machine(workflow, run.run_id, run.workflow_id)
         self.seq = 0
         self.at = 0
         self.live = False
         """Whether recovery is over and commands are carried out."""
+        self.moved = False
+        """Whether this life has brought the run forward: a crash after that is not one of a series."""
+        self.first = False
+        """Whether nothing of the run can have been started before this life."""
         self.active: set[str] = set()
         """Paths of open commands that are being carried out."""
         self.attempts: dict[str, Attempt] = {}
         self.timers: dict[str, Timer] = {}
+        self.refused = NONE
+        """Paths of child runs that were not started, which has been recorded."""
         self.incidents: dict[str, Incident] = {}
-        """Open incidents by path; "" is the run's own."""
+        """Open incidents by their place; see `incidents.place`."""
         self._mail: deque[Event] = deque()
+        self._early: list[Message] = []
         self._seen: set[str] = set()
         self._pending = 0
         self._changed: trio.Event | None = None
         self._ask: Exit | None = None
-        self._final: tuple[Ended, str, tuple[str, ...]] | None = None
-        """How the run is to end, by whom, and the message that asked for it: once nothing is under way."""
+        self._failure: Exception | None = None
+        self._final: Ended | None = None
+        """How the run is to end, once nothing is under way."""
+        self._terminated: Message | None = None
+        """The message that has asked for the end."""
         self._ending = False
         self._loaded = False
-        self._early: list[Message] = []
         self._parked = False
         self._task: Any = None
 
     # ---- the task
 
-    async def live_on(self, events: list[Event], messages: Sequence[Message] = (), *, first_life: bool) -> Exit:
+    async def live_on(self, events: list[Event], *, first: bool) -> Exit:
         """Live the run on from its recorded events until it ends or has to leave memory.
 
-        `first_life`: nothing of it can have been started before. Raises whatever is a bug in the machine or the
-        actor: the supervisor starts it again.
+        Raises whatever is a bug in the machine or the actor:
+        the run is started again.
         """
-        self._task = trio.lowlevel.current_task()
-        task = self._task
+        task: Any = trio.lowlevel.current_task()
+        self._task = task
+        self.first = first
         self.machine = Machine(
             self.workflow,
             self.run.run_id,
@@ -129,7 +132,10 @@ class Actor:
         )
         try:
             self._replay(events)
-            self._recover([*messages, *self._early], first_life=first_life)
+            if self.machine.foreign:
+                await self._freeze()  # before any other await: the task still stands in scopes that are not its own
+            await self._forget_old_letters()
+            self._recover()
             while True:
                 while self._mail:
                     self._turn(self._mail.popleft())
@@ -140,10 +146,11 @@ class Actor:
                     return way_out
                 await self._park()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_WITHIN):
-                await self._leave()
+            await self._leave()
 
     def _way_out(self) -> Exit | None:
+        if self._failure is not None:
+            raise self._failure
         if self._ask is Exit.FENCED:
             return Exit.FENCED
         if self.run.status in ENDED:
@@ -183,28 +190,48 @@ class Actor:
             self._changed.set()
             self._changed = None
 
-    def cancel_attempts(self) -> None:
-        for attempt in list(self.attempts.values()):
-            attempt.cancel()
+    def fail(self, error: Exception) -> None:
+        """Something has gone wrong in what was done for this run: it crashes, and nobody else."""
+        self._failure = self._failure or error
+        self.wake()
+
+    def guard(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a part of this run that somebody else has the call of: a timer, the journal."""
+        try:
+            function(*args)
+        except Exception as error:
+            self.fail(error)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the run is about to leave memory: nothing more is started."""
+        return self._ask is not None or self._failure is not None
 
     async def _leave(self) -> None:
-        """Freeze the code, stop what runs, wait until the journal owes no answer."""
+        """Freeze the code, stop what runs, wait until the journal owes no answer.
+
+        What cannot be stopped (a thread) is waited for, so that no later life runs beside it.
+        """
         self.live = False
-        if self._ask is None:
-            self._ask = Exit.STOPPED
-        await self._freeze()
+        self._ask = self._ask or Exit.STOPPED
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + UNWIND_WITHIN):
+            await self._freeze()
         for timer in self.timers.values():
             timer.cancel()
         if self.run.options.lock_key is not None:
             self.services.locks.forget(self.run.options.lock_key, self.run.run_id)
-        self.cancel_attempts()
+        self._notify()
+        self._stop_attempts()
         while self.attempts or self._pending:
             await self._park()
-        self._notify()
 
     async def _freeze(self) -> None:
         for foreign in self.machine.freeze():
             await unwind.undo(foreign)
+
+    def _stop_attempts(self) -> None:
+        for attempt in list(self.attempts.values()):
+            effects.stop(self, attempt)
 
     # ---- replay and recovery
 
@@ -218,31 +245,49 @@ class Actor:
                 self.seq, self.at = events[-1].seq, events[-1].at
                 break
 
-    def _recover(self, messages: Sequence[Message], *, first_life: bool) -> None:
+    async def _forget_old_letters(self) -> None:
+        """A replay finds every dead letter again; only one whose incident was not recorded is news."""
+        found, self.machine.misfits = self.machine.misfits, []
+        for message_id, why in found:
+            if not await self.services.knows_letter(self.run, message_id):
+                self.machine.misfits.append((message_id, why))
+
+    def _recover(self) -> None:
         """Settle what the last life left open; what the journal says of it is delivered before anything starts."""
         self._loaded = True
+        settle = not self.first and self.machine.blocked is None
+        in_flight, overdue = self._left_open() if settle else ([], [])
+        for message in self._early:
+            self.receive(message)
+        self._early.clear()
+        for _, path in sorted(overdue):
+            self.active.add(path)
+            self.append(Kind.TIMER_FIRED, path, TimerFired())
+        if in_flight:
+            self.append(Kind.RECOVERED, "", Recovered(in_flight), by="recovery")
+        if not self._pending:
+            self._go_live()
+
+    def _left_open(self) -> tuple[list[str], list[tuple[int, str]]]:
+        """The paths of steps that may have been under way, and the timers whose time has come meanwhile."""
         in_flight: list[str] = []
         overdue: list[tuple[int, str]] = []
         now = self.services.clock.now()
-        for entry in () if first_life else self.machine.open.values():
+        for entry in self.machine.open.values():
             if isinstance(entry.command, commands.StepCall):
                 if not effects.settle_cancelled(self, entry) and not effects.idle(entry, now):
                     in_flight.append(entry.path)
             elif isinstance(entry.command, commands.Sleep) and entry.command.deadline <= now and not self.run.paused:
                 overdue.append((entry.command.deadline, entry.path))
-        for message in messages:
-            self.receive(message)
-        for _, path in sorted(overdue):
-            self.active.add(path)
-            self._append(Kind.TIMER_FIRED, path, TimerFired())
-        if in_flight:
-            self._append(Kind.RECOVERED, "", Recovered(in_flight), by="recovery")
-        if not self._pending:
-            self._go_live()
+        return in_flight, overdue
 
     def _go_live(self) -> None:
         self.live = True
-        self._carry_out_all()
+        troubles.forget_gone(self)
+        if self.machine.blocked is None:
+            self._carry_out_all()
+            for path in list(self.machine.open):
+                troubles.find_held(self, path)
         self._after_turn()
 
     # ---- turns
@@ -254,29 +299,41 @@ class Actor:
             self.run.paused = True
         elif event.kind == Kind.RESUMED:
             self.run.paused = False
+        if event.kind != Kind.RECOVERED:
+            self.moved = True
         if not self.live:
             if not self._pending and not self._mail:
                 self._go_live()
             return
         if self.machine.blocked is None:
-            for entry in self.machine.dropped:
-                effects.drop(self, entry)
-            for entry in self.machine.fresh:
-                if self.machine.open.get(entry.path) is entry:
-                    self.carry_out(entry)
-            if event.kind == Kind.ATTEMPT_FAILED and (entry := self.machine.open.get(event.path)) is not None:
-                self.carry_out(entry)
-            elif event.kind == Kind.RESUMED:
-                self._carry_out_all()
+            self._carry_out_turn(event)
         self._after_turn()
+
+    def _carry_out_turn(self, event: Event) -> None:
+        """Do what a turn has led to."""
+        for entry in self.machine.dropped:
+            effects.drop(self, entry)
+        for entry in self.machine.fresh:
+            if self.machine.open.get(entry.path) is entry:
+                self.carry_out(entry)
+        if event.kind == Kind.ATTEMPT_FAILED and (entry := self.machine.open.get(event.path)) is not None:
+            self.carry_out(entry)
+            troubles.find_held(self, event.path)
+        elif event.kind in (Kind.RESUMED, Kind.LOCK_GRANTED):
+            self._carry_out_all()
 
     def _carry_out_all(self) -> None:
         for entry in list(self.machine.open.values()):
             self.carry_out(entry)
 
     def carry_out(self, entry: Open) -> None:
-        if self._ask is None and self._final is None and self.machine.blocked is None:
+        if not self.leaving and self._final is None and self.machine.blocked is None:
             effects.carry_out(self, entry)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether steps and child runs must not start now: the run is paused, or waits for its lock."""
+        return self.run.paused or "lock" in self.machine.open
 
     def _after_turn(self) -> None:
         machine = self.machine
@@ -286,60 +343,31 @@ class Actor:
             for path, took in machine.slow:
                 log.warning("workflow code blocked the loop", path=path, seconds=round(took, 3), **self.words())
             machine.slow.clear()
-        if machine.misfits:
-            for message_id, why in machine.misfits:
-                self.open_incident(incidents.misfit(self.run, message_id, why, self.services.clock.now()))
-            machine.misfits.clear()
-        if machine.blocked is not None and "" not in self.incidents:
-            self.open_incident(incidents.blocked(self.run, machine.blocked, self.services.clock.now()))
-        for entry in machine.open.values():
-            if entry.held and entry.path not in self.incidents:
-                self.open_incident(incidents.held(self.run, entry, self.services.clock.now(), machine.phase))
+        if machine.misfits or machine.blocked is not None:
+            troubles.find(self)
         if machine.outcome is None:
             self.sync_status()
         elif machine.blocked is None and self._final is None:
-            unread = [message_id for queue in machine.unread.values() for message_id, _ in queue]
             outcome = machine.outcome
-            self._final = Ended(outcome.status, outcome.output or NULL, outcome.error, unread), "", ()
+            self._final = Ended(outcome.status, outcome.output or NULL, outcome.error)
 
     def _try_end(self) -> None:
         """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key)."""
-        if self._final is not None and not (self._ending or self.attempts or self._pending or self._mail or self._ask):
-            self._ending = True
-            self._end(*self._final)
-
-    def _end(self, ended: Ended, by: str, consumed: Sequence[str]) -> None:
-        """Append the run's end, tell its parent, give back its lock: one transaction."""
-        now = self.services.clock.now()
-        options = self.run.options
-        inbox: list[Message] = []
-        if options.parent is not None and options.parent_path is not None:
-            payload = ChildEnded(self.run.run_id, ended.status, ended.output, ended.error)
-            inbox.append(
-                Message(
-                    workflow=options.parent_workflow or "",
-                    workflow_id=options.parent_workflow_id or "",
-                    message_id=f"end:{self.run.run_id}",
-                    kind=Kind.CHILD_ENDED,
-                    path=options.parent_path,
-                    payload=encode(payload),
-                    at=now,
-                    run_id=options.parent,
-                )
-            )
-        change = RunChange(
-            status=ended.status,
-            paused=False,
-            output=ended.output if ended.status is Status.COMPLETED else None,
-            error=encode(ended.error) if ended.error else None,
-            ended_at=max(now, self.at),
-        )
-        self._append(Kind.ENDED, "", ended, by=by, change=change, inbox=inbox, consumed=consumed, ends=True)
+        if self._final is None or self._ending or self.leaving or self.attempts or self._pending or self._mail:
+            return
+        self._ending = True
+        asked = self._terminated
+        unread = [message_id for queue in self.machine.unread.values() for message_id, _ in queue]
+        ended = msgspec.structs.replace(self._final, unread=unread)
+        event = self.new_event(Kind.ENDED, "", ended, by=asked.by if asked is not None else "")
+        consumed = (asked.message_id,) if asked is not None else ()
+        children = effects.terminations(self) if asked is not None else []
+        self.submit(end_entry(self.run, event, ended, consumed=consumed, children=children), event)
 
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
         machine = self.machine
-        held = any(entry.held for entry in machine.open.values())
+        held = any(path in machine.open and machine.open[path].held for path in self.incidents)
         if machine.phase is Phase.COMPENSATING:
             status = Status.COMPENSATION_BLOCKED if held or machine.blocked else Status.COMPENSATING
         elif held or machine.blocked is not None:
@@ -348,13 +376,13 @@ class Actor:
             status = Status.PENDING if LOCK in machine.open else Status.RUNNING
         if status is not self.run.status and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
-            self._submit(Entry(**self._address(), change=RunChange(status=status, started_at=started_at)))
+            self.submit(Entry(**self.address(), change=RunChange(status=status, started_at=started_at)))
             self.run.status = status
             self.run.started_at = self.run.started_at or started_at
 
     # ---- the journal
 
-    def _address(self) -> dict[str, Any]:
+    def address(self) -> dict[str, Any]:
         return {"run_id": self.run.run_id, "shard": self.run.shard}
 
     def new_event(
@@ -366,7 +394,7 @@ class Actor:
         body = payload if isinstance(payload, bytes) else encode(payload)
         return Event(self.run.run_id, self.seq, kind, path, body, self.at, attempt, by)
 
-    def _append(
+    def append(
         self,
         kind: Kind,
         path: str,
@@ -377,17 +405,16 @@ class Actor:
         **rest: Any,
     ) -> None:
         event = self.new_event(kind, path, payload, attempt, by)
-        self._submit(Entry(**self._address(), events=(event,), **rest), event)
-
-    append = _append
+        self.submit(Entry(**self.address(), events=(event,), **rest), event)
 
     def append_transaction(self, event: Event, tx: TxStep) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""
-        self._submit(Entry(**self._address(), tx=tx), event)
+        self.submit(Entry(**self.address(), tx=tx), event)
 
-    def _submit(self, entry: Entry, event: Event | None = None) -> None:
+    def submit(self, entry: Entry, event: Event | None = None) -> None:
+        """Have something written; its event is delivered once it is committed."""
         self._pending += 1
-        self.services.committer.submit(entry, partial(self._committed, entry, event))
+        self.services.committer.submit(entry, partial(self.guard, self._committed, entry, event))
 
     def _committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
         self._pending -= 1
@@ -401,11 +428,15 @@ class Actor:
                     self._mail.append(event)
                 if entry.ends:
                     self._ended(entry)
-            case Refused(why):
+            case Refused(why, _, detail):
                 log.warning("append refused", why=why, **self.words())
                 if entry.tx is not None and event is not None:
                     self.attempts.pop(event.path, None)
-                self._ask = Exit.FENCED if why == "fenced" else self._ask or Exit.RESTART
+                if why == "fenced":
+                    self._ask = Exit.FENCED
+                else:
+                    self._failure = self._failure or Stale(f"the journal refused an append: {why} {detail}".rstrip())
+                self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
         self.wake()
@@ -421,6 +452,10 @@ class Actor:
 
     # ---- messages
 
+    def early(self, messages: Iterable[Message]) -> None:
+        """Messages that were in the inbox before the actor was there."""
+        self._early = [*messages, *self._early]
+
     def receive(self, message: Message) -> None:
         """Turn a message of the inbox into an event. Message and event change places in one transaction."""
         if not self._loaded:
@@ -429,69 +464,18 @@ class Actor:
         if message.message_id in self._seen or self._ending:
             return
         self._seen.add(message.message_id)
-        consumed = (message.message_id,)
         if message.kind is Kind.ENDED:
-            self._terminate(message)
+            self._final, self._terminated = Ended(Status.TERMINATED), message
+            self._stop_attempts()
+            self.wake()
             return
         if message.kind is Kind.CANCEL_REQUESTED and self.run.paused:
-            self._append(Kind.RESUMED, "", message.payload, by=message.by, change=RunChange(paused=False))
+            self.append(Kind.RESUMED, "", message.payload, by=message.by, change=RunChange(paused=False))
         change = None
         if message.kind in (Kind.PAUSED, Kind.RESUMED):
             change = RunChange(paused=message.kind is Kind.PAUSED)
-        self._append(message.kind, message.path, message.payload, by=message.by, change=change, consumed=consumed)
-
-    def _terminate(self, message: Message) -> None:
-        """End without compensating, as soon as no attempt runs; children are terminated too."""
-        self._final = Ended(Status.TERMINATED), message.by, (message.message_id,)
-        for entry in list(self.machine.open.values()):
-            if isinstance(entry.command, commands.ChildCall):
-                effects.end_child(self, entry, Kind.ENDED, message.payload)
-        self.cancel_attempts()
-        self.wake()
-
-    # ---- incidents
-
-    def open_incident(self, incident: Incident) -> None:
-        self.incidents[incident.path] = incident
-        log.error("incident", incident=incident.incident_id, what=incident.message, path=incident.path, **self.words())
-        self._submit(Entry(**self._address(), incidents=(incident,)))
-
-    def close_incident(self, incident: Incident, resolution: str, *, by: str = "", why: str = "") -> None:
-        """Record that an incident has gone by itself."""
-        closed = resolved(incident, resolution, by=by, why=why, at=self.services.clock.now())
-        self._submit(Entry(**self._address(), incidents=(closed,)))
-
-    def retry_incident(self, closed: Incident) -> bool:
-        """Try again what an incident holds. False if it holds nothing any more."""
-        if self.incidents.get(closed.path) is None or self._ask is not None:
-            return False
-        entry = self.machine.open.get(closed.path)
-        if closed.path == "":
-            self._submit(Entry(**self._address(), incidents=(closed,)))
-            self.ask(Exit.RESTART)
-        elif entry is not None and entry.held:
-            again = ErrorRecord("Retried", closed.resolved_why or "")
-            payload = AttemptFailed(entry.command.args_hash, again, self.services.clock.now())
-            self._append(Kind.ATTEMPT_FAILED, entry.path, payload, by=closed.resolved_by or "", incidents=(closed,))
-        else:
-            return False
-        del self.incidents[closed.path]
-        return True
-
-    def resolve_step(self, closed: Incident, value: bytes) -> bool:
-        """Take a person's value for the result of a step that an incident holds. False if it is not held any more.
-
-        Raises:
-            Invalid: the value does not fit the step's result type.
-        """
-        entry = self.machine.open.get(closed.path)
-        if entry is None or not entry.held or self._ask is not None or closed.path not in self.incidents:
-            return False
-        effects.check_result(entry, value)
-        payload = StepDone(entry.command.args_hash, msgspec.Raw(value))
-        self._append(Kind.STEP_DONE, entry.path, payload, by=closed.resolved_by or "", incidents=(closed,))
-        del self.incidents[closed.path]
-        return True
+        consumed = (message.message_id,)
+        self.append(message.kind, message.path, message.payload, by=message.by, change=change, consumed=consumed)
 
     def words(self) -> dict[str, Any]:
         """What every log line about this run carries."""

@@ -12,12 +12,14 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.authoring.steps import StepContext
 from jivsd.clock import SECOND
-from jivsd.engine import incidents
+from jivsd.engine import incidents, troubles
 from jivsd.engine.api import EngineError, Invalid
-from jivsd.engine.attempts import Attempt, Done, Exit, Raised, Stopped, drive, to_json
+from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
+from jivsd.engine.ends import to_child
 from jivsd.records import (
     AttemptFailed,
     ChildEnded,
+    Ended,
     ErrorRecord,
     Event,
     Kind,
@@ -57,6 +59,8 @@ def carry_out(actor: Actor, entry: Open) -> None:
         case commands.Sleep() as command:
             if not actor.run.paused:
                 _set_timer(actor, entry, command.deadline, partial(_fire, actor, entry.path))
+        case commands.ChildCall() as command if entry.cancelling:
+            _cancel_child(actor, entry, command)
         case commands.ChildCall() as command:
             _start_child(actor, entry, command)
         case commands.SideEffect() as command:
@@ -67,7 +71,8 @@ def carry_out(actor: Actor, entry: Open) -> None:
             actor.append(Kind.MARKER, entry.path, Marker(msgspec.Raw(encode(command.maximum))))
         case commands.Lock() as command:
             actor.active.add(entry.path)
-            actor.services.locks.wait(command.key, actor.run.run_id, partial(_granted, actor, entry.path))
+            granted = partial(actor.guard, _granted, actor, entry.path)
+            actor.services.locks.wait(command.key, actor.run.run_id, granted)
         case _:
             pass
 
@@ -84,10 +89,9 @@ def drop(actor: Actor, entry: Open) -> None:
             if attempt is None:
                 settle_cancelled(actor, entry)
             else:
-                _watch_thread(actor, attempt, actor.services.clock.now() + THREAD_GRACE)
-                attempt.cancel()
-        case commands.ChildCall():
-            end_child(actor, entry, Kind.CANCEL_REQUESTED, b"{}")
+                stop(actor, attempt)
+        case commands.ChildCall() as command:
+            _cancel_child(actor, entry, command)
         case commands.Lock() as command:
             actor.services.locks.forget(command.key, actor.run.run_id)
         case _:
@@ -95,8 +99,12 @@ def drop(actor: Actor, entry: Open) -> None:
 
 
 def idle(entry: Open, now: int) -> bool:
-    """Whether certainly no attempt of this step is under way: an incident holds it, or its next try is not due."""
-    return entry.held or (entry.retry_at is not None and entry.retry_at > now)
+    """Whether certainly no attempt of this step was under way when the last life ended.
+
+    An incident holds it, or its next try is not due, or it would have been recorded together with what it did.
+    """
+    transaction = isinstance(entry.command, commands.StepCall) and entry.command.step.mode == "transaction"
+    return transaction or entry.held or (entry.retry_at is not None and entry.retry_at > now)
 
 
 def settle_cancelled(actor: Actor, entry: Open) -> bool:
@@ -105,11 +113,11 @@ def settle_cancelled(actor: Actor, entry: Open) -> bool:
         return False
     if entry.path not in actor.active:
         actor.active.add(entry.path)
-        unknown = not actor.live and not idle(entry, actor.services.clock.now())
+        unknown = entry.tainted or (not actor.live and not idle(entry, actor.services.clock.now()))
         started = "unknown" if unknown else "no"
         actor.append(Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, started))
-        if (incident := actor.incidents.pop(entry.path, None)) is not None:
-            actor.close_incident(incident, "cancelled")
+        if (incident := actor.incidents.get(entry.path)) is not None:
+            troubles.close(actor, incident, "cancelled")
     return True
 
 
@@ -117,7 +125,7 @@ def settle_cancelled(actor: Actor, entry: Open) -> bool:
 
 
 def _start_step(actor: Actor, entry: Open) -> None:
-    if actor.run.paused or entry.held:
+    if actor.held_back or entry.held:
         return
     now = actor.services.clock.now()
     if entry.retry_at is not None and entry.retry_at > now:
@@ -155,21 +163,21 @@ async def _attempt(actor: Actor, attempt: Attempt) -> None:
     path = attempt.entry.path
     try:
         how = await attempt.run(actor.services.threads)
+    except Exception as error:  # it has left one of trio's scopes open
+        how = Raised(error)
     finally:
         actor.attempts.pop(path, None)
         actor.active.discard(path)
         actor.wake()
     step = _step_of(attempt.entry)
     actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(attempt.seconds())
-    try:
-        _record(actor, attempt, how)
-    except Exception as error:
-        log.error("a step's outcome could not be recorded", path=path, error=repr(error), **actor.words())
-        actor.ask(Exit.RESTART)
+    actor.guard(_record, actor, attempt, how)
 
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> None:
     entry = attempt.entry
+    if (incident := actor.incidents.get(f"thread {entry.path}")) is not None:
+        troubles.close(actor, incident, "gone")
     match how:
         case Done(result):
             event = Kind.STEP_DONE, entry.path, StepDone(entry.command.args_hash, result)
@@ -218,24 +226,30 @@ def _submit_transaction(actor: Actor, attempt: Attempt) -> None:
     actor.append_transaction(place, TxStep(place.seq, body, failed))
 
 
+def stop(actor: Actor, attempt: Attempt) -> None:
+    """Stop an attempt as soon as it can be; if it is a thread that goes on and on, say so."""
+    _watch_thread(actor, attempt, actor.services.clock.now() + THREAD_GRACE)
+    attempt.cancel()
+
+
 def _watch_thread(actor: Actor, attempt: Attempt, deadline: int) -> None:
     path = attempt.entry.path
     if _step_of(attempt.entry).mode != "plain":
         return
 
     def look() -> None:
-        if actor.attempts.get(path) is attempt:
-            actor.open_incident(incidents.stuck_thread(actor.run, path, actor.services.clock.now()))
+        if actor.attempts.get(path) is attempt and f"thread {path}" not in actor.incidents:
+            troubles.open_(actor, incidents.stuck_thread(actor.run, path, actor.services.clock.now()))
 
-    actor.services.timers.add(deadline, look)
+    actor.services.timers.add(deadline, partial(actor.guard, look))
 
 
-def check_result(entry: Open, value: bytes) -> None:
+def check_result(call: commands.StepCall, value: bytes) -> None:
     """Raises Invalid when a value given by a person does not fit the step's result type."""
     try:
-        _step_of(entry).signature.result.decode(value)
-    except msgspec.DecodeError as error:
-        raise Invalid(f"the value does not fit the result of {entry.path}: {error}", path=entry.path) from None
+        call.step.signature.result.decode(value)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Invalid(f"the value does not fit the result of {call.path}: {error}", path=call.path) from None
 
 
 def _step_of(entry: Open) -> Any:
@@ -249,7 +263,7 @@ def _step_of(entry: Open) -> Any:
 
 def _set_timer(actor: Actor, entry: Open, deadline: int, callback: Any) -> None:
     actor.active.add(entry.path)
-    actor.timers[entry.path] = actor.services.timers.add(deadline, callback)
+    actor.timers[entry.path] = actor.services.timers.add(deadline, partial(actor.guard, callback))
 
 
 def _timer_gone(actor: Actor, path: str) -> None:
@@ -282,7 +296,7 @@ def _granted(actor: Actor, path: str, fence: int) -> None:
 
 
 def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None:
-    if actor.run.paused:
+    if actor.held_back or entry.path in actor.refused:
         return
     actor.active.add(entry.path)
     try:
@@ -295,47 +309,58 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
             timeout=command.timeout,
         )
     except EngineError as error:
-        _child_refused(actor, entry.path, record_error(error))
+        _not_started(actor, entry, Status.FAILED, record_error(error))
         return
     run = new.run
 
     def started(verdict: Verdict) -> None:
         match verdict:
             case Written():
-                actor.services.adopt_started(run, event)
+                actor.services.adopt(run, [event] if actor.first else None)
             case Refused("exists" | "fenced"):
                 pass
             case Refused(why, other):
                 message = f"child run of {command.workflow!r} was refused: {why}" + (f" (run {other})" if other else "")
-                _child_refused(actor, entry.path, ErrorRecord("Conflict", message))
+                _not_started(actor, entry, Status.FAILED, ErrorRecord("Conflict", message))
             case _:
                 pass
-        actor.wake()
 
     child = Entry(run_id=run.run_id, shard=run.shard, events=(event,), new=new)
-    actor.services.committer.submit(child, started)
+    actor.services.committer.submit(child, partial(actor.guard, started))
 
 
-def _child_refused(actor: Actor, path: str, error: ErrorRecord) -> None:
-    if path in actor.machine.open:
+def _not_started(actor: Actor, entry: Open, status: Status, error: ErrorRecord | None) -> None:
+    """Record that there is no child run, and why."""
+    path = entry.path
+    if actor.machine.open.get(path) is entry and path not in actor.refused and not actor.leaving:
+        actor.refused |= {path}
         run_id = derived_id(actor.run.run_id, path)
-        actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, Status.FAILED, error=error))
+        actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, status, error=error))
 
 
-def end_child(actor: Actor, entry: Open, kind: Kind, payload: bytes) -> None:
-    """Ask a child to cancel or terminate; the message's id is the same in every life."""
-    command = entry.command
-    assert isinstance(command, commands.ChildCall)
-    run_id = derived_id(actor.run.run_id, entry.path)
-    message = Message(
-        workflow=command.workflow,
-        workflow_id=command.workflow_id or run_id,
-        message_id=f"{kind}:{run_id}",
-        kind=kind,
-        path="",
-        payload=payload,
-        at=actor.services.clock.now(),
-        by=f"parent {actor.run.run_id}",
-        run_id=run_id,
-    )
-    actor.services.post(message)
+def _cancel_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None:
+    """Ask a child to cancel; its end comes as a message, unless it never began."""
+    actor.active.add(entry.path)
+
+    def posted(verdict: Verdict) -> None:
+        if isinstance(verdict, Refused) and verdict.why == "not_found":
+            _not_started(actor, entry, Status.CANCELLED, None)
+
+    message = _message_to_child(actor, command, Kind.CANCEL_REQUESTED, b"{}")
+    actor.services.post(message, partial(actor.guard, posted))
+
+
+def terminations(actor: Actor) -> list[Message]:
+    """The messages that terminate the children of a run that is terminated."""
+    payload = encode(Ended(Status.TERMINATED))
+    return [
+        _message_to_child(actor, entry.command, Kind.ENDED, payload)
+        for entry in actor.machine.open.values()
+        if isinstance(entry.command, commands.ChildCall)
+    ]
+
+
+def _message_to_child(actor: Actor, call: commands.ChildCall, kind: Kind, payload: bytes) -> Message:
+    run_id = derived_id(actor.run.run_id, call.path)
+    now = actor.services.clock.now()
+    return to_child(actor.run, call.workflow, call.workflow_id, run_id, kind, payload, now)

@@ -6,22 +6,25 @@ It recovers them, brings new ones to life, carries messages to them and lets the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from jivsd import logs
 from jivsd.clock import SystemClock
 from jivsd.cluster.locks import Locks
-from jivsd.engine import life, starts
+from jivsd.engine import incidents, starts
+from jivsd.engine.actor import Actor
 from jivsd.engine.api import ChildState, NotFound, StartOptions
 from jivsd.engine.attempts import Exit
+from jivsd.engine.life import Life
 from jivsd.engine.timers import Timers
 from jivsd.journal.committer import Committer
 from jivsd.metrics import Metrics
-from jivsd.records import Event, Message, Run, derived_id
+from jivsd.records import Event, IncidentState, Message, Run, derived_id
 from jivsd.registry.source import PluginProblem
-from jivsd.store.api import Delivered, Entry, NewRun, Post
+from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused, StoreAway
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,11 +33,16 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.workflows import Workflow
     from jivsd.clock import Clock
-    from jivsd.engine.actor import Actor
+    from jivsd.engine.life import Suspension
     from jivsd.registry.registry import Registry
     from jivsd.store.api import Store, Verdict
 
 log = logs.get(__name__)
+
+T = TypeVar("T")
+
+FLUSH: Final = 5.0
+"""Seconds for what was appended last to be committed."""
 
 
 class Host:
@@ -74,11 +82,17 @@ class Host:
         self.store_url = store_url
         self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
-        self.timers = Timers(self.clock, look_again=look_again)
+        self.timers: Timers
+        self.locks: Locks
+        self.nursery: trio.Nursery
         self.threads = trio.CapacityLimiter(threads) if threads else None
         self.loading = trio.CapacityLimiter(recovery)
         self.actors: dict[str, Actor] = {}
-        self.suspended: dict[str, life.Suspension] = {}
+        """The runs that are in memory."""
+        self.suspended: dict[str, Suspension] = {}
+        """The runs that wait for a person without an actor."""
+        self.troubled: set[str] = set()
+        """Runs that may have open incidents."""
         self.stopping = False
         self.started_at = self.clock.now()
         self.children: Callable[[], list[ChildState]] = list
@@ -92,9 +106,9 @@ class Host:
             on_fenced=self.metrics.fenced_appends.inc,
             on_away=self._away,
         )
-        self.nursery: trio.Nursery
-        self.locks: Locks
+        self._look_again = look_again
         self._lives: trio.Nursery
+        self._living: set[str] = set()
         self._stop = trio.Event()
         self._stopped = trio.Event()
         self._ends: dict[str, list[trio.Event]] = {}
@@ -102,26 +116,30 @@ class Host:
     # ---- serving
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve: recover every open run, then live on until `stop`.
+        """Serve: recover every open run, then live on until `stop`. After a crash it can be called again.
 
         Raises:
             StoreError: the store says something unexpected.
         """
         self.stopping = False
         self._stop, self._stopped = trio.Event(), trio.Event()
-        self.actors.clear()
-        async with trio.open_nursery() as base:
-            await base.start(self._commit)
-            await base.start(self._run_timers)
-            async with trio.open_nursery() as self.nursery:
-                self.locks = Locks(self.store, self.nursery)
-                async with trio.open_nursery() as self._lives:
-                    task_status.started()
-                    await self._recover()
-                    await self._stop.wait()
-                self.nursery.cancel_scope.cancel()
-            base.cancel_scope.cancel()
-        self._stopped.set()
+        self.timers = Timers(self.clock, look_again=self._look_again)
+        try:
+            async with trio.open_nursery() as base:
+                async with trio.open_nursery() as self.nursery:
+                    self.locks = Locks(self.store, self.nursery)
+                    async with trio.open_nursery() as self._lives:
+                        await base.start(self._commit)
+                        await base.start(self._run_timers)
+                        task_status.started()
+                        await self._recover()
+                        await self._stop.wait()
+                    self.nursery.cancel_scope.cancel()
+                with trio.move_on_after(FLUSH):
+                    await self.committer.drain()
+                base.cancel_scope.cancel()
+        finally:
+            self._stopped.set()
 
     async def _commit(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the committer going: what it had when it crashed it still has when it runs again."""
@@ -138,27 +156,45 @@ class Host:
 
     async def _recover(self) -> None:
         """Bring every open run back, oldest first. They enter by the ordinary door."""
-        after: str | None = None
+        with trio.move_on_after(FLUSH):
+            await self.committer.drain()  # what was under way when `run` crashed is in the journal before it is read
+        await self._find_trouble()
         found = 0
-        while page := await self.store.open_runs(after, 1000):
+        after: str | None = None
+        while not self.stopping and (page := await self._patiently(partial(self.store.open_runs, after, 1000))):
             for run in page:
-                if run.run_id not in self.actors:
-                    self._lives.start_soon(life.live, self, run, None)
+                self._bring(run, None, [])
             found += len(page)
             after = page[-1].run_id
             log.info("recovering", runs=found, node=self.node)
-        if found:
-            log.info("recovered", runs=found, node=self.node)
+
+    async def _find_trouble(self) -> None:
+        cursor: str | None = None
+        while True:
+            page = partial(self.store.incidents, IncidentState.OPEN, None, 1000, cursor)
+            found, cursor = await self._patiently(page)
+            self.troubled.update(incident.run_id for incident in found if incident.run_id is not None)
+            if cursor is None:
+                return
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read, and while the store is away, try again."""
+        while True:
+            try:
+                return await read()
+            except StoreAway as error:
+                log.error("the journal cannot be read; trying again", why=str(error), node=self.node)
+                await trio.sleep(1)
 
     def drain(self, grace: float) -> None:
         """Ask `run` to return: accept nothing new, let steps end within `grace` seconds and record what they did."""
         self.stopping = True
+        self._stop.set()
         for suspension in list(self.suspended.values()):
             suspension.over.set()
         for actor in list(self.actors.values()):
             actor.ask(Exit.STOPPED)
         self.nursery.start_soon(self._hurry, grace)
-        self._stop.set()
 
     async def stop(self, grace: float) -> None:
         """Drain, and return when `run` has."""
@@ -167,8 +203,14 @@ class Host:
 
     async def _hurry(self, grace: float) -> None:
         await trio.sleep(grace)
-        log.warning("steps are cut short; they will run again", node=self.node)
+        if steps := sum(len(actor.attempts) for actor in self.actors.values()):
+            log.warning("steps are cut short; they will run again", steps=steps, node=self.node)
         self._lives.cancel_scope.cancel()
+
+    async def rest(self, seconds: float) -> None:
+        """Wait, but not longer than the host serves."""
+        with trio.move_on_after(seconds):
+            await self._stop.wait()
 
     def _batch_done(self, entries: int, seconds: float) -> None:
         self.metrics.journal_batch_size.observe(entries)
@@ -199,9 +241,9 @@ class Host:
             parent_path=path,
         )
 
-    def adopt_started(self, run: Run, event: Event) -> None:
+    def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""
-        self.began(run, [event])
+        self._bring(run, None, []) if journal is None else self.began(run, journal)
 
     def deliver(self, message: Message) -> None:
         """See `Services`."""
@@ -209,17 +251,30 @@ class Host:
         if actor is not None:
             actor.receive(message)
 
-    def post(self, message: Message) -> None:
+    def post(self, message: Message, done: Callable[[Verdict], None]) -> None:
         """See `Services`."""
 
-        def done(verdict: Verdict) -> None:
-            if isinstance(verdict, Delivered):
-                self.deliver(message)
+        def tell(verdict: Verdict) -> None:
+            match verdict:
+                case Delivered():
+                    self.deliver(message)
+                case Refused("away") if not self.stopping:
+                    self.post(message, done)
+                    return
+                case _:
+                    pass
+            done(verdict)
 
-        self.committer.submit(Post(message), done)
+        self.committer.submit(Post(message), tell)
+
+    async def knows_letter(self, run: Run, message_id: str) -> bool:
+        """See `Services`."""
+        letter = incidents.misfit(run, message_id, "", 0)
+        return await self.store.incident(letter.incident_id) is not None
 
     def ended(self, run: Run) -> None:
-        """See `Services`."""
+        """A run has ended, and has left memory."""
+        self.troubled.discard(run.run_id)
         if run.options.lock_key is not None:
             self.locks.look(run.options.lock_key)
         for waiter in self._ends.pop(run.run_id, ()):
@@ -232,10 +287,25 @@ class Host:
         self.metrics.run_duration.labels(run.workflow, name).observe(seconds)
 
     def began(self, run: Run, journal: list[Event]) -> None:
-        """A run's start has been committed: bring it to life."""
+        """A run's start has been committed: bring it to life. From now on it gets its messages."""
         self.metrics.runs_started.labels(run.workflow).inc()
-        if not self.stopping and run.run_id not in self.actors:
-            self._lives.start_soon(life.live, self, run, journal)
+        workflow = self.code.resolve(run.workflow, run.code_hash)
+        self._bring(run, None if workflow is None else Actor(self, workflow, run), journal)
+
+    def _bring(self, run: Run, actor: Actor | None, journal: list[Event]) -> None:
+        if self.stopping or run.run_id in self._living:
+            return
+        self._living.add(run.run_id)
+        if actor is not None:
+            self.actors[run.run_id] = actor
+        self._lives.start_soon(self._live, run, actor, journal)
+
+    async def _live(self, run: Run, actor: Actor | None, journal: list[Event]) -> None:
+        life = Life(self, run)
+        try:
+            await (life.recover() if actor is None else life.begin(actor, journal))
+        finally:
+            self._living.discard(run.run_id)
 
     async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
         """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""

@@ -1,4 +1,8 @@
-"""Incidents: what they say. Their ids derive from run and place, so that opening one twice is opening it once."""
+"""Incidents: what they say and where they stand.
+
+One that is open is remembered by the run's next life, so that it is not opened twice. Only a dead letter, which holds
+nothing, derives its id from its message, because every replay finds it again.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jivsd.engine.replay import Phase
-from jivsd.records import Incident, IncidentState, Run, derived_id
+from jivsd.records import Incident, IncidentState, Run, derived_id, new_id
 
 if TYPE_CHECKING:
     from jivsd.engine.replay import Block, Open
 
 
-def _incident(run: Run, kind: str, path: str, message: str, at: int, mark: str = "", **details: Any) -> Incident:
+def _incident(
+    run: Run, kind: str, path: str, message: str, at: int, *, id: str | None = None, **details: Any
+) -> Incident:
     return Incident(
-        incident_id=derived_id(run.run_id, f"incident:{kind}:{path}:{mark or at}"),
+        incident_id=id or new_id(),
         kind=kind,
         message=message,
         at=at,
@@ -24,6 +30,16 @@ def _incident(run: Run, kind: str, path: str, message: str, at: int, mark: str =
         path=path,
         details=details,
     )
+
+
+def place(incident: Incident) -> str:
+    """Where a live run keeps an incident: the path of what it holds, "" when that is the run as a whole."""
+    return f"thread {incident.path}" if incident.kind == "thread" else incident.path
+
+
+def same(known: Incident, found: Incident) -> bool:
+    """Whether an open incident says already what was found."""
+    return (known.kind, place(known)) == (found.kind, place(found))
 
 
 def blocked(run: Run, block: Block, at: int) -> Incident:
@@ -36,12 +52,13 @@ def held(run: Run, entry: Open, at: int, phase: Phase) -> Incident:
     """A step has used up its retries."""
     kind = "compensation" if phase is Phase.COMPENSATING or entry.path.endswith("!undo") else "step"
     message = f"{entry.path} failed {entry.failures} times; last: {entry.last_error}"
-    return _incident(run, kind, entry.path, message, at, mark=str(entry.failures), attempts=entry.failures)
+    return _incident(run, kind, entry.path, message, at, attempts=entry.failures)
 
 
 def misfit(run: Run, message_id: str, why: str, at: int) -> Incident:
     """A message that cannot be applied: a dead letter. It holds nothing."""
-    return _incident(run, "message", f"message:{message_id}", why, at, mark=message_id, message_id=message_id)
+    id = derived_id(run.run_id, f"message:{message_id}")
+    return _incident(run, "message", f"message:{message_id}", why, at, id=id, message_id=message_id)
 
 
 def stuck_thread(run: Run, path: str, at: int) -> Incident:
@@ -60,12 +77,12 @@ def crashed(run: Run, error: BaseException, times: int, at: int) -> Incident:
 def no_code(run: Run, at: int) -> Incident:
     """The code that the run began with cannot be loaded."""
     message = f"the code of workflow {run.workflow!r} with hash {run.code_hash} cannot be loaded"
-    return _incident(run, "plugin", "", message, at, mark=run.code_hash, code_hash=run.code_hash)
+    return _incident(run, "plugin", "", message, at, code_hash=run.code_hash)
 
 
 def damaged(run: Run, message: str, at: int) -> Incident:
     """A row of the run's journal is damaged."""
-    return _incident(run, "damage", "", message, at, mark="damage")
+    return _incident(run, "damage", "", message, at)
 
 
 def resolved(incident: Incident, how: str, *, by: str, why: str, at: int) -> Incident:

@@ -1,7 +1,7 @@
-"""Supervising actors: each open run has a task that keeps an actor alive, from the journal, until the run ends.
+"""Lives: each open run has a task that keeps an actor alive, from the journal, until the run ends.
 
-A crash of an actor is not a failure of its run. What cannot go on without a person (its code is gone, its journal is
-damaged, it crashes again and again) is suspended with an incident until somebody decides.
+A crash of an actor is not a failure of its run: it is started again. What cannot go on without a person (its code is
+gone, its journal is damaged, its actor crashes again and again) is suspended with an incident until somebody decides.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from jivsd import logs
-from jivsd.engine import incidents
+from jivsd.engine import incidents, troubles
 from jivsd.engine.actor import Actor
-from jivsd.engine.api import Wait
 from jivsd.engine.attempts import Exit
 from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
 from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway
@@ -28,6 +27,12 @@ MAX_CRASHES: Final = 5
 FIRST_PAUSE: Final = 0.1
 LAST_PAUSE: Final = 30.0
 """Seconds before an actor that has crashed is started again: doubled from the first to the last."""
+AWAY_PAUSE: Final = 1.0
+"""Seconds before a journal that cannot be read is tried again."""
+
+
+class NoCode(Exception):
+    """The code that a run began with cannot be loaded."""
 
 
 class Suspension:
@@ -38,90 +43,122 @@ class Suspension:
         self.over = trio.Event()
 
 
-async def live(host: Host, run: Run, started: list[Event] | None) -> None:
-    """Keep a run alive until it ends or the engine stops. `started`: the journal, if it was written just now."""
-    crashes = 0
-    progress = 0
-    while not host.stopping:
-        try:
-            exit, seq = await _once(host, run, started)
-        except DamagedRow as error:
-            await suspend(host, run, incidents.damaged(run, str(error), host.clock.now()))
-        except LookupError:
-            await suspend(host, run, incidents.no_code(run, host.clock.now()))
-        except StoreAway:
-            await trio.sleep(1)
-        except Exception as error:
-            actor = host.actors.pop(run.run_id, None)
-            seq = actor.seq if actor is not None else 0
-            crashes = 1 if seq > progress else crashes + 1
-            progress = max(progress, seq)
-            log.error("actor crashed", run_id=run.run_id, workflow=run.workflow, times=crashes, exc_info=error)
-            if crashes >= MAX_CRASHES:
-                await suspend(host, run, incidents.crashed(run, error, crashes, host.clock.now()))
-                crashes = 0
+class Life:
+    """One run, through all the lives of its actor on this host."""
+
+    __slots__ = ("_crashes", "_host", "_run")
+
+    def __init__(self, host: Host, run: Run) -> None:
+        self._host = host
+        self._run = run
+        self._crashes = 0
+
+    async def begin(self, actor: Actor, started: list[Event]) -> None:
+        """Live a run on whose start was committed just now; `started` is its journal."""
+        await self._live(actor, started)
+
+    async def recover(self) -> None:
+        """Live a run on from the journal."""
+        await self._live(None, [])
+
+    async def _live(self, actor: Actor | None, started: list[Event]) -> None:
+        host = self._host
+        while not host.stopping:
+            try:
+                if actor is None:
+                    way_out = await self._again()
+                else:
+                    way_out = await self._watch(actor, started, first=True)
+            except DamagedRow as error:
+                await self._suspend(incidents.damaged(self._run, str(error), host.clock.now()))
+            except NoCode:
+                await self._suspend(incidents.no_code(self._run, host.clock.now()))
+            except StoreAway:
+                await host.rest(AWAY_PAUSE)
+            except Exception as error:
+                await self._crashed(error)
             else:
-                await trio.sleep(min(FIRST_PAUSE * 2**crashes, LAST_PAUSE))
-        else:
-            if exit is not Exit.RESTART:
-                return
-            progress = max(progress, seq)
-        started = None
-        fresh = await host.store.run(run.run_id)
-        if fresh is None or fresh.status in ENDED:
-            return
-        run = fresh
+                if way_out is not Exit.RESTART:
+                    return
+            actor = None
 
-
-async def _once(host: Host, run: Run, started: list[Event] | None) -> tuple[Exit, int]:
-    workflow = await host.code_of(run)
-    if workflow is None:
-        raise LookupError(run.workflow)
-    actor = host.actors[run.run_id] = Actor(host, workflow, run)
-    if started is not None:
-        exit = await actor.live_on(started, first_life=len(started) == 1)
-    else:
+    async def _again(self) -> Exit:
+        """One more life, from the journal."""
+        host, run_id = self._host, self._run.run_id
         async with host.loading:
-            events = await host.store.events(run.run_id)
-            messages = await host.store.messages(run.run_id)
-            if run.status in (Status.BLOCKED, Status.COMPENSATION_BLOCKED):
-                await _load_incidents(host, actor)
-        if host.stopping:
-            return Exit.STOPPED, 0
+            run = await host.store.run(run_id)
+            if run is None or host.stopping:
+                return Exit.STOPPED
+            self._run = run
+            if run.status in ENDED:
+                host.ended(run)
+                return Exit.ENDED
+            workflow = await host.code_of(run)
+            if workflow is None:
+                raise NoCode
+            actor = host.actors[run_id] = Actor(host, workflow, run)
+            try:
+                events = await host.store.events(run_id)
+                messages = await host.store.messages(run_id)
+                if run_id in host.troubled:
+                    troubles.remember(actor, await self._open_incidents())
+            except BaseException:
+                del host.actors[run_id]
+                raise
         host.metrics.recoveries.inc()
-        exit = await actor.live_on(events, messages, first_life=False)
-    host.actors.pop(run.run_id, None)
-    if exit is Exit.ENDED:
-        host.ended(actor.run)
-    return exit, actor.seq
+        actor.early(messages)
+        return await self._watch(actor, events, first=False)
 
+    async def _watch(self, actor: Actor, events: list[Event], *, first: bool) -> Exit:
+        """Let an actor live, and see how it leaves."""
+        host, run_id = self._host, self._run.run_id
+        try:
+            way_out = await actor.live_on(events, first=first)
+        finally:
+            del host.actors[run_id]
+            if actor.moved:
+                self._crashes = 0
+        if way_out is Exit.ENDED:
+            host.ended(actor.run)
+        return way_out
 
-async def _load_incidents(host: Host, actor: Actor) -> None:
-    found, _ = await host.store.incidents(IncidentState.OPEN, actor.run.run_id, 1000)
-    for incident in found:
-        if incident.kind != "message":
-            actor.incidents[incident.path] = incident
+    async def _open_incidents(self) -> list[Incident]:
+        found, _ = await self._host.store.incidents(IncidentState.OPEN, self._run.run_id, 1000)
+        return [incident for incident in found if incident.kind != "message"]
 
+    async def _crashed(self, error: Exception) -> None:
+        """Wait before the actor is started again; or, when the run gets nowhere, for a person."""
+        self._crashes += 1
+        run, times = self._run, self._crashes
+        log.error("actor crashed", run_id=run.run_id, workflow=run.workflow, times=times, exc_info=error)
+        if times < MAX_CRASHES:
+            await self._host.rest(min(FIRST_PAUSE * 2**times, LAST_PAUSE))
+            return
+        await self._suspend(incidents.crashed(run, error, times, self._host.clock.now()))
+        self._crashes = 0
 
-async def suspend(host: Host, run: Run, incident: Incident) -> None:
-    """Hold a run without an actor until a person decides, or the engine stops."""
-    host.actors.pop(run.run_id, None)
-    log.error("run suspended", run_id=run.run_id, workflow=run.workflow, why=incident.message)
-    suspension = host.suspended[run.run_id] = Suspension(incident)
-    await record(host, run, incident, Status.BLOCKED)
-    try:
-        await suspension.over.wait()
-    finally:
-        host.suspended.pop(run.run_id, None)
+    async def _suspend(self, incident: Incident) -> None:
+        """Hold the run without an actor until a person decides, or the host stops."""
+        host, run_id = self._host, self._run.run_id
+        suspension = host.suspended[run_id] = Suspension(incident)
+        try:
+            if run_id in host.troubled:
+                same = [known for known in await self._open_incidents() if incidents.same(known, incident)]
+                suspension.incident = same[0] if same else incident
+            log.error("run suspended", run_id=run_id, workflow=self._run.workflow, why=suspension.incident.message)
+            compensating = self._run.status in (Status.COMPENSATING, Status.COMPENSATION_BLOCKED)
+            status = Status.COMPENSATION_BLOCKED if compensating else Status.BLOCKED
+            await record(host, self._run, suspension.incident, status)
+            await suspension.over.wait()
+        except StoreAway:
+            await host.rest(AWAY_PAUSE)
+        finally:
+            del host.suspended[run_id]
 
 
 async def record(host: Host, run: Run, incident: Incident, status: Status | None = None) -> None:
     """Write an incident of a run that has no actor."""
+    host.troubled.add(run.run_id)
     change = RunChange(status=status) if status is not None else None
     entry = Entry(run_id=run.run_id, shard=run.shard, change=change, incidents=(incident,))
     await host.committer.submit_and_wait(entry)
-
-
-def waiting(suspension: Suspension) -> Wait:
-    """What a suspended run waits for."""
-    return Wait("", "incident", suspension.incident.message)

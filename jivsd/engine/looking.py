@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from jivsd.authoring import commands
-from jivsd.engine import life, unwind
+from jivsd.engine import unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Timeline, Wait, Why
 from jivsd.engine.replay import Machine, Open
 from jivsd.records import ENDED, Run, encode
@@ -88,7 +88,7 @@ class Looking:
         if actor is not None and actor.live:
             return Why(run, waits(actor.machine, ahead))
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
-            return Why(run, [life.waiting(suspension)])
+            return Why(run, [Wait("", "incident", suspension.incident.message)])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
             return Why(run, waits(machine, ahead))
 

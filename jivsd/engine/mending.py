@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jivsd.engine import life
+from jivsd.engine import life, troubles
 from jivsd.engine.api import Conflict, Incidents, NotFound
 from jivsd.engine.incidents import resolved
 from jivsd.engine.reset import reset
@@ -58,7 +58,7 @@ class Mending:
         if (suspension := host.suspended.get(run_id)) is not None:
             await life.record(host, await self._looking.show(run_id), closed)
             suspension.over.set()
-        elif (actor := host.actors.get(run_id)) is not None and actor.retry_incident(closed):
+        elif (actor := host.actors.get(run_id)) is not None and troubles.retry(actor, closed):
             pass
         else:
             raise Conflict(f"incident {incident_id} holds nothing that could be tried again", incident=incident_id)
@@ -71,7 +71,7 @@ class Mending:
         closed = resolved(incident, "value", by=by, why=why, at=host.clock.now())
         actor = host.actors.get(incident.run_id or "")
         if incident.kind in ("step", "compensation"):
-            if actor is None or not actor.resolve_step(closed, value):
+            if actor is None or not troubles.resolve(actor, closed, value):
                 raise Conflict(f"incident {incident_id} no longer holds a step", incident=incident_id)
         elif incident.path == "" and incident.run_id is not None:
             raise Conflict(
@@ -80,6 +80,8 @@ class Mending:
             )
         elif incident.run_id is None:
             await host.store.put_incident(closed)
+        elif actor is not None:
+            troubles.dismiss(actor, closed)
         else:
             await life.record(host, await self._looking.show(incident.run_id), closed)
         return closed

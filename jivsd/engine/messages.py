@@ -9,6 +9,7 @@ import trio
 
 from jivsd.engine.admission import refusal
 from jivsd.engine.api import Conflict, Invalid, Receipt
+from jivsd.engine.ends import end_entry, to_child
 from jivsd.engine.incidents import resolved
 from jivsd.records import (
     ENDED,
@@ -25,7 +26,7 @@ from jivsd.records import (
     encode,
     new_id,
 )
-from jivsd.store.api import Delivered, Duplicate, Entry, Post, Refused, RunChange
+from jivsd.store.api import DamagedRow, Delivered, Duplicate, Post, Refused, RunFilter, Written
 
 if TYPE_CHECKING:
     from jivsd.engine.host import Host
@@ -54,14 +55,16 @@ class Messages:
 
     def _check_signal(self, run: Run, name: str, payload: bytes) -> None:
         workflow = self._host.code.resolve(run.workflow, run.code_hash)
-        if workflow is None:
-            return
+        handler = workflow.signals.get(name) if workflow is not None else None
+        codec = workflow.messages.get(name) if workflow is not None else None
         try:
-            if (handler := workflow.signals.get(name)) is not None:
+            if handler is not None:
                 handler.signature.decode_input(payload, strict=True)
-            elif (codec := workflow.messages.get(name)) is not None:
+            elif codec is not None:
                 codec.decode(payload)
-        except (msgspec.DecodeError, ValueError) as error:
+            else:
+                msgspec.json.decode(payload)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Invalid(f"signal {name!r}: {error}", signal=name) from None
 
     async def _send(
@@ -118,21 +121,51 @@ class Messages:
         return run
 
     async def _end_suspended(self, run: Run, incident: Incident, by: str, reason: str) -> None:
+        """End a run that has no actor; its life notices when it wakes."""
         host = self._host
-        events = await host.store.events(run.run_id)
-        now = max(host.clock.now(), events[-1].at)
+        last = await self._last_event(run.run_id)
         ended = Ended(Status.TERMINATED)
-        event = Event(run.run_id, events[-1].seq + 1, Kind.ENDED, "", encode(ended), now, 0, by)
+        now = host.clock.now()
+        event = Event(run.run_id, last.seq + 1, Kind.ENDED, "", encode(ended), max(now, last.at), 0, by)
         closed = resolved(incident, "terminated", by=by, why=reason, at=now)
-        change = RunChange(status=Status.TERMINATED, ended_at=now)
-        entry = Entry(run.run_id, run.shard, events=(event,), change=change, incidents=(closed,), ends=True)
-        await host.committer.submit_and_wait(entry)
-        host.ended(msgspec.structs.replace(run, status=Status.TERMINATED, ended_at=now))
-        host.suspended[run.run_id].over.set()
+        children = await host.store.runs(RunFilter(parent=run.run_id, open_only=True), 10_000)
+        told = [
+            to_child(run, child.workflow, child.workflow_id, child.run_id, Kind.ENDED, event.payload, now)
+            for child in children.items
+        ]
+        entry = end_entry(run, event, ended, children=told, incidents=(closed,))
+
+        def done(verdict: Verdict) -> None:
+            if isinstance(verdict, Written):
+                for message in entry.inbox:
+                    host.deliver(message)
+            if (suspension := host.suspended.get(run.run_id)) is not None:
+                suspension.over.set()
+
+        await host.committed(entry, done)
+
+    async def _last_event(self, run_id: str) -> Event:
+        """The last event of a journal, of which others may be damaged."""
+        last = Event(run_id, 0, Kind.STARTED, "", b"", 0)
+        while True:
+            try:
+                events = await self._host.store.events(run_id, last.seq)
+            except DamagedRow as damage:
+                last = Event(run_id, damage.seq, Kind.STARTED, "", b"", last.at)
+            else:
+                return events[-1] if events else last
 
     async def switch(self, ref: str, by: str, reason: str, *, paused: bool) -> Run:
         """See `Engine.pause` and `Engine.resume`."""
         run = await self._open(ref)
+        if (suspension := self._host.suspended.get(run.run_id)) is not None:
+            held = suspension.incident
+            raise Conflict(
+                f"run {run.run_id} is held by incident {held.incident_id}; retry that or terminate the run",
+                run_id=run.run_id,
+                status=run.status,
+                incident=held.incident_id,
+            )
         if run.paused is paused or run.run_id in self._switching:
             state = "being paused or resumed" if run.run_id in self._switching else "paused" if paused else "not paused"
             raise Conflict(f"run {run.run_id} is {state}", run_id=run.run_id, status=run.status)

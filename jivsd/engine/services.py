@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import trio
 
     from jivsd.clock import Clock
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from jivsd.journal.committer import Committer
     from jivsd.metrics import Metrics
     from jivsd.records import Event, Message, Run
-    from jivsd.store.api import NewRun
+    from jivsd.store.api import NewRun, Verdict
 
 
 class Services(Protocol):
@@ -42,6 +44,11 @@ class Services(Protocol):
     def threads(self) -> trio.CapacityLimiter | None: ...
 
     @property
+    def troubled(self) -> set[str]:
+        """Runs that may have open incidents; whoever opens one adds its run."""
+        ...
+
+    @property
     def nursery(self) -> trio.Nursery:
         """Where steps run."""
         ...
@@ -56,14 +63,18 @@ class Services(Protocol):
         """
         ...
 
-    def adopt_started(self, run: Run, event: Event) -> None:
-        """A run whose start has been committed: bring it to life."""
+    def adopt(self, run: Run, journal: list[Event] | None) -> None:
+        """A run's start has been committed: bring it to life. `journal` is None when more may be recorded already."""
         ...
 
     def deliver(self, message: Message) -> None:
         """A message is in the inbox: tell the run's actor, if it is here."""
         ...
 
-    def post(self, message: Message) -> None:
-        """Put a message into the inbox and deliver it; for messages whose loss a restart mends."""
+    def post(self, message: Message, done: Callable[[Verdict], None]) -> None:
+        """Put a message into the inbox and deliver it; `done` gets the verdict, never that the store is away."""
+        ...
+
+    async def knows_letter(self, run: Run, message_id: str) -> bool:
+        """Whether a message that cannot be applied has its incident already."""
         ...

@@ -1,0 +1,80 @@
+"""The end of a run: one entry that records it, tells the parent and, when it was terminated, its children."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jivsd.records import ChildEnded, Ended, Event, Kind, Message, Run, Status, encode
+from jivsd.store.api import Entry, RunChange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jivsd.records import Incident
+
+
+def end_entry(
+    run: Run,
+    event: Event,
+    ended: Ended,
+    *,
+    consumed: Sequence[str] = (),
+    children: Iterable[Message] = (),
+    incidents: Sequence[Incident] = (),
+) -> Entry:
+    """What ends a run: `event` is its last one and says `ended`.
+
+    `consumed` is the message that asked for it, `children` are messages to child runs. The commit gives back the
+    run's lock.
+    """
+    change = RunChange(
+        status=ended.status,
+        paused=False,
+        output=ended.output if ended.status is Status.COMPLETED else None,
+        error=encode(ended.error) if ended.error else None,
+        ended_at=event.at,
+    )
+    inbox = [*children]
+    if run.options.parent is not None and run.options.parent_path is not None:
+        inbox.append(_to_parent(run, event, ended))
+    return Entry(
+        run_id=run.run_id,
+        shard=run.shard,
+        events=(event,),
+        change=change,
+        inbox=inbox,
+        consumed=consumed,
+        incidents=incidents,
+        ends=True,
+    )
+
+
+def _to_parent(run: Run, event: Event, ended: Ended) -> Message:
+    options = run.options
+    return Message(
+        workflow=options.parent_workflow or "",
+        workflow_id=options.parent_workflow_id or "",
+        message_id=f"end:{run.run_id}",
+        kind=Kind.CHILD_ENDED,
+        path=options.parent_path or "",
+        payload=encode(ChildEnded(run.run_id, ended.status, ended.output, ended.error)),
+        at=event.at,
+        run_id=options.parent,
+    )
+
+
+def to_child(
+    parent: Run, workflow: str, workflow_id: str | None, run_id: str, kind: Kind, payload: bytes, at: int
+) -> Message:
+    """Ask a child to cancel or terminate. The message's id is the same in every life of the parent."""
+    return Message(
+        workflow=workflow,
+        workflow_id=workflow_id or run_id,
+        message_id=f"{kind}:{run_id}",
+        kind=kind,
+        path="",
+        payload=payload,
+        at=at,
+        by=f"parent {parent.run_id}",
+        run_id=run_id,
+    )

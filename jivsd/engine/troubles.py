@@ -1,0 +1,119 @@
+"""A live run's incidents: found after each turn, opened, closed when they have gone, decided by a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jivsd import logs
+from jivsd.authoring import commands
+from jivsd.engine import effects, incidents
+from jivsd.engine.attempts import Exit
+from jivsd.records import AttemptFailed, ErrorRecord, Incident, Kind, StepDone
+from jivsd.store.api import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jivsd.engine.actor import Actor
+
+log = logs.get(__name__)
+
+
+def remember(actor: Actor, known: Iterable[Incident]) -> None:
+    """Take over the incidents that an earlier life of the run has opened."""
+    actor.incidents = {incidents.place(incident): incident for incident in known}
+
+
+def forget_gone(actor: Actor) -> None:
+    """Close what the life that begins now is free of: threads of an earlier one, what held the run as a whole."""
+    blocked = actor.machine.blocked
+    for incident in list(actor.incidents.values()):
+        still = incident.path != "" or (blocked is not None and blocked.kind == incident.kind)
+        if incident.kind == "thread" or not still:
+            close(actor, incident, "gone")
+
+
+def find(actor: Actor) -> None:
+    """Open the incidents that a turn has led to."""
+    machine, now = actor.machine, actor.services.clock.now()
+    if machine.misfits:
+        for message_id, why in machine.misfits:
+            report(actor, incidents.misfit(actor.run, message_id, why, now))
+        machine.misfits.clear()
+    if machine.blocked is not None and "" not in actor.incidents:
+        open_(actor, incidents.blocked(actor.run, machine.blocked, now))
+
+
+def find_held(actor: Actor, path: str) -> None:
+    """Open the incident of a step that has used up its retries, if it has."""
+    entry = actor.machine.open.get(path)
+    if entry is not None and entry.held and path not in actor.incidents:
+        open_(actor, incidents.held(actor.run, entry, actor.services.clock.now(), actor.machine.phase))
+
+
+def open_(actor: Actor, incident: Incident) -> None:
+    """Open an incident that holds something of the run."""
+    actor.incidents[incidents.place(incident)] = incident
+    actor.services.troubled.add(actor.run.run_id)
+    report(actor, incident)
+
+
+def report(actor: Actor, incident: Incident) -> None:
+    """Write an incident."""
+    log.error("incident", incident=incident.incident_id, what=incident.message, path=incident.path, **actor.words())
+    actor.submit(Entry(**actor.address(), incidents=(incident,)))
+
+
+def close(actor: Actor, incident: Incident, resolution: str) -> None:
+    """Record that an incident has gone by itself."""
+    actor.incidents.pop(incidents.place(incident), None)
+    closed = incidents.resolved(incident, resolution, by="", why="", at=actor.services.clock.now())
+    actor.submit(Entry(**actor.address(), incidents=(closed,)))
+
+
+def retry(actor: Actor, closed: Incident) -> bool:
+    """Try again what an incident holds. False if it holds nothing any more."""
+    if not _holds(actor, closed):
+        return False
+    entry = actor.machine.open.get(closed.path)
+    if closed.path == "":
+        actor.submit(Entry(**actor.address(), incidents=(closed,)))
+        actor.ask(Exit.RESTART)
+    elif entry is not None and entry.held:
+        again = ErrorRecord("Retried", closed.resolved_why or "")
+        payload = AttemptFailed(entry.command.args_hash, again, actor.services.clock.now())
+        actor.append(Kind.ATTEMPT_FAILED, entry.path, payload, by=closed.resolved_by or "", incidents=(closed,))
+    else:
+        return False
+    del actor.incidents[closed.path]
+    return True
+
+
+def resolve(actor: Actor, closed: Incident, value: bytes) -> bool:
+    """Take a person's value for the result of a step that an incident holds. False if it is not held any more.
+
+    Raises:
+        Invalid: the value does not fit the step's result type.
+    """
+    entry = actor.machine.open.get(closed.path)
+    if entry is None or not entry.held or not _holds(actor, closed):
+        return False
+    assert isinstance(entry.command, commands.StepCall)
+    effects.check_result(entry.command, value)
+    payload = StepDone(entry.command.args_hash, msgspec.Raw(value), closed.resolved_why or "")
+    actor.append(Kind.STEP_DONE, entry.path, payload, by=closed.resolved_by or "", incidents=(closed,))
+    del actor.incidents[closed.path]
+    return True
+
+
+def dismiss(actor: Actor, closed: Incident) -> None:
+    """A person has seen an incident that holds nothing."""
+    actor.incidents.pop(incidents.place(closed), None)
+    actor.submit(Entry(**actor.address(), incidents=(closed,)))
+
+
+def _holds(actor: Actor, closed: Incident) -> bool:
+    known = actor.incidents.get(incidents.place(closed))
+    return known is not None and known.incident_id == closed.incident_id and not actor.leaving
