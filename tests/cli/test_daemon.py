@@ -50,6 +50,7 @@ def test_a_data_folder_with_too_long_a_path(run, tmp_path):
     assert "too long" in refused.error["message"]
 
 
+@pytest.mark.slow
 def test_a_second_daemon_is_refused(daemon):
     second = subprocess.run(
         [*COMMAND, "run", "--data-dir", str(daemon.data_dir)], capture_output=True, text=True, timeout=30, check=False

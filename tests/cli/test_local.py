@@ -114,6 +114,7 @@ def test_version(run):
     assert set(run("version", "--json").json) == {"version", "python"}
 
 
+@pytest.mark.slow
 def test_help_teaches(run):
     page = run("--help").out
     for code, meaning in MEANINGS.items():
@@ -169,6 +170,7 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
     Path(err.split()[-1]).unlink()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_failure():
     reader, writer = os.pipe()
     os.close(reader)
@@ -177,6 +179,7 @@ def test_a_closed_pipe_is_no_failure():
     assert (listing.returncode, listing.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_output_that_the_terminal_cannot_encode(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "JIVSD_NODE": "n1", "JIVSD_DATA_DIR": str(tmp_path / "ü")}
     for more in ([], ["--json"]):
@@ -185,6 +188,7 @@ def test_output_that_the_terminal_cannot_encode(tmp_path):
     assert json.loads(shown.stdout)["items"]
 
 
+@pytest.mark.slow
 def test_shell_completion_knows_statuses():
     completion = {"_JIVSD_COMPLETE": "complete_bash", "COMP_WORDS": "jivsd list --status comp", "COMP_CWORD": "3"}
     done = subprocess.run(
@@ -193,6 +197,7 @@ def test_shell_completion_knows_statuses():
     assert done.stdout.split() == ["compensating", "compensation_blocked", "completed", "compensated"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["version"], ["list", "--data-dir", "/nowhere"]])
 def test_the_daemons_libraries_are_not_imported_for_a_client_command(arguments):
     code = (

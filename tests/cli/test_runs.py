@@ -97,6 +97,7 @@ def test_an_unknown_workflow_is_told_the_known_ones(jivsd):
     assert "add-up" in jivsd("start", "nope").err
 
 
+@pytest.mark.slow
 def test_the_life_of_a_run_that_waits(jivsd):
     run_id = jivsd("start", "gate", "--id", "g1").out.strip()
     assert jivsd("query", "gate:g1", "progress", "--json").json["value"]["total"] == 4
@@ -119,6 +120,11 @@ def test_the_life_of_a_run_that_waits(jivsd):
     again = jivsd("signal", run_id, "approve", "--input", '"ann"')
     assert again.code == 5
     assert "ended" in again.err
+
+
+def test_a_negative_number_is_no_option(jivsd):
+    assert jivsd("start", "add-up", "--input", "-5", "--wait", "--json").json["output"] == 0
+    assert jivsd("start", "add-up", "--input=-5").code == 0
 
 
 def test_a_payload_is_given_once(jivsd):
@@ -147,6 +153,7 @@ def test_retry_is_a_new_run(jivsd):
     assert jivsd("wait", again.out.strip()).code == 1
 
 
+@pytest.mark.slow
 def test_lists_are_whole_lines_and_pages(jivsd):
     for number in range(3):
         jivsd("start", "add-up", "--input", "1", "--id", f"an id of some length, number {number}", "--wait")
@@ -191,6 +198,7 @@ def test_a_run_and_its_timeline_are_shown(jivsd):
     assert page["next"] == 2
 
 
+@pytest.mark.slow
 def test_an_incident_is_looked_at_retried_and_resolved(jivsd):
     jivsd("start", "weigh", "--id", "w1")
     held = _incident(jivsd, "weigh:w1")
