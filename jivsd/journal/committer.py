@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from jivsd.records import SHARDS
+from jivsd.records import SHARDS, shard_of
 from jivsd.store.api import (
     Busy,
     Delivered,
@@ -169,7 +169,7 @@ class Committer:
 
     async def _until_work(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not any(self._shard(slot) not in self._unknown for slot in self._waiting):
+        while all(map(self._held_back, self._waiting)) if self._unknown else not self._waiting:
             await self._new_work()
 
     async def _new_work(self) -> None:
@@ -181,7 +181,7 @@ class Committer:
         cap = max(1, self._cap())
         if not self._unknown:
             return [self._waiting.popleft() for _ in range(min(cap, len(self._waiting)))]
-        free = [slot for slot in self._waiting if self._shard(slot) not in self._unknown][:cap]
+        free = [slot for slot in self._waiting if not self._held_back(slot)][:cap]
         taken = set(map(id, free))
         self._waiting = deque(slot for slot in self._waiting if id(slot) not in taken)
         return free
@@ -320,6 +320,8 @@ class Committer:
                 self._note_away(error)
             await trio.sleep(self._next_pause())
 
-    @staticmethod
-    def _shard(slot: _Slot) -> int | None:
-        return slot.entry.shard if isinstance(slot.entry, Entry) else None
+    def _held_back(self, slot: _Slot) -> bool:
+        """Whether it has to wait until the outcome of an earlier commit for its shard is known."""
+        entry = slot.entry
+        shard = entry.shard if isinstance(entry, Entry) else shard_of(entry.message.workflow_id)
+        return shard in self._unknown

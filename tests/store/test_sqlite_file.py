@@ -45,6 +45,12 @@ async def test_everything_is_there_after_a_restart_and_the_epoch_is_higher(path)
         assert await j.one(append(run, 4)) == Written()
 
 
+async def test_a_closed_database_is_one_file(path):
+    async with opened(path) as j:
+        await j.start()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["jivsd.db", "jivsd.db.lock"]
+
+
 async def test_the_file_belongs_to_its_owner_only(path):
     async with opened(path):
         assert {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == dict.fromkeys(

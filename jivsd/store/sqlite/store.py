@@ -100,7 +100,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Let what has begun end, close the connections, let the next daemon in."""
-        workers = {worker for worker in (self._reader, self._writer) if worker is not None}
+        # The writer last: the connection that is closed last empties the log into the database.
+        workers = [worker for worker in dict.fromkeys((self._reader, self._writer)) if worker is not None]
         self._reader = self._writer = None
         with trio.CancelScope(shield=True):
             for worker in workers:
