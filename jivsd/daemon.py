@@ -25,7 +25,7 @@ from jivsd.records import Incident, IncidentState, derived_id
 from jivsd.registry.registry import Registry
 from jivsd.store.api import StoreError
 from jivsd.store.sqlite.store import SqliteStore
-from jivsd.supervision import ChildSpec, Intensity, SupervisionError, Supervisor
+from jivsd.supervision import ChildSpec, Intensity, RestartsExceeded, SupervisionError, Supervisor
 
 if TYPE_CHECKING:
     from jivsd.admin.server import Server
@@ -57,17 +57,16 @@ async def _serve(config: Config) -> None:
     config.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     registry = Registry()
     registry.load(config.plugins)
-    metrics = Metrics()
     url = config.store.get_secret_value()
     async with _store(url) as store:
         epoch = await store.open(config.node)
         await _settle_plugins(registry, store, SystemClock().now())
-        supervisor = _supervisor(config, store, registry, metrics, epoch, masked(url))
+        parts = _Parts(config, store, registry, epoch, masked(url))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, supervisor, config.shutdown.grace / SECOND)
-            await supervisor.run()
+            nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
+            await parts.run()
             nursery.cancel_scope.cancel()
-    log.info("stopped", node=config.node)
+    log.info("stopped")
 
 
 async def _settle_plugins(registry: Registry, store: Store, now: int) -> None:
@@ -87,33 +86,6 @@ async def _settle_plugins(registry: Registry, store: Store, now: int) -> None:
             await store.put_incident(resolved(incident, "gone", by="daemon", why="the plugin loads now", at=now))
 
 
-def _supervisor(
-    config: Config, store: Store, registry: Registry, metrics: Metrics, epoch: int, shown_url: str
-) -> Supervisor:
-    grace = config.shutdown.grace / SECOND
-    engine = Engine(
-        store,
-        registry,
-        node=config.node,
-        epoch=epoch,
-        metrics=metrics,
-        threads=config.limits.threads,
-        recovery=config.recovery.concurrency,
-        store_url=shown_url,
-    )
-    admin = _Admin(config, engine)
-    intensity = Intensity(config.supervision.restarts, config.supervision.period / SECOND)
-    children = [
-        ChildSpec("engine", engine.run, intensity=intensity, drain=partial(engine.drain, grace), shutdown=grace + 5),
-        ChildSpec("admin", admin.run, intensity=intensity, drain=admin.drain),
-    ]
-    supervisor = Supervisor("daemon", children, on_restart=lambda name: metrics.supervisor_restarts.labels(name).inc())
-    engine.children = lambda: [
-        ChildState(child.name, child.state.value, child.restarts) for child in supervisor.children()
-    ]
-    return supervisor
-
-
 def _store(url: str) -> Store:
     scheme = url.partition(":")[0]
     if scheme != "sqlite":
@@ -121,37 +93,89 @@ def _store(url: str) -> Store:
     return SqliteStore(sqlite_path(url))
 
 
-class _Admin:
-    """The endpoint as a child of its own: it can crash and come back without a run noticing; its sockets stay."""
+class _Parts:
+    """The supervised children. The endpoint is one apart: it can crash and come back without a run noticing."""
 
-    def __init__(self, config: Config, engine: Engine) -> None:
+    def __init__(self, config: Config, store: Store, registry: Registry, epoch: int, shown_url: str) -> None:
+        grace = config.shutdown.grace / SECOND
         self._config = config
-        self._engine = engine
+        self._metrics = Metrics()
+        self._engine = Engine(
+            store,
+            registry,
+            node=config.node,
+            epoch=epoch,
+            metrics=self._metrics,
+            threads=config.limits.threads,
+            recovery=config.recovery.concurrency,
+            store_url=shown_url,
+        )
+        self._engine.children = self._children
         self._server: Server | None = None
+        self._failure: BaseException | None = None
+        intensity = Intensity(config.supervision.restarts, config.supervision.period / SECOND)
+        drain = partial(self._engine.drain, grace)
+        self.supervisor = Supervisor(
+            "daemon",
+            [
+                ChildSpec("engine", self._engine.run, intensity=intensity, drain=drain, shutdown=grace + 5),
+                ChildSpec("admin", self._admin, intensity=intensity, drain=self._drain_admin),
+            ],
+            on_restart=lambda name: self._metrics.supervisor_restarts.labels(name).inc(),
+            on_give_up=self._gave_up,
+        )
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        if self._server is None:
-            self._server = self._make()
+    async def run(self) -> None:
+        """Run until the supervisor is stopped.
+
+        Raises:
+            SupervisionError: a child could not be started, or the engine crashed too often.
+        """
+        try:
+            await self.supervisor.run()
+        finally:
+            if self._server is not None:
+                self._server.close()
+        if self._failure is not None:
+            raise RestartsExceeded("the engine crashed too often") from self._failure
+
+    def _gave_up(self, name: str, error: BaseException | None) -> None:
+        """Without the engine there is no daemon; without the endpoint the runs go on."""
+        if name == "engine":
+            self._failure = error or RuntimeError("no reason is known")
+            self.supervisor.stop()
+
+    def _children(self) -> list[ChildState]:
+        return [ChildState(child.name, child.state.value, child.restarts) for child in self.supervisor.children()]
+
+    async def _admin(self, *, task_status: trio.TaskStatus[None]) -> None:
+        server = self._server = self._server or self._make_server()
         async with trio.open_nursery() as nursery:
-            addresses = await nursery.start(self._serve, self._server)
-            log.info("ready", node=self._config.node, listening=addresses)
+            addresses = await nursery.start(self._serve, server)
+            log.info("ready", listening=addresses)
             task_status.started()
 
     async def _serve(self, server: Server, *, task_status: trio.TaskStatus[list[str]]) -> None:
         await server.run(task_status=task_status)
 
-    def _make(self) -> Server:
+    def _make_server(self) -> Server:
         from jivsd.admin.app import create_app  # these take long to import, and recovery has begun by now
         from jivsd.admin.server import Server, listen_tcp, listen_unix
 
         config = self._config
         listeners = [listen_unix(socket_path(config.data_dir))]
+        hosts: list[str] = []
         if config.http is not None:
             listeners += listen_tcp(config.http.host, config.http.port)
+            hosts.append(config.http.host)
+            if config.token is None:
+                log.warning(
+                    "everybody on this host may use the endpoint: no token is configured", http=str(config.http)
+                )
         token = config.token.get_secret_value() if config.token is not None else None
-        return Server(create_app(self._engine, token=token), listeners)
+        return Server(create_app(self._engine, token=token, hosts=hosts), listeners)
 
-    def drain(self) -> None:
+    def _drain_admin(self) -> None:
         if self._server is not None:
             self._server.drain()
 
