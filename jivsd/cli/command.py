@@ -78,6 +78,11 @@ def examples(*lines: str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *(f"$ {line}".replace("[", r"\[") for line in lines)])
 
 
+def prose(function: Callable[..., Any]) -> str:
+    """A function's docstring as text that may be broken anywhere, a line for each paragraph."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(function) or "").split("\n\n"))
+
+
 def local(
     app: typer.Typer, name: str, *shown: str, panel: str | None = None
 ) -> Callable[[Callable[P, Answer]], Callable[P, Answer]]:
@@ -166,5 +171,4 @@ def _register(
     own = [context, *own] if "json" in names else [context, *own, json]
     command.__signature__ = inspect.Signature(own)  # pyright: ignore[reportFunctionMemberAccess]  # see PEP 362
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
-    command.__doc__ = function.__doc__
-    app.command(name, epilog=examples(*shown), rich_help_panel=panel)(command)
+    app.command(name, help=prose(function), epilog=examples(*shown), rich_help_panel=panel)(command)

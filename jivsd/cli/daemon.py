@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd.cli.command import DataDir, Globals, examples, group, local, remote
+from jivsd.cli.command import DataDir, Globals, examples, group, local, prose, remote
 from jivsd.cli.configuration import ConfigFile, read_config
 from jivsd.cli.output import Answer
 
@@ -18,15 +18,6 @@ PANEL = "The daemon"
 commands = group()
 
 
-@commands.command(
-    "run",
-    rich_help_panel=PANEL,
-    epilog=examples(
-        "jivsd run --data-dir ./state",
-        "jivsd run --data-dir ./state --plugins ./plugins --http 127.0.0.1:8700",
-        "jivsd run --config /etc/jivsd/jivsd.toml",
-    ),
-)
 def run(
     context: typer.Context,
     data_dir: DataDir = None,
@@ -63,6 +54,18 @@ def run(
     from jivsd import daemon
 
     return daemon.run(settings)
+
+
+commands.command(
+    "run",
+    help=prose(run),
+    epilog=examples(
+        "jivsd run --data-dir ./state",
+        "jivsd run --data-dir ./state --plugins ./plugins --http 127.0.0.1:8700",
+        "jivsd run --config /etc/jivsd/jivsd.toml",
+    ),
+    rich_help_panel=PANEL,
+)(run)
 
 
 @remote(commands, "status", "jivsd status", "jivsd status --json | jq .runs.RUNNING", panel=PANEL)

@@ -83,15 +83,13 @@ async def watch(client: Client, run: Run, *, quiet: bool) -> Run:
 
 async def _follow(client: Client, run: Run, display: Display) -> Run:
     seen_at = time.monotonic()
-    has_progress = True
     while True:
         try:
             run = await client.result(run.run_id, timeout=LOOK_S)
             if run.status in ENDED:
                 return run
-            progress = await _progress(client, run) if has_progress else None
-            has_progress = progress is not None
-            waits = [] if has_progress else (await client.why(run.run_id)).waits
+            progress = await _progress(client, run)
+            waits = [] if progress else (await client.why(run.run_id)).waits
             display.show(Sight(run, progress, waits))
             seen_at = time.monotonic()
         except (DaemonNotRunning, ClientError) as error:
@@ -105,12 +103,20 @@ async def _follow(client: Client, run: Run, display: Display) -> Run:
 
 
 async def _progress(client: Client, run: Run) -> Progress | None:
-    """What the run's own query says; None if it has none that we understand."""
+    """What the run's own query says; None if it has none, or cannot answer just now."""
     try:
-        answer = await client.query(run.run_id, "progress")
-        return msgspec.json.decode(bytes(answer.value), type=Progress)
-    except (ClientError, msgspec.DecodeError):
+        return progress_of((await client.query(run.run_id, "progress")).value)
+    except ClientError:
         return None
+
+
+def progress_of(answer: msgspec.Raw) -> Progress | None:
+    """The answer of a query as progress; None if it says nothing of the kind."""
+    try:
+        progress = msgspec.json.decode(bytes(answer), type=Progress)
+    except msgspec.DecodeError:
+        return None
+    return progress if progress.phase or progress.done is not None else None
 
 
 def _display(*, quiet: bool) -> Display:

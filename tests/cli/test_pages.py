@@ -9,6 +9,7 @@ import pytest
 
 from jivsd.cli import incidentpages, look, runpages, timelines
 from jivsd.cli.output import console
+from jivsd.cli.watching import progress_of
 from jivsd.engine.api import Wait, Why
 from jivsd.records import (
     AttemptFailed,
@@ -170,6 +171,16 @@ def test_incidents():
     listed = shown(incidentpages.listing([open_, mended]))
     assert listed[1].endswith("move:ship: it failed")
     assert listed[2].endswith("move:ship: it failed (value)")
+
+
+def test_only_what_says_how_far_it_is_is_progress():
+    told = progress_of(msgspec.Raw(b'{"phase": "LOADING", "done": 3, "total": 4, "status": "more than we know"}'))
+    assert told is not None
+    assert told.percent == 75
+    assert progress_of(msgspec.Raw(b'{"done": 9, "total": 4}')).percent == 100
+    assert progress_of(msgspec.Raw(b'{"done": 0, "total": 0}')).percent is None
+    for other in (b"null", b"{}", b"7", b'{"state": 1}', b'{"done": "many"}', b"[1]"):
+        assert progress_of(msgspec.Raw(other)) is None
 
 
 @pytest.mark.parametrize(
