@@ -27,10 +27,17 @@ def spawns_shuffled(patch: pytest.MonkeyPatch) -> None:
 
     def shuffled(self: Nursery, *args: Any, **kwargs: Any) -> Any:
         job = start(self, *args, **kwargs)
-        waking = self._machine._ready
-        rng.shuffle(waking)
+        rng.shuffle(self._machine._ready)
         return job
 
+    def popping(self: Machine) -> None:
+        while True:
+            while self._ready:
+                self._resume(*self._ready.pop(0))
+            if not self._wake_a_predicate():
+                return
+
+    patch.setattr(Machine, "_run_dry", popping)
     patch.setattr(Nursery, "start", shuffled)
 
 

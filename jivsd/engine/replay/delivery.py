@@ -78,7 +78,7 @@ def _started(machine: Machine, event: Event) -> None:
         machine.begin()
         return
     machine.open_lock(options.lock_key)
-    if options.lock_wait is not None:
+    if options.lock_wait:  # a run that would not wait at all was accepted because the lock was free
         machine.open_timer(LOCK_WAIT, event.at + options.lock_wait, LOCK)
 
 
@@ -86,10 +86,12 @@ def _lock_granted(machine: Machine, event: Event) -> None:
     entry = _take(machine, event, "lock")
     if entry is None:
         return
+    again = LOCK in machine.closed  # a reset run waits for its own turn, its code has begun before
     machine.settle(entry)
     if (wait := machine.open.get(LOCK_WAIT)) is not None:
         machine.drop_deadline(wait)
-    machine.begin()
+    if not again:
+        machine.begin()
 
 
 def _step_done(machine: Machine, event: Event) -> None:
@@ -237,7 +239,7 @@ def _signal(machine: Machine, event: Event) -> None:
         assert isinstance(command, commands.WaitSignal)
         fits, value = machine.read_signal(command, payload.message_id, payload.payload)
         if fits:
-            listeners.popleft()
+            listeners.pop(0)
             if not listeners:
                 del machine.listeners[payload.name]
             _hand_over(machine, entry, value)
@@ -274,10 +276,11 @@ def _child_ended(machine: Machine, event: Event) -> None:
     elif entry.cancelling:
         _hand_over(machine, entry, error=Cancelled())
     else:
-        _hand_over(machine, entry, error=_child_error(payload))
+        _hand_over(machine, entry, error=child_error(payload))
 
 
-def _child_error(payload: ChildEnded) -> ChildFailed:
+def child_error(payload: ChildEnded) -> ChildFailed:
+    """What a child that did not complete raises in its parent."""
     data: dict[str, Any] = {"run_id": payload.run_id, "status": payload.status.value}
     if payload.error is None:
         return ChildFailed(f"child run {payload.run_id} ended {payload.status}", **data)
@@ -299,8 +302,15 @@ def _recovered(machine: Machine, event: Event) -> None:
 
 
 def _reset(machine: Machine, event: Event) -> None:
+    """What was before is another run's: this one has its own time, and its own place in the queue for the lock."""
     payload: Reset = payload_of(event)
     machine.reseed(payload.seed)
+    options = machine.options
+    if options.timeout is not None and (timer := machine.open.get(TIMEOUT)) is not None:
+        assert isinstance(timer.command, commands.Sleep)
+        timer.command.deadline = event.at + options.timeout
+    if options.lock_key is not None and LOCK not in machine.open:
+        machine.open_lock(options.lock_key)
 
 
 def _nothing(machine: Machine, event: Event) -> None:

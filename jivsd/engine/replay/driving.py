@@ -6,7 +6,6 @@ Nothing here looks outside: a call changes the machine's state and parks the bra
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from random import Random
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from jivsd.authoring.errors import Cancelled, Frozen, NotDurable
 from jivsd.authoring.paths import check_name
 from jivsd.engine.replay.nursery import Nursery, Race, SagaBlock, ScopeBlock
 from jivsd.engine.replay.parts import LOCK, PARK, Block, Body, Branch, Open, Scope
+from jivsd.engine.replay.place import place_of
 from jivsd.engine.replay.saga import UNDO, Entry, Saga
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.workflows import Workflow
 
+NONE: Final[frozenset[str]] = frozenset()
 MAX_RAISES: Final = 1000
 """How often in a row a cancelled branch may call the context without parking before that is an incident."""
 MAX_FROZEN_RAISES: Final = 100
@@ -34,6 +35,40 @@ MAX_FROZEN_RAISES: Final = 100
 
 class Driving:
     """The state that branches change by calling their context. Implements `jivsd.authoring.context.Driver`."""
+
+    __slots__ = (
+        "_branches",
+        "_changed_at",
+        "_current",
+        "_in_handler",
+        "_joining",
+        "_markers",
+        "_nobody",
+        "_on_issue",
+        "_reached",
+        "_ready",
+        "_serial",
+        "_settling",
+        "at",
+        "blocked",
+        "closed",
+        "dropped",
+        "fresh",
+        "frozen",
+        "listeners",
+        "misfits",
+        "open",
+        "predicates",
+        "root",
+        "run_id",
+        "saga_root",
+        "seed",
+        "seq",
+        "unread",
+        "versions",
+        "workflow",
+        "workflow_id",
+    )
 
     def __init__(
         self,
@@ -56,17 +91,17 @@ class Driving:
         self.dropped: list[Open] = []
         self.open: dict[str, Open] = {}
         self.closed: set[str] = set()
-        self.unread: dict[str, deque[tuple[str, msgspec.Raw]]] = {}
-        self.listeners: dict[str, deque[Open]] = {}
+        self.unread: dict[str, list[tuple[str, msgspec.Raw]]] = {}
+        self.listeners: dict[str, list[Open]] = {}
         self.predicates: dict[Branch, commands.WaitUntil] = {}
         self.versions: dict[str, int] = {}
         self.root = Scope(None)
         self.saga_root = Saga(None)
-        self._markers: set[str] = set()
+        self._markers: frozenset[str] = NONE
         self._changed_at = 0
         self._on_issue = on_issue
         self._branches: dict[Branch, None] = {}
-        self._ready: deque[tuple[Branch, Any, BaseException | None]] = deque()
+        self._ready: list[tuple[Branch, Any, BaseException | None]] = []
         self._current: Branch | None = None
         self._in_handler = False
         self._nobody: Branch | None = None
@@ -83,14 +118,7 @@ class Driving:
 
     def where(self, branch: Branch) -> str:
         """File and line of the workflow code at which a branch stands."""
-        own = self.workflow.function.__code__.co_filename
-        place = ""
-        body: Any = branch.body
-        while body is not None:
-            frame = _attribute(body, "cr_frame", "gi_frame", "ag_frame")
-            if frame is not None and (frame.f_code.co_filename == own or not place):
-                place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-            body = _attribute(body, "cr_await", "gi_yieldfrom", "ag_await")
+        place = place_of(branch.body, self.workflow.function.__code__.co_filename)
         return place or branch.path or self.workflow.name
 
     def entering(self, *, uncancelled: bool = True) -> Branch:
@@ -239,7 +267,7 @@ class Driving:
     def _wait_signal(self, branch: Branch, command: commands.WaitSignal) -> tuple[bool, Any]:
         queue = self.unread.get(command.signal)
         while queue:
-            message_id, payload = queue.popleft()
+            message_id, payload = queue.pop(0)
             if not queue:
                 del self.unread[command.signal]
             fits, value = self.read_signal(command, message_id, payload)
@@ -247,7 +275,7 @@ class Driving:
                 self.closed.add(command.path)
                 return True, value
         entry = branch.parked = Open(command, branch, self.seq)
-        self.listeners.setdefault(command.signal, deque()).append(entry)
+        self.listeners.setdefault(command.signal, []).append(entry)
         return False, None
 
     def read_signal(self, command: commands.WaitSignal, message_id: str, payload: msgspec.Raw) -> tuple[bool, Any]:
@@ -375,7 +403,7 @@ class Driving:
 
     def keep_unread(self, name: str, message_id: str, payload: msgspec.Raw) -> None:
         """Keep a signal for whoever waits for its name next."""
-        self.unread.setdefault(name, deque()).append((message_id, payload))
+        self.unread.setdefault(name, []).append((message_id, payload))
 
     def set_deadline(self, branch: Branch, scope: Scope, deadline: int) -> Open | None:
         """A timer that cancels a scope; cancels it at once when its time has come (rule 6)."""
@@ -453,10 +481,3 @@ def _waits_for_settlement(command: commands.Command) -> bool:
     return isinstance(command, commands.ChildCall) or (
         isinstance(command, commands.StepCall) and command.step.cancel == "wait"
     )
-
-
-def _attribute(thing: Any, *names: str) -> Any:
-    for name in names:
-        if (found := getattr(thing, name, None)) is not None:
-            return found
-    return None

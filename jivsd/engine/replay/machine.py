@@ -43,6 +43,21 @@ class Machine(Driving):
     command as it is issued, for tests and for adopt.
     """
 
+    __slots__ = (
+        "_body",
+        "_probe",
+        "arguments",
+        "begun",
+        "cancel_status",
+        "foreign",
+        "instance",
+        "main_timer",
+        "options",
+        "outcome",
+        "phase",
+        "slow",
+    )
+
     def __init__(
         self,
         workflow: Workflow[..., Any],
@@ -67,7 +82,7 @@ class Machine(Driving):
         self._probe = probe
         for event in journal:
             if event.kind == Kind.MARKER and event.path.startswith("version:"):
-                self._markers.add(event.path)
+                self._markers |= {event.path}
             elif event.kind == Kind.CODE_CHANGED:
                 self._changed_at = event.seq
 
@@ -99,9 +114,12 @@ class Machine(Driving):
 
     def _run_dry(self) -> None:
         while True:
-            while self._ready and self.blocked is None:
-                self._resume(*self._ready.popleft())
-            if self.blocked is not None or not self._wake_a_predicate():
+            for branch, value, error in self._ready:  # which grows meanwhile
+                self._resume(branch, value, error)
+                if self.blocked is not None:
+                    return
+            self._ready.clear()
+            if not self.predicates or not self._wake_a_predicate():
                 return
 
     def _wake_a_predicate(self) -> bool:

@@ -145,7 +145,7 @@ class Nursery:
         self.counts: dict[str, int] = {}
         self.errors: list[Exception] = []
         self.jobs: dict[Branch, Job] = {}
-        self.waiting: deque[Branch] = deque()
+        self.waiting: deque[Branch] | None = None
 
     def __getitem__(self, key: object) -> Slot:
         return Slot(self, escape_key(key))
@@ -178,6 +178,8 @@ class Nursery:
             self.active += 1
             self._machine.ready(branch)
         else:
+            if self.waiting is None:
+                self.waiting = deque()
             self.waiting.append(branch)
         return job
 
