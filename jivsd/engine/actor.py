@@ -333,7 +333,7 @@ class Actor:
     @property
     def held_back(self) -> bool:
         """Whether steps and child runs must not start now: the run is paused, or waits for its lock."""
-        return self.run.paused or "lock" in self.machine.open
+        return self.run.paused or LOCK in self.machine.open
 
     def _after_turn(self) -> None:
         machine = self.machine

@@ -23,7 +23,9 @@ class Admission:
     async def start(self, workflow: str, input: bytes, options: StartOptions, by: str) -> Start:
         """See `Engine.start`."""
         self.check()
-        new, event = starts.prepare(self._host.workflow(workflow), input, options, now=self._host.clock.now(), by=by)
+        host = self._host
+        found = host.workflow(workflow)
+        new, event = starts.prepare(found, input, options, run_id=host.ids(), now=host.clock.now(), by=by)
         verdict = await self.commit(new, [event])
         return Start(verdict.run, existing=True) if isinstance(verdict, Existing) else Start(new.run, existing=False)
 

@@ -22,7 +22,7 @@ from jivsd.engine.life import Life
 from jivsd.engine.timers import Timers
 from jivsd.journal.committer import Committer
 from jivsd.metrics import Metrics
-from jivsd.records import Event, IncidentState, Message, Run, derived_id
+from jivsd.records import Event, IncidentState, Message, Run, derived_id, new_id
 from jivsd.registry.source import PluginProblem
 from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused, StoreAway
 
@@ -61,6 +61,7 @@ class Host:
         recovery: int = 200,
         look_again: float = 30.0,
         store_url: str = "",
+        ids: Callable[[], str] = new_id,
     ) -> None:
         """Prepare.
 
@@ -75,11 +76,13 @@ class Host:
             recovery: how many runs are read from the store at once.
             look_again: seconds after which sleeping timers read the clock again.
             store_url: for `status`, without a password.
+            ids: draws the ids of runs and messages; a seam for tests.
         """
         self.store = store
         self.code = code
         self.node = node
         self.store_url = store_url
+        self.ids = ids
         self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
         self.timers: Timers

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jivsd.engine.replay import Phase
+from jivsd.engine.replay import UNDO, Phase
 from jivsd.records import Incident, IncidentState, Run, derived_id, new_id
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def blocked(run: Run, block: Block, at: int) -> Incident:
 
 def held(run: Run, entry: Open, at: int, phase: Phase) -> Incident:
     """A step has used up its retries."""
-    kind = "compensation" if phase is Phase.COMPENSATING or entry.path.endswith("!undo") else "step"
+    kind = "compensation" if phase is Phase.COMPENSATING or entry.path.endswith(UNDO) else "step"
     message = f"{entry.path} failed {entry.failures} times; last: {entry.last_error}"
     return _incident(run, kind, entry.path, message, at, attempts=entry.failures)
 

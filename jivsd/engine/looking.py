@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,10 @@ from jivsd.engine.replay import Machine, Open
 from jivsd.records import ENDED, Run, encode
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator
 
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.host import Host
-    from jivsd.engine.replay.parts import Branch
     from jivsd.records import Event
 
 
@@ -73,7 +73,7 @@ class Looking:
         except ValueError as error:
             raise Invalid(str(error), query=name) from None
         actor = self._host.actors.get(run.run_id)
-        if actor is not None and actor.live and actor.machine.instance is not None:
+        if actor is not None and actor.live:
             return _answer(partial(actor.machine.query, name, arguments), handler, actor.machine.seq)
         async with replayed(workflow, run, await self._host.store.events(run.run_id)) as machine:
             return _answer(partial(machine.query, name, arguments), handler, machine.seq)
@@ -86,11 +86,11 @@ class Looking:
         ahead = await self._ahead(run)
         actor = self._host.actors.get(run.run_id)
         if actor is not None and actor.live:
-            return Why(run, waits(actor.machine, ahead))
+            return Why(run, waits(actor.run, actor.machine, ahead))
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             return Why(run, [Wait("", "incident", suspension.incident.message)])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
-            return Why(run, waits(machine, ahead))
+            return Why(run, waits(run, machine, ahead))
 
     async def _ahead(self, run: Run) -> list[str]:
         ahead: list[str] = []
@@ -110,50 +110,47 @@ def _answer(ask: Any, handler: Any, seq: int) -> Answer:
     return Answer(msgspec.Raw(value), seq)
 
 
-def replayed(workflow: Workflow[..., Any], run: Run, events: list[Event]) -> AbstractAsyncContextManager[Machine]:
+@asynccontextmanager
+async def replayed(workflow: Workflow[..., Any], run: Run, events: list[Event]) -> AsyncGenerator[Machine]:
     """A machine that has been through a run's journal, for as long as the block lasts. Nothing comes of it."""
-    return _Throwaway(workflow, run, events)
-
-
-class _Throwaway:
-    def __init__(self, workflow: Workflow[..., Any], run: Run, events: list[Event]) -> None:
-        task: Any = trio.lowlevel.current_task()
-        self._events = events
-        self._machine = Machine(
-            workflow,
-            run.run_id,
-            run.workflow_id,
-            journal=events,
-            probe=lambda: task._cancel_status,
-        )
-
-    async def __aenter__(self) -> Machine:
-        for event in self._events:
-            self._machine.deliver(event)
-        return self._machine
-
-    async def __aexit__(self, *_: object) -> None:
-        for foreign in self._machine.freeze():
+    task: Any = trio.lowlevel.current_task()
+    machine = Machine(workflow, run.run_id, run.workflow_id, journal=events, probe=lambda: task._cancel_status)
+    try:
+        for event in events:
+            machine.deliver(event)
+        yield machine
+    finally:
+        for foreign in machine.freeze():
             await unwind.undo(foreign)
 
 
-def waits(machine: Machine, ahead: list[str]) -> list[Wait]:
+def waits(run: Run, machine: Machine, ahead: list[str]) -> list[Wait]:
     """What a run waits for. `ahead`: the runs before it in the queue for its lock."""
-    found = [_wait(entry, ahead) for entry in machine.open.values() if not entry.abandoned]
-    for listeners in machine.listeners.values():
-        found.extend(_wait(entry, ahead) for entry in listeners)
-    found.extend(_until(branch, command) for branch, command in machine.predicates.items())
+    found: list[Wait] = []
     if machine.blocked is not None:
-        found.insert(0, Wait("", "incident", machine.blocked.message))
+        found.append(Wait("", "incident", machine.blocked.message))
+    if run.paused:
+        found.append(Wait("", "pause", "somebody to resume it"))
+    found += (_wait(entry, ahead) for entry in machine.open.values() if not _is_over(entry))
+    for listeners in machine.listeners.values():
+        found += (_wait(entry, ahead) for entry in listeners)
+    found += (_until(command) for command in machine.predicates.values())
     return found
 
 
-def _until(branch: Branch, command: commands.WaitUntil) -> Wait:
+def _is_over(entry: Open) -> bool:
+    """Whether nobody waits for it: it was abandoned, and is no step whose attempt has to stop first."""
+    return entry.abandoned and not isinstance(entry.command, commands.StepCall)
+
+
+def _until(command: commands.WaitUntil) -> Wait:
     return Wait(command.path, "until", "a condition on the run's own state")
 
 
 def _wait(entry: Open, ahead: list[str]) -> Wait:
     match entry.command:
+        case commands.StepCall() as call if entry.abandoned:
+            return Wait(entry.path, "step", f"step {call.step.name}, which was cancelled, to stop")
         case commands.StepCall() if entry.held:
             return Wait(entry.path, "incident", f"a person's decision on {entry.path}", error=entry.last_error)
         case commands.StepCall() if entry.retry_at is not None:

@@ -33,7 +33,7 @@ class Mending:
             raise Conflict(f"run {run.run_id} is {run.status}; only a failed one is retried", run_id=run.run_id)
         workflow = await self._looking.code_of(run)
         events = await self._host.store.events(run.run_id)
-        new, journal = await reset(workflow, run, events, now=self._host.clock.now(), by=by)
+        new, journal = await reset(workflow, run, events, run_id=self._host.ids(), now=self._host.clock.now(), by=by)
         await self._admission.commit(NewRun(new), journal)
         return new
 

@@ -24,7 +24,6 @@ from jivsd.records import (
     Signal,
     Status,
     encode,
-    new_id,
 )
 from jivsd.store.api import DamagedRow, Delivered, Duplicate, Post, Refused, RunFilter, Written
 
@@ -49,7 +48,7 @@ class Messages:
         """See `Engine.signal`."""
         run = await self._looking.show(ref)
         self._check_signal(run, name, payload)
-        message_id = message_id or new_id()
+        message_id = message_id or self._host.ids()
         body = encode(Signal(name, message_id, msgspec.Raw(payload)))
         return await self._send(run, Kind.SIGNAL, body, by, message_id, by_run=":" not in ref)
 
@@ -109,7 +108,7 @@ class Messages:
 
     async def _control(self, ref: str, kind: Kind, payload: bytes, by: str) -> Run:
         run = await self._open(ref)
-        await self._send(run, kind, payload, by, new_id())
+        await self._send(run, kind, payload, by, self._host.ids())
         return run
 
     async def _open(self, ref: str) -> Run:
@@ -172,7 +171,7 @@ class Messages:
         self._switching.add(run.run_id)
         try:
             kind = Kind.PAUSED if paused else Kind.RESUMED
-            await self._send(run, kind, encode(PauseChanged(reason)), by, new_id())
+            await self._send(run, kind, encode(PauseChanged(reason)), by, self._host.ids())
             actor = self._host.actors.get(run.run_id)
             with trio.move_on_after(CHANGE_WAIT):
                 while actor is not None and actor.run.paused is not paused and actor.run.status not in ENDED:

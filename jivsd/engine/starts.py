@@ -9,7 +9,7 @@ import msgspec
 from jivsd.authoring.errors import InvalidValue
 from jivsd.clock import microseconds
 from jivsd.engine.api import Invalid, StartOptions
-from jivsd.records import Event, Kind, Options, Run, Started, Status, encode, hash_of, new_id, shard_of
+from jivsd.records import Event, Kind, Options, Run, Started, Status, encode, hash_of, shard_of
 from jivsd.store.api import NewRun
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def prepare(
     input: bytes,
     options: StartOptions,
     *,
+    run_id: str,
     now: int,
     by: str = "",
-    run_id: str | None = None,
     timeout: int | None = None,
     parent: Run | None = None,
     parent_path: str | None = None,
@@ -42,7 +42,6 @@ def prepare(
         arguments = workflow.signature.decode_input(input, strict=True)
     except InvalidValue as error:
         raise Invalid(str(error), workflow=workflow.name) from None
-    run_id = run_id or new_id()
     workflow_id = _text("id", options.id) or run_id
     lock_key = _text("lock_key", options.lock_key) or _lock_key(workflow, arguments)
     resolved = Options(
