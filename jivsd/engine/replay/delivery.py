@@ -239,7 +239,7 @@ def _signal(machine: Machine, event: Event) -> None:
         assert isinstance(command, commands.WaitSignal)
         fits, value = machine.read_signal(command, payload.message_id, payload.payload)
         if fits:
-            listeners.popleft()
+            listeners.pop(0)
             if not listeners:
                 del machine.listeners[payload.name]
             _hand_over(machine, entry, value)
