@@ -1,0 +1,126 @@
+"""Daemons as real processes: started, killed, stopped, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from jivsd.places import socket_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+LOOK_AGAIN: Final = 0.01
+"""Seconds between two looks whether a starting daemon answers."""
+READY_WITHIN: Final = 60.0
+STOPPED_WITHIN: Final = 60.0
+"""Seconds that a daemon may take to start and to stop, on the slowest of machines."""
+LAST_LINES: Final = 5
+"""How many lines of a failed daemon's log an error repeats."""
+
+
+class DaemonFailed(Exception):
+    """A daemon did not start, or did not stop; the message has its last words."""
+
+
+class Daemon:
+    """The daemon of a data folder. There is one process at a time; what it says goes to `log`."""
+
+    def __init__(
+        self, data_dir: Path, log: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            data_dir: where its socket and its journal are.
+            log: the file that its output is added to.
+            arguments: further ones for `jivsd run`.
+            environment: variables for it. Of this process's own, those of jivsd are not handed on.
+        """
+        self.data_dir = data_dir
+        self.log = log
+        self._socket = str(socket_path(data_dir))
+        self._command = [sys.executable, "-m", "jivsd", "run", "--data-dir", str(data_dir), *arguments]
+        own = {name: value for name, value in os.environ.items() if not name.startswith("JIVSD_")}
+        self._environment = {**own, **(environment or {})}
+        self._process: trio.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Start the process; return when it answers.
+
+        Raises:
+            DaemonFailed: it ended, or does not answer in time.
+        """
+        await self.launch()
+        with trio.move_on_after(READY_WITHIN) as patience:
+            while not self._answers():
+                if not self.running:
+                    raise DaemonFailed(f"the daemon ended while it started: {self.last_words()}")
+                await trio.sleep(LOOK_AGAIN)
+        if patience.cancelled_caught:
+            raise DaemonFailed(f"the daemon has not answered within {READY_WITHIN:g} s: {self.last_words()}")
+
+    async def launch(self) -> None:
+        """Start the process; whether it comes up is not waited for."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """Kill it as `kill -9` does: it can do nothing more, not even finish a write."""
+        self.send(signal.SIGKILL)
+        await self.ended()
+
+    async def stop(self) -> int:
+        """Ask it to end (SIGTERM); return its exit code."""
+        self.send(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until the process has ended, and return its exit code.
+
+        Raises:
+            DaemonFailed: it has not ended in time.
+        """
+        assert self._process is not None
+        with trio.move_on_after(STOPPED_WITHIN):
+            return await self._process.wait()
+        raise DaemonFailed(f"the daemon has not ended within {STOPPED_WITHIN:g} s: {self.last_words()}")
+
+    async def aclose(self) -> None:
+        """Leave nothing running, whatever happened."""
+        if self.running:
+            with trio.CancelScope(shield=True):
+                await self.kill()
+
+    def last_words(self) -> str:
+        """The end of its log, on one line."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return " / ".join(line.strip() for line in lines[-LAST_LINES:]) or "it said nothing"
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(self._socket)
+            except OSError:
+                return False
+        return True

@@ -1,0 +1,203 @@
+"""The language of the torturer's programs: JSON that a workflow interprets, and that a model foresees.
+
+Every node that does something has a name of its own, which becomes the last part of its command's path. Programs are
+made so that what they come to does not depend on how long anything takes: only one child of a race can return, what
+is to expire waits forever, what is not to expire has an hour.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+WORKFLOW = "torture"
+ADD = "add"
+"""The signal that has a handler: it adds to the run's counter."""
+TOKEN = "token"
+"""The name of the side effect."""
+HOUR_MS = 3_600_000
+
+
+class Node(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="do"):
+    """Base of all nodes."""
+
+
+class Work(Node, frozen=True, tag="work"):
+    """A step that is noted in the outside world. `how`: an async one, a plain one in a thread, or an async one whose
+    scope waits for it when it is cancelled. Its first `fails` attempts fail, of `attempts` that are allowed.
+    """
+
+    name: str
+    how: Literal["async", "plain", "patient"] = "async"
+    amount: int = 0
+    fails: int = 0
+    attempts: int = 4
+    undo: bool = False
+    ms: int = 0
+
+    @property
+    def doomed(self) -> bool:
+        return self.fails >= self.attempts
+
+
+class Ledger(Node, frozen=True, tag="ledger"):
+    """A transaction step that enters a row; a doomed one enters it and then fails."""
+
+    name: str
+    amount: int = 0
+    undo: bool = False
+    doomed: bool = False
+
+
+class Late(Node, frozen=True, tag="late"):
+    """A step whose time is always up: whether it happened is never known."""
+
+    name: str
+    ms: int
+    undo: bool = False
+
+
+class Sleep(Node, frozen=True, tag="sleep"):
+    ms: int
+    until: bool = False
+    """Say when, instead of how long."""
+
+
+class Await(Node, frozen=True, tag="await"):
+    """Wait until signals to the handler have brought the sum of `amounts`; they count for the counter too."""
+
+    name: str
+    amounts: list[int]
+
+
+class Receive(Node, frozen=True, tag="receive"):
+    """Wait for a signal without a handler; its payload is `amount`."""
+
+    name: str
+    amount: int
+
+
+class Draw(Node, frozen=True, tag="draw"):
+    """Draw a value that is another in every run, and hand it to a step."""
+
+    name: str
+    what: Literal["side_effect", "random", "uuid", "now", "version"]
+
+
+class Fan(Node, frozen=True, tag="fan"):
+    """A nursery. `style`: children under keys, without keys, or steps given to start_soon (each child is one Work)."""
+
+    name: str
+    children: list[list[Node_]]
+    limit: int | None = None
+    style: Literal["keys", "names", "steps"] = "keys"
+
+
+class Race(Node, frozen=True, tag="race"):
+    """Only the child at `winner` ever returns."""
+
+    name: str
+    children: list[list[Node_]]
+    winner: int
+
+
+class Saga(Node, frozen=True, tag="saga"):
+    nodes: list[Node_]
+
+
+class Within(Node, frozen=True, tag="within"):
+    """A deadline that does not come."""
+
+    nodes: list[Node_]
+    fail: bool
+
+
+class Expire(Node, frozen=True, tag="expire"):
+    """A deadline that comes: what is inside never ends by itself. With `fail` it raises."""
+
+    name: str
+    ms: int
+    fail: bool
+    hold: Literal["sleep", "signal", "until", "async", "plain", "patient", "child"]
+    undo: bool = False
+
+
+class Scope(Node, frozen=True, tag="scope"):
+    """A scope that cancels itself; `never` comes after that."""
+
+    nodes: list[Node_]
+    never: list[Node_]
+
+
+class Cleanup(Node, frozen=True, tag="cleanup"):
+    """Something that expires, and in its `finally`, shielded, nodes that run nevertheless."""
+
+    ms: int
+    nodes: list[Node_]
+
+
+class Child(Node, frozen=True, tag="child"):
+    """A child run, whose counter is added; with `undo` there is a step that undoes it."""
+
+    nodes: list[Node_]
+    undo: bool = False
+
+
+class Raise(Node, frozen=True, tag="raise"):
+    name: str
+
+
+class Try(Node, frozen=True, tag="try"):
+    """`nodes` raise; `handler` is what is done then."""
+
+    nodes: list[Node_]
+    handler: list[Node_]
+
+
+class Stuck(Node, frozen=True, tag="stuck"):
+    """A step that fails until the world is mended; its incident is retried, or resolved with the amount as value."""
+
+    name: str
+    amount: int
+    decide: Literal["retry", "value"]
+
+
+class Hold(Node, frozen=True, tag="hold"):
+    """Wait for what never comes."""
+
+    how: Literal["sleep", "signal", "until"] = "signal"
+
+
+class Arrive(Node, frozen=True, tag="arrive"):
+    """Say that one has come to here."""
+
+    name: str
+
+
+class Gather(Node, frozen=True, tag="gather"):
+    """Wait until so many have arrived."""
+
+    name: str
+    count: int
+
+
+Node_ = (
+    Work | Ledger | Late | Sleep | Await | Receive | Draw | Fan | Race | Saga | Within | Expire | Scope | Cleanup
+    | Child | Raise | Try | Stuck | Hold | Arrive | Gather
+)  # fmt: skip
+"""Any node."""
+
+
+class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The input of a run. `world`: the database in which its steps are noted."""
+
+    world: str
+    nodes: list[Node_]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The output of a run. `drawn`: what each Draw got, by its name."""
+
+    counter: int
+    drawn: dict[str, str]

@@ -1,0 +1,269 @@
+"""Draws programs, and what is done to their runs, from a seed: the same seed gives the same, whatever happens."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from jivsd.proof.torture import language as say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Ending = Literal["complete", "fail", "cancel", "terminate", "cancel-anytime", "timeout"]
+"""How a run is to end. "cancel" and "terminate" come when it holds; "cancel-anytime" and "timeout" at any moment."""
+
+ENDINGS: Final[dict[Ending, int]] = {
+    "complete": 12,
+    "fail": 4,
+    "cancel": 2,
+    "terminate": 1,
+    "cancel-anytime": 2,
+    "timeout": 1,
+}
+HELD: Final = ("cancel", "terminate", "timeout")
+"""The endings of programs that wait at their end for what never comes."""
+LOCKS: Final = 3
+"""How many lock keys the runs with one share."""
+DEEPEST: Final = 3
+NEVER_AMOUNT: Final = 1_000_000
+"""What a step would add that is never reached."""
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """A program and what is done to its run; times in milliseconds after its start, None: not at all."""
+
+    number: int
+    nodes: list[say.Node_]
+    ending: Ending
+    timeout: int | None = None
+    lock: int | None = None
+    """Which of the lock keys it takes."""
+    cancel_after: int | None = None
+    pauses: list[tuple[int, int]] = []
+    """When it is paused, and for how long."""
+    again: bool = False
+    """Whether starts and signals are sent twice, though they were acknowledged."""
+    ask: bool = False
+    """Whether it is queried while it runs and after its end."""
+
+
+def draw(seed: int, number: int) -> Scenario:
+    """The scenario of a number."""
+    rng = Random(f"{seed}/{number}")
+    ending = rng.choices(list(ENDINGS), list(ENDINGS.values()))[0]
+    maker = _Maker(rng, size=rng.randint(5, 22))
+    nodes = maker.block(0, most=6)
+    if ending == "fail":
+        nodes += maker.failing(1)
+    elif ending in HELD:
+        nodes += [say.Hold(rng.choice(("signal", "sleep", "until"))), *maker.never()]
+    return Scenario(
+        number=number,
+        nodes=nodes,
+        ending=ending,
+        timeout=rng.randint(100, 2000) if ending == "timeout" else None,
+        lock=rng.randrange(LOCKS) if rng.random() < 0.08 else None,
+        cancel_after=rng.randint(0, 1500) if ending == "cancel-anytime" else None,
+        pauses=[(rng.randint(0, 600), rng.randint(20, 400)) for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))],
+        again=rng.random() < 0.2,
+        ask=rng.random() < 0.3,
+    )
+
+
+class _Maker:
+    """`left` nodes more or less are still to be made."""
+
+    def __init__(self, rng: Random, *, size: int) -> None:
+        self._rng = rng
+        self._left = size
+        self._names = 0
+
+    def block(self, depth: int, most: int = 3) -> list[say.Node_]:
+        """Nodes that end by themselves, without an exception."""
+        made: list[say.Node_] = []
+        for _ in range(self._rng.randint(1, most)):
+            makers = {**_LEAVES, **_BRANCHES} if depth < DEEPEST and self._left > 0 else _LEAVES
+            self._left -= 1
+            make = self._rng.choices(list(makers), list(makers.values()))[0]
+            made.append(make(self, depth + 1))
+        return made
+
+    def failing(self, depth: int) -> list[say.Node_]:
+        """Nodes of which the last but for some that are never reached raises."""
+        makers = _SIMPLE_RAISERS if depth > DEEPEST else {**_SIMPLE_RAISERS, **_RAISERS}
+        raiser = self._rng.choices(list(makers), list(makers.values()))[0]
+        return [*self.block(depth, most=2), raiser(self, depth + 1), *self.never()]
+
+    def never(self) -> list[say.Node_]:
+        """What is never reached, now and then."""
+        return [say.Work(self._name(), amount=NEVER_AMOUNT, undo=self._chance(0.5))] if self._chance(0.5) else []
+
+    def _name(self) -> str:
+        self._names += 1
+        return f"n{self._names}"
+
+    def _chance(self, share: float) -> bool:
+        return self._rng.random() < share
+
+    def _amount(self) -> int:
+        return self._rng.randint(1, 99)
+
+    def work(self, depth: int) -> say.Node_:
+        return say.Work(
+            self._name(),
+            how=self._rng.choice(("async", "async", "plain", "patient")),
+            amount=self._amount(),
+            fails=self._rng.choice((0, 0, 0, 1, 2, 3)),
+            undo=self._chance(0.4),
+            ms=self._rng.choice((0, 0, 1, 5, 20)),
+        )
+
+    def ledger(self, depth: int) -> say.Node_:
+        return say.Ledger(self._name(), self._amount(), undo=self._chance(0.5))
+
+    def sleep(self, depth: int) -> say.Node_:
+        return say.Sleep(self._rng.choice((0, 5, 30, 150)), until=self._chance(0.4))
+
+    def wait(self, depth: int) -> say.Node_:
+        return say.Await(self._name(), [self._amount() for _ in range(self._rng.randint(1, 3))])
+
+    def receive(self, depth: int) -> say.Node_:
+        return say.Receive(self._name(), self._amount())
+
+    def draw(self, depth: int) -> say.Node_:
+        return say.Draw(self._name(), self._rng.choice(("side_effect", "random", "uuid", "now", "version")))
+
+    def stuck(self, depth: int) -> say.Node_:
+        return say.Stuck(self._name(), self._amount(), self._rng.choice(("retry", "value")))
+
+    def fan(self, depth: int) -> say.Node_:
+        style = self._rng.choice(("keys", "names", "steps"))
+        limit = self._rng.choice((None, None, 1, 2))
+        count = self._rng.randint(1, 4)
+        children = [[self.work(depth)] if style == "steps" else self.block(depth, most=2) for _ in range(count)]
+        return say.Fan(self._name(), children, limit, style)
+
+    def race(self, depth: int) -> say.Node_:
+        count = self._rng.randint(1, 3)
+        winner = self._rng.randrange(count)
+        children = [
+            self.block(depth, most=2) if number == winner else [*self._unsure(), say.Hold(), *self.never()]
+            for number in range(count)
+        ]
+        return say.Race(self._name(), children, winner)
+
+    def _unsure(self) -> list[say.Node_]:
+        """Nodes that may be cancelled before they are done; so they count for nothing."""
+        made: list[say.Node_] = []
+        for _ in range(self._rng.randint(0, 2)):
+            match self._rng.randrange(3):
+                case 0:
+                    made.append(say.Sleep(self._rng.choice((0, 5, 30))))
+                case 1:
+                    made.append(say.Ledger(self._name(), undo=self._chance(0.5)))
+                case _:
+                    how = self._rng.choice(("async", "plain", "patient"))
+                    fails = self._rng.choice((0, 0, 1)) if how != "patient" else 0
+                    made.append(say.Work(self._name(), how=how, fails=fails, undo=self._chance(0.5), ms=5))
+        return made
+
+    def saga(self, depth: int) -> say.Node_:
+        return say.Saga(self.block(depth))
+
+    def within(self, depth: int) -> say.Node_:
+        return say.Within(self.block(depth), fail=self._chance(0.5))
+
+    def _expiring(self, *, fail: bool) -> say.Node_:
+        hold = self._rng.choice(("sleep", "signal", "until", "async", "plain", "patient", "child"))
+        undo = self._chance(0.4)
+        return say.Expire(self._name(), self._rng.choice((10, 40, 120)), fail=fail, hold=hold, undo=undo)
+
+    def expire(self, depth: int) -> say.Node_:
+        return self._expiring(fail=False)
+
+    def scope(self, depth: int) -> say.Node_:
+        return say.Scope(self.block(depth), [say.Work(self._name(), amount=NEVER_AMOUNT)])
+
+    def cleanup(self, depth: int) -> say.Node_:
+        return say.Cleanup(self._rng.choice((10, 40)), self.block(depth, most=2))
+
+    def child(self, depth: int) -> say.Node_:
+        return say.Child(self.block(depth), undo=self._chance(0.5))
+
+    def attempt(self, depth: int) -> say.Node_:
+        return say.Try(self.failing(depth), self.block(depth, most=2))
+
+    # ---- what raises
+
+    def deliberate(self, depth: int) -> say.Node_:
+        return say.Raise(self._name())
+
+    def doomed(self, depth: int) -> say.Node_:
+        attempts = self._rng.randint(1, 3)
+        how = self._rng.choice(("async", "plain"))
+        return say.Work(self._name(), how=how, fails=attempts, attempts=attempts, undo=self._chance(0.5))
+
+    def broken(self, depth: int) -> say.Node_:
+        return say.Ledger(self._name(), self._amount(), undo=self._chance(0.5), doomed=True)
+
+    def late(self, depth: int) -> say.Node_:
+        return say.Late(self._name(), self._rng.choice((10, 50)), undo=self._chance(0.5))
+
+    def too_late(self, depth: int) -> say.Node_:
+        return self._expiring(fail=True)
+
+    def failing_saga(self, depth: int) -> say.Node_:
+        return say.Saga(self.failing(depth))
+
+    def failing_child(self, depth: int) -> say.Node_:
+        return say.Child(self.failing(depth), undo=self._chance(0.5))
+
+    def failing_fan(self, depth: int) -> say.Node_:
+        """One child raises while the others hold; half the time it waits until they have come to that."""
+        name = self._name()
+        count = self._rng.randint(1, 3)
+        if self._chance(0.5):
+            children = [[*self.block(depth, most=2), say.Arrive(name), say.Hold(), *self.never()] for _ in range(count)]
+            raising: list[say.Node_] = [say.Gather(name, count), *self.failing(depth)]
+        else:
+            children = [[*self._unsure(), say.Hold(), *self.never()] for _ in range(count)]
+            raising = self.failing(depth)
+        children.insert(self._rng.randint(0, count), raising)
+        return say.Fan(name, children, None, self._rng.choice(("keys", "names")))
+
+
+_LEAVES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
+    _Maker.work: 12,
+    _Maker.ledger: 5,
+    _Maker.sleep: 4,
+    _Maker.wait: 2,
+    _Maker.receive: 3,
+    _Maker.draw: 3,
+    _Maker.stuck: 1,
+}
+_BRANCHES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
+    _Maker.fan: 4,
+    _Maker.race: 2,
+    _Maker.saga: 2,
+    _Maker.within: 2,
+    _Maker.expire: 2,
+    _Maker.scope: 1,
+    _Maker.cleanup: 1,
+    _Maker.child: 2,
+    _Maker.attempt: 4,
+}
+_SIMPLE_RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
+    _Maker.deliberate: 2,
+    _Maker.doomed: 3,
+    _Maker.broken: 1,
+    _Maker.late: 2,
+    _Maker.too_late: 2,
+}
+_RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
+    _Maker.failing_saga: 3,
+    _Maker.failing_child: 2,
+    _Maker.failing_fan: 4,
+}

@@ -1,0 +1,199 @@
+"""The workflow that interprets the torturer's programs. A plugin: the torturer's daemons load it with --plugins.
+
+It raises no errors but those that a program asks for. What it does for a node, `jivsd.proof.torture.model` foresees.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from jivsd import Context, query, signal, workflow
+from jivsd.proof.torture import language as say
+from jivsd.proof.torture.language import Program, Result
+
+from .steps import THREAD_S, Job, step_of, undo_child
+
+__all__ = ["Torture"]
+
+NEVER = "never"
+"""A signal that nobody sends."""
+
+
+class Deliberate(Exception):
+    """What a Raise raises."""
+
+
+def token() -> str:
+    """Something that is another each time."""
+    return os.urandom(8).hex()
+
+
+@workflow(say.WORKFLOW)
+class Torture:
+    """Interprets one program. `counter` is what the model foresees; `stage` says whether it has come to its Hold."""
+
+    def __init__(self) -> None:
+        self.world = ""
+        self.counter = 0
+        self.stage = "run"
+        self.added: dict[str, int] = {}
+        self.arrived: dict[str, int] = {}
+        self.drawn: dict[str, str] = {}
+
+    @signal
+    def add(self, to: str, amount: int) -> None:
+        self.added[to] = self.added.get(to, 0) + amount
+        self.counter += amount
+
+    @query
+    def standing(self) -> str:
+        return self.stage
+
+    @query
+    def count(self) -> int:
+        return self.counter
+
+    async def run(self, ctx: Context, program: Program) -> Result:
+        self.world = program.world
+        await self._block(ctx, program.nodes)
+        return Result(self.counter, self.drawn)
+
+    async def _block(self, ctx: Context, nodes: list[say.Node_]) -> None:
+        for node in nodes:
+            await self._do(ctx, node)
+
+    async def _do(self, ctx: Context, node: say.Node_) -> None:
+        match node:
+            case say.Work() | say.Stuck() | say.Late():
+                self.counter += await ctx.step(step_of(node), self._job(node))
+            case say.Ledger():
+                self.counter += await ctx.step(step_of(node), ctx.run_id, node.name, node.amount, node.doomed)
+            case say.Sleep():
+                await self._sleep(ctx, node)
+            case say.Await():
+                await ctx.wait_until(lambda: self.added.get(node.name, 0) >= sum(node.amounts))
+            case say.Receive():
+                self.counter += await ctx.wait_signal(node.name, int)
+            case say.Draw():
+                await self._draw(ctx, node)
+            case say.Child():
+                child = Torture.options(compensate=undo_child) if node.undo else Torture
+                result: Result = await ctx.run(child, Program(self.world, node.nodes))
+                self.counter += result.counter
+            case say.Raise():
+                raise Deliberate(node.name)
+            case say.Hold():
+                self.stage = "hold"
+                await self._hold(ctx, node.how)
+            case say.Arrive():
+                self.arrived[node.name] = self.arrived.get(node.name, 0) + 1
+            case say.Gather():
+                await ctx.wait_until(lambda: self.arrived.get(node.name, 0) >= node.count)
+            case _:
+                await self._structure(ctx, node)
+
+    def _job(self, node: say.Work | say.Stuck | say.Late, detail: str = "") -> Job:
+        match node:
+            case say.Work():
+                return Job(self.world, node.name, node.amount, node.fails, node.ms, detail)
+            case say.Stuck():
+                return Job(self.world, node.name, node.amount)
+            case say.Late():
+                return Job(self.world, node.name)
+
+    async def _sleep(self, ctx: Context, node: say.Sleep) -> None:
+        length = timedelta(milliseconds=node.ms)
+        await (ctx.sleep_until(ctx.now() + length) if node.until else ctx.sleep(length))
+
+    async def _draw(self, ctx: Context, node: say.Draw) -> None:
+        match node.what:
+            case "side_effect":
+                value = await ctx.side_effect(token)
+            case "version":
+                value = str(await ctx.version(node.name, 1, 2))
+            case "random":
+                value = str(ctx.random.random())
+            case "uuid":
+                value = str(ctx.uuid())
+            case "now":
+                value = ctx.now().isoformat()
+        self.drawn[node.name] = value
+        taker = say.Work(node.name)
+        await ctx.step(step_of(taker), self._job(taker, value))
+
+    async def _hold(self, ctx: Context, how: str) -> None:
+        match how:
+            case "sleep":
+                await ctx.sleep(timedelta(milliseconds=say.HOUR_MS))
+            case "until":
+                await ctx.wait_until(lambda: self.added.get(NEVER))
+            case _:
+                await ctx.wait_signal(NEVER)
+
+    async def _structure(self, ctx: Context, node: say.Node_) -> None:
+        match node:
+            case say.Fan():
+                await self._fan(ctx, node)
+            case say.Race():
+                await self._race(ctx, node)
+            case say.Saga():
+                async with ctx.saga():
+                    await self._block(ctx, node.nodes)
+            case say.Within():
+                with ctx.fail_after("1h") if node.fail else ctx.move_on_after("1h"):
+                    await self._block(ctx, node.nodes)
+            case say.Expire():
+                await self._expire(ctx, node)
+            case say.Scope():
+                with ctx.cancel_scope() as scope:
+                    await self._block(ctx, node.nodes)
+                    scope.cancel()
+                    await self._block(ctx, node.never)
+            case say.Cleanup():
+                with ctx.move_on_after(timedelta(milliseconds=node.ms)):
+                    try:
+                        await ctx.wait_signal(NEVER)
+                    finally:
+                        with ctx.shield():
+                            await self._block(ctx, node.nodes)
+            case say.Try():
+                try:
+                    await self._block(ctx, node.nodes)
+                except Exception:
+                    await self._block(ctx, node.handler)
+            case _:
+                raise AssertionError(f"not a node: {node}")
+
+    async def _fan(self, ctx: Context, node: say.Fan) -> None:
+        async with ctx.nursery(node.name, limit=node.limit) as nursery:
+            jobs: list[Any] = []
+            for number, nodes in enumerate(node.children):
+                match node.style, nodes:
+                    case "steps", [say.Work() as work]:
+                        jobs.append(nursery.start_soon(step_of(work), self._job(work)))
+                    case "names", _:
+                        nursery.start_soon(self._block, ctx, nodes)
+                    case _:
+                        nursery[number].start_soon(self._block, ctx, nodes)
+        self.counter += sum(job.result for job in jobs)
+
+    async def _race(self, ctx: Context, node: say.Race) -> None:
+        async with ctx.race(node.name) as race:
+            for number, nodes in enumerate(node.children):
+                race[number].start_soon(self._block, ctx, nodes)
+        self.counter += int(race.winner.key)
+
+    async def _expire(self, ctx: Context, node: say.Expire) -> None:
+        length = timedelta(milliseconds=node.ms)
+        with ctx.fail_after(length) if node.fail else ctx.move_on_after(length):
+            match node.hold:
+                case "async" | "patient":
+                    await ctx.step(step_of(node), Job(self.world, node.name))
+                case "plain":
+                    await ctx.step(step_of(node), Job(self.world, node.name, ms=round(THREAD_S * 1000)))
+                case "child":
+                    await ctx.run(Torture, Program(self.world, [say.Work(node.name, undo=node.undo), say.Hold()]))
+                case _:
+                    await self._hold(ctx, node.hold)
