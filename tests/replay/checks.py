@@ -29,6 +29,14 @@ def check_instants(program: list[Any], seed: int) -> None:
             verify(Life(program, seed, instant=(action, order), crashes=(action + 1, action + 3)).run())
 
 
+def check_forks(program: list[Any], seed: int) -> None:
+    """A reset at every event of a life lives on as any other run does."""
+    source = Life(program, seed).run()
+    for cut in range(1, len(source.journal)):
+        fork = Life.fork(source, cut, seed).run_on()
+        verify_replay(fork)
+
+
 def lives(program: list[Any], seed: int) -> Iterator[Life]:
     undisturbed = Life(program, seed)
     yield undisturbed
@@ -39,13 +47,18 @@ def lives(program: list[Any], seed: int) -> Iterator[Life]:
 
 
 def verify(life: Life) -> None:
+    full = verify_replay(life)
+    undone_or_done(life, full)
+
+
+def verify_replay(life: Life) -> Incarnation:
     full = replayed(life)
     for incarnation in life.incarnations:
         same_prefix(incarnation.trace, full.trace)
         same_prefix(incarnation.turns, full.turns)
     recorded_once(life.journal)
     signals_are_kept(life, full)
-    undone_or_done(life, full)
+    return full
 
 
 def replayed(life: Life) -> Incarnation:

@@ -27,6 +27,7 @@ from jivsd.records import (
     Marker,
     Options,
     Recovered,
+    Reset,
     Signal,
     Started,
     Status,
@@ -35,6 +36,7 @@ from jivsd.records import (
     StepFailed,
     TimerFired,
     encode,
+    payload_of,
 )
 from replay.programs import Declined, Program
 
@@ -364,6 +366,9 @@ class Life:
             self.deliver_all()
         except Crash:
             self.recover()
+        return self.to_the_end()
+
+    def to_the_end(self) -> Life:
         for _ in range(MOST_ACTIONS):
             try:
                 if not self.act():
@@ -373,6 +378,31 @@ class Life:
             except Crash:
                 self.recover()
         raise AssertionError("the life does not end")
+
+    @classmethod
+    def fork(cls, source: Life, cut: int, seed: int) -> Life:
+        """The life of a reset: a prefix of the source's journal, later outcomes of what was open there, a new seed."""
+        life = cls(source.program, seed, workflow=source.workflow, options=source.options)
+        life.journal = source.journal[:cut]
+        life.replay()
+        open_paths = set(life.machine.open)
+        carried = {Kind.STEP_DONE, Kind.TIMER_FIRED, Kind.CHILD_ENDED, Kind.MARKER}
+        later = [event for event in source.journal[cut:] if event.kind in carried and event.path in open_paths]
+        for seq, event in enumerate(later, cut + 1):
+            life.journal.append(msgspec.structs.replace(event, seq=seq))
+        life.clock = life.journal[-1].at
+        life.sent = [
+            payload_of(event).message_id
+            for event in life.journal
+            if event.kind == Kind.SIGNAL and payload_of(event).name in ("go", "come")
+        ]
+        life.append(Kind.RESET, "", Reset("source", f"seed {seed}"))
+        return life
+
+    def run_on(self) -> Life:
+        """Live on from the journal as it is."""
+        self.recover()
+        return self.to_the_end()
 
     def act(self) -> bool:
         """Do one to three things that are possible, append them all, then deliver. False when all is over."""

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jivsd.records import encode
-from replay.checks import check, check_instants
+from replay.checks import check, check_forks, check_instants
 from replay.elsewhere import digest
 from replay.programs import Maker
 from replay.simulator import Life
@@ -44,6 +44,12 @@ def test_whatever_comes_at_one_instant_may_come_in_any_order(program, seed):
     check_instants(program, seed)
 
 
+@settings(quick, max_examples=20)
+@given(program=programs(most=20), seed=st.integers(0, 2**32))
+def test_a_reset_lives_on_from_any_event(program, seed):
+    check_forks(program, seed)
+
+
 @pytest.mark.parametrize("hash_seed", ["0", "1234"])
 def test_another_process_with_another_hash_seed_replays_alike(hash_seed, tmp_path):
     journals = [Life(Maker(Random(seed), size=30).program(), seed, crashes=(3, 5)).run().journal for seed in range(60)]
@@ -68,3 +74,4 @@ def test_a_long_campaign(first):
         check(program, seed)
         if seed % 10 == 0:
             check_instants(program, seed)
+            check_forks(program, seed)

@@ -312,6 +312,22 @@ def test_after_a_reset_with_a_new_seed_chance_and_keys_are_others():
     assert len(set(outputs[0])) == 4
 
 
+def test_after_a_reset_the_time_counts_anew_and_the_lock_is_waited_for_again():
+    @flow
+    async def working(ctx):
+        await ctx.step(work)
+        return "done"
+
+    script = Script(working, options=Options(timeout=60 * SECOND, lock_key="k"))
+    script.granted(LOCK)
+    machine = script.reset("seed")
+    assert script.entry(TIMEOUT).command.deadline == machine.at + 60 * SECOND
+    assert LOCK in machine.open
+    script.granted(LOCK)
+    script.done("work", 1)
+    assert output(script.machine) == "done"
+
+
 # ---- 7: everything crosses as decode(encode(x))
 
 
@@ -857,6 +873,13 @@ def test_a_handler_takes_signals_while_the_run_waits_for_its_lock():
 
 
 # ---- locks
+
+
+def test_who_waits_for_a_lock_is_not_abandoned():
+    @flow
+    async def waiting(ctx): ...
+
+    assert not Script(waiting, options=Options(lock_key="k")).entry(LOCK).abandoned
 
 
 def test_cancelling_a_run_that_waits_for_its_lock_ends_it():

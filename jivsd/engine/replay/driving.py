@@ -399,7 +399,7 @@ class Driving:
         command.path = LOCK
         if self._on_issue is not None:
             self._on_issue(command)
-        self._open_command(None, command)
+        self._open_command(None, command).target = LOCK
 
     def keep_unread(self, name: str, message_id: str, payload: msgspec.Raw) -> None:
         """Keep a signal for whoever waits for its name next."""
