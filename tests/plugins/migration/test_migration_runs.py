@@ -13,7 +13,7 @@ import plugins.migration
 from jivsd.records import Status
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.testing import Env
-from plugins.migration.errors import Unavailable
+from plugins.migration.errors import MigrationError, Unavailable
 from plugins.migration.sqlite.target import SqliteTarget
 
 pytestmark = [pytest.mark.jump, pytest.mark.slow]
@@ -293,6 +293,22 @@ async def test_cancelled_and_started_again_it_goes_on(numbers, target, monkeypat
         summary = await env.result(await env.start("migration", request))
     assert summary["rows"] == 210
     assert before < 20
+    assert dump(target) == dump(numbers)
+
+
+async def test_a_failed_migration_is_retried_from_its_last_chunk(numbers, target, monkeypatch):
+    def trouble():
+        raise MigrationError("no")
+
+    chunks = Interference(monkeypatch, 8, trouble)
+    async with Env(plugins.migration) as env:
+        run = await env.start("migration", wanted(numbers, target, load={"chunk_rows": 10, "parallelism": 1}))
+        assert (await env.ended(run)).error.message == "no"
+        again = await env.engine.retry(run, by="test")
+        assert again.run_id != run
+        summary = await env.result(again.run_id)
+    assert summary["rows"] == 210
+    assert chunks.loaded == 2 + 21 + 1, "only the chunk that failed was tried again"
     assert dump(target) == dump(numbers)
 
 
