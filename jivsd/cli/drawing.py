@@ -13,12 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from jivsd.cli import look
+from jivsd.cli.demoshow import kill_line
 from jivsd.cli.output import console
+from jivsd.cli.watching import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from jivsd.cli.watching import Progress, Sight
+    from jivsd.cli.watching import Sight
+    from jivsd.proof.demo import Kill, Scene
 
 SHOWN_WAITS: Final = 5
 REFRESH_HZ: Final = 8
@@ -52,6 +55,28 @@ class Drawing:
         if progress is not None:
             return [top, *_bar(progress)]
         return [top, *(_wait_line(wait.what, wait.until, wait.error) for wait in sight.waits[:SHOWN_WAITS])]
+
+
+class DemoDrawing:
+    """What a demo's daemon is doing; the kills stay above it."""
+
+    def __init__(self) -> None:
+        self._console = console(sys.stderr)
+        self._live = Live(console=self._console, transient=True, refresh_per_second=REFRESH_HZ)
+        self._live.start()
+
+    def scene(self, scene: Scene) -> None:
+        up = ("the daemon is up", "green") if scene.up else ("the daemon is down", "bold red")
+        runs = ", ".join(f"{count} {status}" for status, count in scene.runs.items() if count)
+        head = Text.assemble(f"{scene.seconds:5.1f} s  ", up, f"  {runs}", no_wrap=True, overflow="ellipsis")
+        loaded = Progress(scene.phase, scene.loaded, scene.rows, "rows", detail=f"migration: {scene.phase.lower()}")
+        self._live.update(Group(head, *_bar(loaded)))
+
+    def killed(self, kill: Kill) -> None:
+        self._console.print(Text(kill_line(kill), style="red"))
+
+    def close(self) -> None:
+        self._live.stop()
 
 
 def _bar(progress: Progress) -> list[RenderableType]:

@@ -1,11 +1,13 @@
-"""Proofs that anyone can run: bench."""
+"""Proofs that anyone can run: demo, bench."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd.cli.command import group, local
+from jivsd.cli.command import Json, group, local
+from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer, say
 
 if TYPE_CHECKING:
@@ -14,6 +16,38 @@ if TYPE_CHECKING:
 PANEL = "See for yourself"
 
 commands = group()
+
+
+@local(commands, "demo", "jivsd demo", "jivsd demo --keep ./kept", "jivsd demo --json | jq .lost", panel=PANEL)
+def demo(
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave the databases there: a new folder.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="For what is random in it.")] = None,
+    json: Json = False,
+) -> Answer:
+    """See it work, and be killed, in less than a minute.
+
+    Starts a daemon in a temporary folder, lets it move a database of 100,000 rows, sell things and send letters, kills
+    it with -9 while it works, starts it again, and counts in the databases what was lost or recorded twice. Exit code 0
+    only if that is nothing.
+    """
+    from jivsd.cli.demoshow import shown
+    from jivsd.proof.daemons import DaemonFailed
+    from jivsd.proof.demo import FolderNotEmpty, demo
+
+    try:
+        with shown(quiet=json) as watcher:
+            report = demo(keep, seed=seed, watcher=watcher)
+    except FolderNotEmpty as error:
+        raise CommandError(Exit.INVALID, "folder_not_empty", str(error)) from None
+    except (DaemonFailed, OSError) as error:
+        raise CommandError(Exit.FAILED, "demo_failed", f"the demo cannot go on: {error}") from None
+
+    def view() -> "Page":
+        from jivsd.cli import proofpages
+
+        return proofpages.demo(report)
+
+    return Answer(report, view, Exit.OK if report.holds else Exit.FAILED)
 
 
 @local(commands, "bench", "jivsd bench", "jivsd bench --runs 2000 --json | jq .steps_per_s", panel=PANEL)

@@ -7,10 +7,11 @@ import io
 import msgspec
 import pytest
 
-from jivsd.cli import incidentpages, look, runpages, timelines
+from jivsd.cli import demoshow, incidentpages, look, proofpages, runpages, timelines
 from jivsd.cli.output import console
 from jivsd.cli.watching import progress_of
 from jivsd.engine.api import Wait, Why
+from jivsd.proof.demo import Count, DemoReport, Kill, Scene
 from jivsd.records import (
     AttemptFailed,
     Ended,
@@ -197,3 +198,41 @@ def test_only_what_says_how_far_it_is_is_progress():
 def test_lengths_of_time(seconds, long, short):
     assert look.length(int(seconds * look.SECOND)) == long
     assert look.brief(int(seconds * look.SECOND)) == short
+
+
+def test_the_page_of_a_demo_names_what_does_not_hold():
+    report = DemoReport(
+        holds=False,
+        kills=1,
+        rows=100_000,
+        lost=2,
+        recorded_twice=0,
+        wrong=0,
+        again=1,
+        seconds=20.04,
+        seed=7,
+        runs={"order COMPENSATED": 8},
+        killed=[Kill(1, 9.7, 0.17, 5, 4, 2.04)],
+        counts=[
+            Count("twice", "ledger entries too many", 0, "SELECT 0"),
+            Count("lost", "starts without a run", 2, "…"),
+        ],
+        kept=None,
+    )
+    lines = shown(proofpages.demo(report))
+    for line in ("  order     COMPENSATED     8", "      2  starts without a run     lost"):
+        assert line in lines
+    assert ["1", "9.7", "17%", "5", "4", "2.0", "s"] in [line.split() for line in lines]
+    assert lines[-3].startswith("IT DOES NOT HOLD: 1 kills, 100,000 rows moved; 2 lost, 0 recorded twice")
+    assert "jivsd demo --seed 7" in lines[-1]
+    holding = shown(proofpages.demo(msgspec.structs.replace(report, holds=True, kept="/kept")))
+    assert holding[-3].startswith("It holds")
+    assert holding[-1].endswith("/kept/recount.sql")
+
+
+def test_a_demo_is_told_in_lines_where_there_is_no_terminal(capsys):
+    lines = demoshow.Lines()
+    for phase in ("PLANNING", "PLANNING", "LOADING"):
+        lines.scene(Scene(seconds=1.0, phase=phase))
+    lines.killed(Kill(1, 9.7, 0.17, 5, 4, 2.0))
+    assert len(capsys.readouterr().err.splitlines()) == 3
