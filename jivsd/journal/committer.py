@@ -204,9 +204,11 @@ class Committer:
             self._keep(batch)
             raise
         else:
-            self._on_batch(len(batch), time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            all_held = self._settle(batch, verdicts)
             self._note_back()
-            if self._settle(batch, verdicts):
+            self._on_batch(len(batch), seconds)
+            if all_held:
                 with trio.move_on_after(BUSY_PAUSE):
                     await self._new_work()
 

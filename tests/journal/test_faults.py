@@ -184,12 +184,14 @@ async def unfold(seed, faults):
 FAULTS = ("fence", "lost", "never", "later", "away", "busy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_each_fault_by_itself(fault):
     counts = await unfold(1, (fault,))
     assert counts[fault] > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 async def test_all_faults_together(seed):
     counts = await unfold(seed, FAULTS)

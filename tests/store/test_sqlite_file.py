@@ -64,6 +64,7 @@ async def test_commits_are_synced(path):
         assert found == [2, "wal"], "FULL"
 
 
+@pytest.mark.slow
 def test_a_second_daemon_is_refused_and_told_who_has_it(path):
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

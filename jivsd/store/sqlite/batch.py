@@ -56,15 +56,17 @@ class BatchWriter:
         while True:
             try:
                 return self._transact(_Attempt(self, batch, failures, careful=careful))
-            except (Lost, StoreError) as error:
-                if isinstance(error, StoreError):
-                    raise
-            except Exception as error:
-                if isinstance(error, apsw.Error) and not isinstance(error, _CONTENT):
+            except Lost:
+                continue  # the step that took the batch down is known by now, and not run again
+            except StoreError:
+                raise
+            except apsw.Error as error:
+                if careful or not isinstance(error, _CONTENT):
                     raise translated(error, self._path) from error
+            except Exception:
                 if careful:
                     raise
-                careful = True
+            careful = True
 
     def insert(self, values: list[Any], *, careful: bool) -> None:
         """Insert events, given as the values of their rows one after the other."""

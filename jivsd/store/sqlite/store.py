@@ -233,10 +233,11 @@ class SqliteStore:
             try:
                 migrate(connection, self.path)
                 self._batches = BatchWriter(connection, self.path)
+                readers = None if self.path == MEMORY else self._readers()
                 self._writer = (
                     ThreadWorker("jivsd-writer", [connection]) if self._threaded else InlineWorker(connection)
                 )
-                self._reader = self._writer if self.path == MEMORY else self._readers()
+                self._reader = readers or self._writer
             except BaseException:
                 connection.close()
                 raise

@@ -90,8 +90,11 @@ class Guard:
     ) -> int:
         if not self._active:
             return apsw.SQLITE_OK
-        self.denied = self._objection(operation, first or "", second or "")
-        return apsw.SQLITE_OK if self.denied is None else apsw.SQLITE_DENY
+        objection = self._objection(operation, first or "", second or "")
+        if objection is None:
+            return apsw.SQLITE_OK
+        self.denied = objection
+        return apsw.SQLITE_DENY
 
     def _objection(self, operation: int, first: str, second: str) -> str | None:
         if operation in _FORBIDDEN:
