@@ -45,6 +45,8 @@ class SqliteTarget(SqliteDatabase):
             return TargetState(None, free, [f"the target {self.path} is a folder; it must be a database file"])
         if not os.path.exists(self.path):
             return TargetState(None, free)
+        if not os.access(self.path, os.W_OK):  # SQLite itself would say so at the first change only
+            return TargetState(None, free, [f"the target {self.path} cannot be written: it is read-only"])
         with writing(self.path, "checking that it can be written") as db:
             found = fence.job_of(db) if fence.exists(db) else None
             return TargetState(read_catalogue(db), free, fence=found)

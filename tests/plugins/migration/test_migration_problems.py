@@ -129,11 +129,13 @@ def test_a_folder_that_is_not_writable(simple, target, monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
 def test_a_target_that_is_read_only(simple, target):
-    make(target, "")
-    target.touch()
+    make(target, "CREATE TABLE t (i INTEGER PRIMARY KEY, x)").chmod(0o400)
+    assert refused(simple, target) == [f"the target {target} cannot be written: it is read-only"]
+    target.chmod(0o600)
+    load = Load(simple, target, type="DATA_ONLY")
     target.chmod(0o400)
-    with pytest.raises(MigrationError, match="cannot be written: it is read-only"):
-        inspect(request_for(simple, target))
+    with pytest.raises(MigrationError, match=r"the target .* cannot be written: it is read-only"):
+        load.run()
 
 
 def test_a_read_only_database_is_explained(simple):
