@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 
 import msgspec
 import pytest
@@ -485,6 +486,42 @@ def test_a_run_that_swallows_its_cancellation_completes():
     assert output(Script(stubborn).cancel()) == "done"
 
 
+def test_a_nursery_in_an_async_generator_that_is_closed_waits_for_its_children():
+    @flow
+    async def generating(ctx):
+        async def numbers():
+            async with ctx.nursery("n") as nursery:
+                nursery["a"].start_soon(patient)
+                yield 1
+
+        async with aclosing(numbers()) as generator:
+            async for _ in generator:
+                await ctx.step(work)
+                break
+        return "closed"
+
+    script = Script(generating)
+    machine = script.done("work", 1)
+    assert machine.outcome is None
+    assert script.entry("n[a]/patient").cancelling
+    assert output(script.cancelled("n[a]/patient")) == "closed"
+
+
+def test_an_interrupt_from_the_keyboard_is_no_outcome():
+    @flow
+    async def interrupted(ctx):
+        async with ctx.saga(), ctx.nursery("n") as nursery:
+            nursery["a"].start_soon(book, 1)
+            with ctx.fail_after(5):
+                await ctx.step(work)
+                raise KeyboardInterrupt
+
+    script = Script(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.done("work", 1)
+    assert script.machine.outcome is None
+
+
 # ---- 10: events without a place
 
 
@@ -853,6 +890,27 @@ def test_signals_after_the_codes_end_are_unread_also_those_with_a_handler():
     assert machine.outcome is not None
     assert list(machine.unread) == ["act"]
     assert machine.query("count", ()) == 1
+
+
+def test_signals_during_the_runs_compensation_are_unread():
+    @flow
+    class Handling:
+        async def run(self, ctx):
+            async with ctx.nursery("n") as self.nursery:
+                await ctx.step(book, 1)
+                raise Declined
+
+        @signal
+        def more(self):
+            self.nursery["more"].start_soon(work)
+
+    script = Script(Handling)
+    script.done("book", 1)
+    machine = script.signal("more")
+    assert machine.blocked is None
+    assert list(machine.unread) == ["more"]
+    machine = script.done("book!undo")
+    assert machine.outcome is not None
 
 
 def test_a_handler_takes_signals_while_the_run_waits_for_its_lock():

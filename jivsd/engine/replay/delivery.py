@@ -8,7 +8,7 @@ import msgspec
 
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
-from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, TIMEOUT, Open, Outcome, Scope
+from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, TIMEOUT, Open, Outcome, Phase, Scope
 from jivsd.engine.replay.saga import UNDO
 from jivsd.records import (
     AttemptFailed,
@@ -220,7 +220,7 @@ def _version_marker(machine: Machine, event: Event, payload: Marker) -> None:
 
 def _signal(machine: Machine, event: Event) -> None:
     payload: Signal = payload_of(event)
-    if machine.outcome is not None:
+    if machine.phase is not Phase.RUNNING:  # the code is over: no handler may stand in the way of compensations
         machine.keep_unread(payload.name, payload.message_id, payload.payload)
         return
     handler = machine.workflow.signals.get(payload.name)

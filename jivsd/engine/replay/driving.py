@@ -201,8 +201,15 @@ class Driving:
         return branch
 
     def passes(self, error: BaseException | None) -> bool:
-        """Whether a block lets go of an exception at once: nothing that happens any more counts."""
-        return self.frozen or isinstance(error, GeneratorExit | KeyboardInterrupt)
+        """Whether a block lets go of an exception at once, because nothing that happens any more counts.
+
+        Nobody drives the code when Python closes what was dropped without being frozen.
+        """
+        return self.frozen or self._current is None or isinstance(error, KeyboardInterrupt)
+
+    def stands_in(self, branch: Branch, scope: Scope) -> bool:
+        """Whether it is this branch that calls, and from this scope: blocks are left in the order of entering."""
+        return self._current is branch and branch.scope is scope
 
     @coroutine
     def perform(self, command: commands.Command) -> Generator[Any, Any, Any]:

@@ -64,7 +64,7 @@ class ScopeBlock:
         assert self.scope is not None
         if self._machine.passes(error):
             return False
-        if self._branch.scope is not self.scope:
+        if not self._machine.stands_in(self._branch, self.scope):
             raise NotDurable("scopes must be left in the reverse order of entering, in the same branch")
         caught = self.scope.cancelled and not self.scope.cancelled_outside
         self._branch.enter(self._outer)
@@ -228,10 +228,11 @@ class Nursery:
         assert self._opener is not None
         if self._machine.passes(error):
             return False
-        if self._opener.scope is not self.scope:
+        if not self._machine.stands_in(self._opener, self.scope):
             raise NotDurable(f"nursery {self._name!r} must be left where it was entered, after the scopes inside it")
+        closing = isinstance(error, GeneratorExit)  # of the async generator that this is in
         if error is not None:
-            if not only_cancelled(error):
+            if not (closing or only_cancelled(error)):
                 self.errors.insert(0, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._machine.cancel(self.scope)
         while self.active:  # between the last child's end and this branch's turn another may have started
@@ -244,7 +245,7 @@ class Nursery:
             raise ExceptionGroup(f"nursery {self._name!r}", self.errors) from None
         if error is None and self.scope.cancelled_outside:
             raise Cancelled
-        return error is not None and caught
+        return error is not None and caught and not closing
 
 
 class Race(Nursery):
