@@ -11,115 +11,28 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-import msgspec
-
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, Frozen, NotDurable
 from jivsd.authoring.paths import check_name
 from jivsd.engine.replay.nursery import Nursery, Race, SagaBlock, ScopeBlock
-from jivsd.engine.replay.parts import LOCK, PARK, Block, Body, Branch, Open, Scope
-from jivsd.engine.replay.place import place_of
+from jivsd.engine.replay.parts import PARK, Branch, Open, Scope
 from jivsd.engine.replay.saga import UNDO, Entry, Saga
+from jivsd.engine.replay.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from jivsd.authoring.workflows import Workflow
 
-NONE: Final[frozenset[str]] = frozenset()
 MAX_RAISES: Final = 1000
 """How often in a row a cancelled branch may call the context without parking before that is an incident."""
 MAX_FROZEN_RAISES: Final = 100
 """How often a frozen branch may go on calling before it is buried."""
 
 
-class Driving:
-    """The state that branches change by calling their context. Implements `jivsd.authoring.context.Driver`."""
+class Driving(State):
+    """What branches do to the state by calling their context. Implements `jivsd.authoring.context.Driver`."""
 
-    __slots__ = (
-        "_branches",
-        "_changed_at",
-        "_current",
-        "_in_handler",
-        "_joining",
-        "_markers",
-        "_nobody",
-        "_on_issue",
-        "_reached",
-        "_ready",
-        "_serial",
-        "_settling",
-        "at",
-        "blocked",
-        "closed",
-        "dropped",
-        "fresh",
-        "frozen",
-        "listeners",
-        "misfits",
-        "open",
-        "predicates",
-        "root",
-        "run_id",
-        "saga_root",
-        "seed",
-        "seq",
-        "unread",
-        "versions",
-        "workflow",
-        "workflow_id",
-    )
-
-    def __init__(
-        self,
-        workflow: Workflow[..., Any],
-        run_id: str,
-        workflow_id: str,
-        on_issue: Callable[[commands.Command], None] | None,
-    ) -> None:
-        self.workflow = workflow
-        self.run_id = run_id
-        self.workflow_id = workflow_id
-        self.seq = 0
-        self.at = 0
-        self.seed = ""
-        self.blocked: Block | None = None
-        self.frozen = False
-        self.misfits: list[tuple[str, str]] = []
-        """Signals whose payload does not fit: message id and why."""
-        self.fresh: list[Open] = []
-        self.dropped: list[Open] = []
-        self.open: dict[str, Open] = {}
-        self.closed: set[str] = set()
-        self.unread: dict[str, list[tuple[str, msgspec.Raw]]] = {}
-        self.listeners: dict[str, list[Open]] = {}
-        self.predicates: dict[Branch, commands.WaitUntil] = {}
-        self.versions: dict[str, int] = {}
-        self.root = Scope(None)
-        self.saga_root = Saga(None)
-        self._markers: frozenset[str] = NONE
-        self._changed_at = 0
-        self._on_issue = on_issue
-        self._branches: dict[Branch, None] = {}
-        self._ready: list[tuple[Branch, Any, BaseException | None]] = []
-        self._current: Branch | None = None
-        self._in_handler = False
-        self._nobody: Branch | None = None
-        """Stands for branches that are unwound after they were taken out of the machine."""
-        self._serial = 0
-        self._reached = 0
-        self._settling: list[tuple[Branch, Saga]] = []
-        self._joining: dict[Nursery, Branch] = {}
-
-    def block(self, kind: str, message: str, path: str = "", expected: str = "", found: str = "") -> None:
-        """The run cannot go on. The first reason counts."""
-        if self.blocked is None:
-            self.blocked = Block(kind, message, path, expected, found)
-
-    def where(self, branch: Branch) -> str:
-        """File and line of the workflow code at which a branch stands."""
-        place = place_of(branch.body, self.workflow.function.__code__.co_filename)
-        return place or branch.path or self.workflow.name
+    __slots__ = ()
 
     def entering(self, *, uncancelled: bool = True) -> Branch:
         """The branch that is calling, checked: the run lives, and its scope is not cancelled.
@@ -164,21 +77,10 @@ class Driving:
             branch.random = Random(f"{self.seed}/{branch.path}")
         return branch.random
 
-    def reseed(self, seed: str) -> None:
-        """From here on what is drawn derives from another seed (a fork's)."""
-        if seed != self.seed:
-            self.seed = seed
-            for branch in self._branches:
-                branch.random = None
-
     def uuid(self) -> UUID:
         branch = self.entering(uncancelled=False)
         drawn = f"{self.seed}/{branch.path}/uuid#{branch.count('uuid()')}"
         return UUID(bytes=hashlib.blake2b(drawn.encode(), digest_size=16).digest(), version=4)
-
-    def idempotency_key(self, path: str) -> str:
-        """The key that every attempt of the step at `path` gets."""
-        return hashlib.blake2b(f"{self.seed}/{path}".encode(), digest_size=16).hexdigest()
 
     def scope(self, deadline: int | None, *, shield: bool, fail: bool) -> Any:
         return ScopeBlock(self, deadline, shield=shield, fail=fail)
@@ -247,13 +149,6 @@ class Driving:
                 self._open_command(branch, command)
         return False, None
 
-    def _open_command(self, branch: Branch | None, command: commands.Command) -> Open:
-        entry = self.open[command.path] = Open(command, branch, self.seq)
-        self.fresh.append(entry)
-        if branch is not None:
-            branch.parked = entry
-        return entry
-
     def _register(self, entry: Open, branch: Branch, undo: Any, args: bytes) -> None:
         self._reached += 1
         entry.entry = Entry(branch.saga, entry.path, undo, args, self._reached)
@@ -285,16 +180,6 @@ class Driving:
         self.listeners.setdefault(command.signal, []).append(entry)
         return False, None
 
-    def read_signal(self, command: commands.WaitSignal, message_id: str, payload: msgspec.Raw) -> tuple[bool, Any]:
-        """Decode a signal for who waits for it; what does not fit is put aside."""
-        try:
-            return True, command.codec.decode(payload)
-        except msgspec.DecodeError as error:
-            self.misfits.append(
-                (message_id, f"signal {command.signal!r} does not fit where {command.path} waits: {error}")
-            )
-            return False, None
-
     def _version(self, branch: Branch, command: commands.VersionCall) -> tuple[bool, Any]:
         path = f"version:{command.change}"
         if command.change not in self.versions and path not in self._markers and self.seq < self._changed_at:
@@ -323,17 +208,6 @@ class Driving:
             )
         return value
 
-    def new_branch(self, path: str, body: Body, scope: Scope, saga: Saga) -> Branch:
-        self._serial += 1
-        branch = Branch(path, body, scope, saga, self._serial)
-        self._branches[branch] = None
-        return branch
-
-    def ready(self, branch: Branch, value: Any = None, *, error: BaseException | None = None) -> None:
-        """Put a branch at the end of the FIFO, with what it gets."""
-        branch.parked = None
-        self._ready.append((branch, value, error))
-
     def may_spawn(self, *, keyed: bool) -> None:
         """Raises when who is calling may not start a child: outside the run's code, or cancelled."""
         if self._in_handler:
@@ -349,69 +223,6 @@ class Driving:
         if scope is not None and not self.frozen:
             self.cancel(scope)
 
-    def cancel(self, scope: Scope) -> None:
-        """Cancel a scope: wake the branches that it reaches, in the order of their creation (rules 4, 8, 9)."""
-        if scope.cancelled:
-            return
-        scope.cancelled = True
-        for branch in scope.reached():
-            self._cancel_branch(branch)
-
-    def _cancel_branch(self, branch: Branch) -> None:
-        match branch.parked:
-            case Open() as entry:
-                if entry.cancelling:
-                    return
-                if _waits_for_settlement(entry.command) and entry.issued_at != self.seq:
-                    entry.cancelling = True
-                    self.dropped.append(entry)
-                    return
-                self._abandon(entry)
-            case commands.WaitUntil() as command:
-                del self.predicates[branch]
-                self.closed.add(command.path)
-            case commands.VersionCall() as command:
-                waiters = self.open[f"version:{command.change}"].target
-                waiters.remove((branch, command))
-            case _:
-                return
-        self.ready(branch, error=Cancelled())
-
-    def _abandon(self, entry: Open) -> None:
-        entry.branch = None
-        command = entry.command
-        if isinstance(command, commands.WaitSignal):
-            self.listeners[command.signal].remove(entry)
-            if not self.listeners[command.signal]:
-                del self.listeners[command.signal]
-            self.closed.add(entry.path)
-        elif entry.issued_at == self.seq:
-            if entry.entry is not None:
-                entry.entry.failed(self.seq, unknown=False)
-            self.settle(entry)
-        else:
-            self.dropped.append(entry)
-            if not isinstance(command, commands.StepCall):
-                self.settle(entry)
-
-    def settle(self, entry: Open) -> None:
-        """Nothing more is to come for this command."""
-        self.open.pop(entry.path, None)
-        self.closed.add(entry.path)
-        if self._settling:
-            self.wake_settled()
-
-    def open_lock(self, key: str) -> None:
-        command = commands.Lock(key)
-        command.path = LOCK
-        if self._on_issue is not None:
-            self._on_issue(command)
-        self._open_command(None, command).target = LOCK
-
-    def keep_unread(self, name: str, message_id: str, payload: msgspec.Raw) -> None:
-        """Keep a signal for whoever waits for its name next."""
-        self.unread.setdefault(name, []).append((message_id, payload))
-
     def set_deadline(self, branch: Branch, scope: Scope, deadline: int) -> Open | None:
         """A timer that cancels a scope; cancels it at once when its time has come (rule 6)."""
         if self.frozen:
@@ -423,28 +234,9 @@ class Driving:
             return None
         return self.open_timer(path, deadline, scope)
 
-    def open_timer(self, path: str, deadline: int, target: Any) -> Open:
-        command = commands.Sleep(deadline, "deadline")
-        command.path = path
-        if self._on_issue is not None:
-            self._on_issue(command)
-        timer = self._open_command(None, command)
-        timer.target = target
-        return timer
-
-    def drop_deadline(self, timer: Open) -> None:
-        if self.open.get(timer.path) is timer:
-            timer.target = None
-            self._abandon(timer)
-
     def join(self, nursery: Nursery) -> Awaitable[None]:
         """Park until a nursery's children have ended; nothing but freezing interrupts it."""
         return self._park_uncancelled(lambda branch: self._joining.__setitem__(nursery, branch))
-
-    def joined(self, nursery: Nursery) -> None:
-        branch = self._joining.pop(nursery, None)
-        if branch is not None:
-            self.ready(branch)
 
     @coroutine
     def _park_uncancelled(self, register: Callable[[Branch], None]) -> Generator[Any, Any, None]:
@@ -474,17 +266,3 @@ class Driving:
             saga.entries.pop(entry.path, None)
         branch.enter(outer)
         return bool(undone)
-
-    def wake_settled(self) -> None:
-        waiting, self._settling = self._settling, []
-        for branch, saga in waiting:
-            if saga.open():
-                self._settling.append((branch, saga))
-            else:
-                self.ready(branch)
-
-
-def _waits_for_settlement(command: commands.Command) -> bool:
-    return isinstance(command, commands.ChildCall) or (
-        isinstance(command, commands.StepCall) and command.step.cancel == "wait"
-    )
