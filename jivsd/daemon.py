@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -23,11 +24,14 @@ from jivsd.metrics import Metrics
 from jivsd.places import socket_path
 from jivsd.records import Incident, IncidentState, derived_id
 from jivsd.registry.registry import Registry
-from jivsd.store.api import StoreError
+from jivsd.registry.source import PluginProblem
+from jivsd.store.api import StoreAway, StoreError
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.supervision import ChildSpec, Intensity, RestartsExceeded, SupervisionError, Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jivsd.admin.server import Server
     from jivsd.config import Config
     from jivsd.store.api import Store
@@ -35,17 +39,23 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
+SWITCH_INTERVAL = 0.0002
+"""Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
 NO_RUN = "00000000-0000-7000-8000-000000000000"
 """Incidents that belong to no run derive their ids from this one."""
 HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
 
 
-def run(config: Config) -> int:
-    """Run the daemon until SIGTERM or SIGINT; a second one ends it at once. Returns the exit code."""
+def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; a second one ends it at once. Returns the exit code.
+
+    `open_store` makes the store of a URL, instead of the daemon itself: for proofs of what a bad one would do.
+    """
     logs.configure(config.log.level, config.log.format, config.node)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        trio.run(partial(_serve, config))
+        trio.run(partial(_serve, config, open_store or _store))
     except (StoreError, SupervisionError, OSError, ExceptionGroup) as error:
         for leaf in _leaves(error):
             log.critical("the daemon cannot run", why=_sentence(leaf))
@@ -53,12 +63,12 @@ def run(config: Config) -> int:
     return OK
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     config.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     registry = Registry()
     registry.load(config.plugins)
     url = config.store.get_secret_value()
-    async with _store(url) as store:
+    async with open_store(url) as store:
         epoch = await store.open(config.node)
         await _settle_plugins(registry, store, SystemClock().now())
         parts = _Parts(config, store, registry, epoch, masked(url))
@@ -75,9 +85,15 @@ async def _settle_plugins(registry: Registry, store: Store, now: int) -> None:
         for finding in plugin.findings:
             log.warning("a plugin may not be durable", plugin=plugin.name, finding=str(finding))
         await store.put_plugin(plugin.stored)
+        try:
+            await store.migrate_plugin(plugin.name, plugin.migrations)
+        except StoreAway:
+            raise
+        except StoreError as error:
+            registry.problems.append(PluginProblem(str(error), plugin=plugin.name, where=plugin.where))
     problems = {derived_id(NO_RUN, str(problem)): problem for problem in registry.problems}
     for incident_id, problem in problems.items():
-        log.error("a plugin was not loaded", plugin=problem.plugin, why=str(problem))
+        log.error("a plugin cannot be used", plugin=problem.plugin, why=str(problem))
         details = {"plugin": problem.plugin, "where": problem.where}
         await store.put_incident(Incident(incident_id, "plugin", str(problem), now, details=details))
     known, _ = await store.incidents(IncidentState.OPEN, limit=1000)

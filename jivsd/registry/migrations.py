@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from jivsd.store.api import Migration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,14 +15,6 @@ if TYPE_CHECKING:
 DIALECTS: Final = ("sqlite", "postgres")
 FOLDER: Final = "migrations/"
 _pattern: Final = re.compile(r"migrations/(\w+)/(\d{4})_(\w+)\.sql")
-
-
-class Migration(NamedTuple):
-    """One step from an older to a newer schema of a plugin's tables; applied once, in the order of the numbers."""
-
-    number: int
-    name: str
-    sql: str
 
 
 Migrations = dict[str, list[Migration]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -199,6 +199,14 @@ class Plugin(msgspec.Struct, frozen=True):
     at: int
 
 
+class Migration(NamedTuple):
+    """One step from an older to a newer schema of a plugin's tables; applied once, in the order of the numbers."""
+
+    number: int
+    name: str
+    sql: str
+
+
 class Store(Protocol):
     """A database that holds the journal. All methods are called from trio.
 
@@ -284,6 +292,14 @@ class Store(Protocol):
         ...
 
     async def put_plugin(self, plugin: Plugin) -> None: ...
+
+    async def migrate_plugin(self, plugin: str, migrations: Mapping[str, Sequence[Migration]]) -> None:
+        """Apply those of a plugin's migrations (by dialect) that have not been, each in a transaction of its own.
+
+        Raises:
+            StoreError: one fails, touches jivsd's own tables, or was applied with another text.
+        """
+        ...
 
     async def plugin(self, code_hash: str) -> Plugin | None: ...
 

@@ -215,6 +215,14 @@ INSERT INTO plugin_code (code_hash, name, files, at) VALUES (?, ?, ?, ?) ON CONF
 -- The source of a plugin.
 SELECT code_hash, name, files, at FROM plugin_code WHERE code_hash = ?1
 
+-- name: plugin_migrations
+-- The migrations of a plugin that have been applied, in order.
+SELECT number, hash FROM plugin_migration WHERE plugin = ?1 ORDER BY number
+
+-- name: put_plugin_migration
+-- A migration of a plugin has been applied.
+INSERT INTO plugin_migration (plugin, number, name, hash) VALUES (?, ?, ?, ?)
+
 -- name: claim_shards
 -- A node takes all shards, under an epoch that is above all that were.
 UPDATE shard SET epoch = (SELECT max(epoch) + 1 FROM shard), node = ?1 RETURNING epoch

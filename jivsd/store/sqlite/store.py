@@ -8,7 +8,7 @@ import apsw
 import trio
 
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite import reading, rows, upkeep
+from jivsd.store.sqlite import plugin_tables, reading, rows, upkeep
 from jivsd.store.sqlite.batch import BatchWriter
 from jivsd.store.sqlite.database import (
     MEMORY,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jivsd.records import Event, Incident, Message, Run
-    from jivsd.store.api import Entry, Holder, Plugin, Post, RunFilter, Runs, Verdict
+    from jivsd.store.api import Entry, Holder, Migration, Plugin, Post, RunFilter, Runs, Verdict
     from jivsd.store.sqlite.worker import Worker
 
 T = TypeVar("T")
@@ -184,6 +184,13 @@ class SqliteStore:
         """See `Store.put_plugin`."""
         row = rows.plugin_row(plugin)
         await self._write(lambda db: query(db, self._sql["put_plugin"], row))
+
+    async def migrate_plugin(self, plugin: str, migrations: Mapping[str, Sequence[Migration]]) -> None:
+        """See `Store.migrate_plugin`."""
+        if self._batches is None:
+            raise self._not_writable()
+        guard = self._batches.guard
+        await self._write(lambda db: plugin_tables.migrate(db, guard, plugin, migrations.get("sqlite", ())))
 
     async def plugin(self, code_hash: str) -> Plugin | None:
         """See `Store.plugin`."""

@@ -1,0 +1,40 @@
+"""A plugin's own tables in jivsd's database, by the plugin's numbered migrations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import apsw
+
+from jivsd.records import hash_of
+from jivsd.store.api import StoreError
+from jivsd.store.sqlite.database import query, together
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jivsd.store.api import Migration
+    from jivsd.store.sqlite.transaction import Guard
+
+
+def migrate(connection: apsw.Connection, guard: Guard, plugin: str, migrations: Sequence[Migration]) -> None:
+    """See `Store.migrate_plugin`."""
+    sql = statements("sqlite")
+    applied = dict(query(connection, sql["plugin_migrations"], (plugin,)).fetchall())
+    for migration in migrations:
+        where = f"migration {migration.number:04}_{migration.name} of plugin {plugin!r}"
+        digest = hash_of(migration.sql.encode())
+        if migration.number in applied:
+            if applied[migration.number] != digest:
+                raise StoreError(f"{where} was applied with another text; leave it as it was and add another one")
+            continue
+        try:
+            with together(connection):
+                with guard.active():
+                    query(connection, migration.sql)
+                query(connection, sql["put_plugin_migration"], (plugin, migration.number, migration.name, digest))
+        except apsw.SQLError as error:
+            raise StoreError(f"{where} failed: {guard.denied or error}") from None
+        except apsw.AuthError:
+            raise StoreError(f"{where} failed: {guard.denied}") from None

@@ -1,0 +1,54 @@
+"""A plugin's own tables."""
+
+import pytest
+
+from jivsd.store.api import Migration, StoreError
+from jivsd.store.sqlite import SqliteStore
+
+FIRST = Migration(1, "shelf", "CREATE TABLE shelf (item TEXT); INSERT INTO shelf VALUES ('book');")
+SECOND = Migration(2, "count", "ALTER TABLE shelf ADD COLUMN count INTEGER NOT NULL DEFAULT 1;")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "jivsd.db"
+
+
+async def migrate(path, *migrations, plugin="shop"):
+    async with SqliteStore(path) as store:
+        await store.open("node")
+        await store.migrate_plugin(plugin, {"sqlite": list(migrations), "postgres": [Migration(1, "no", "nonsense")]})
+        return await store._read(lambda db: db.execute("SELECT * FROM shelf").fetchall())
+
+
+async def test_each_migration_is_applied_once(path):
+    assert await migrate(path, FIRST) == [("book",)]
+    assert await migrate(path, FIRST, SECOND) == [("book", 1)]
+    assert await migrate(path, FIRST, SECOND) == [("book", 1)]
+
+
+async def test_a_changed_text_is_refused(path):
+    await migrate(path, FIRST)
+    with pytest.raises(StoreError, match="0001_shelf of plugin 'shop' was applied with another text"):
+        await migrate(path, FIRST._replace(sql="CREATE TABLE shelf (other TEXT)"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("CREATE TABLE box (a); CREATE NONSENSE", "near .*NONSENSE.*: syntax error"),
+        ("CREATE TABLE box (a); DROP TABLE event", "may not touch jivsd's own 'event'"),
+        ("CREATE TABLE box (a); COMMIT", "may not use BEGIN, COMMIT or ROLLBACK"),
+    ],
+)
+async def test_one_that_fails_leaves_nothing_behind(path, sql, why):
+    await migrate(path, FIRST)
+    with pytest.raises(StoreError, match=f"0002_bad of plugin 'shop' failed: .*{why}"):
+        await migrate(path, FIRST, Migration(2, "bad", sql))
+    async with SqliteStore(path) as store:
+        await store.open("node")
+        assert (
+            await store._read(lambda db: db.execute("SELECT name FROM sqlite_schema WHERE name = 'box'").fetchall())
+            == []
+        )
+    assert await migrate(path, FIRST, SECOND) == [("book", 1)]
