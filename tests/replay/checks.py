@@ -6,7 +6,8 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 from jivsd.records import NULL, Kind, Status, encode, payload_of
-from replay.simulator import Incarnation, Life
+from replay.simulator import Life
+from replay.world import Incarnation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

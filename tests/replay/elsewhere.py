@@ -10,7 +10,7 @@ import msgspec
 
 from jivsd.records import Event
 from replay.programs import Program
-from replay.simulator import Incarnation
+from replay.world import Incarnation
 
 
 def digest(journal: list[Event]) -> int:

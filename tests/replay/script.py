@@ -30,13 +30,13 @@ from jivsd.records import (
     TimerFired,
     encode,
 )
+from replay.world import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jivsd.authoring.workflows import Workflow
 
-RUN_ID = "0192f0c1-2345-7000-8000-000000000001"
 START = 1_700_000_000_000_000
 """When Started is written, in microseconds; each later event comes a second later unless said otherwise."""
 

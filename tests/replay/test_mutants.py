@@ -13,7 +13,7 @@ from jivsd.engine.replay import Machine, delivery, parts, saga
 from jivsd.engine.replay.driving import Driving
 from jivsd.engine.replay.nursery import Nursery
 from jivsd.records import Kind
-from replay import simulator
+from replay import simulator, world
 from replay.checks import check
 from replay.programs import Maker
 
@@ -79,9 +79,9 @@ def compensations_in_life_only(patch: pytest.MonkeyPatch) -> None:
 def raw_results(patch: pytest.MonkeyPatch) -> None:
     """In life the caller gets the very object that the step returned."""
     returned: dict[bytes, Any] = {}
-    apply, finish, decode = simulator.World.apply, simulator.Life.finish, Codec.decode
+    apply, finish, decode = world.World.apply, simulator.Life.finish, Codec.decode
 
-    def remembering(self: simulator.World, path: str, call: Any) -> Any:
+    def remembering(self: world.World, path: str, call: Any) -> Any:
         result = apply(self, path, call)
         returned[msgspec.json.encode(result)] = result
         return result
@@ -91,7 +91,7 @@ def raw_results(patch: pytest.MonkeyPatch) -> None:
         self.deliver_all()
         returned.clear()
 
-    patch.setattr(simulator.World, "apply", remembering)
+    patch.setattr(world.World, "apply", remembering)
     patch.setattr(simulator.Life, "finish", finishing)
     patch.setattr(Codec, "decode", lambda self, data: returned.get(bytes(data)) or decode(self, data))
 
