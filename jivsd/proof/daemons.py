@@ -64,8 +64,16 @@ class Daemon:
             DaemonFailed: it ended, or does not answer in time.
         """
         await self.launch()
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Return when the process, which was launched, answers.
+
+        Raises:
+            DaemonFailed: it ended, or does not answer in time.
+        """
         with trio.move_on_after(READY_WITHIN) as patience:
-            while not self._answers():
+            while not self.answers():
                 if not self.running:
                     raise DaemonFailed(f"the daemon ended while it started: {self.last_words()}")
                 await trio.sleep(LOOK_AGAIN)
@@ -117,7 +125,8 @@ class Daemon:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return " / ".join(line.strip() for line in lines[-LAST_LINES:]) or "it said nothing"
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether somebody listens on its socket."""
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(self._socket)

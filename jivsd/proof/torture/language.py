@@ -14,8 +14,6 @@ import msgspec
 WORKFLOW = "torture"
 ADD = "add"
 """The signal that has a handler: it adds to the run's counter."""
-TOKEN = "token"
-"""The name of the side effect."""
 HOUR_MS = 3_600_000
 
 
@@ -167,6 +165,8 @@ class Hold(Node, frozen=True, tag="hold"):
     """Wait for what never comes."""
 
     how: Literal["sleep", "signal", "until"] = "signal"
+    last: bool = False
+    """It is the end of the whole program: the query `standing` says so."""
 
 
 class Arrive(Node, frozen=True, tag="arrive"):

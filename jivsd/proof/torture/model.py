@@ -8,6 +8,7 @@ either.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -183,9 +184,7 @@ class _Walk:
                 path = branch.place(node.name)
                 self._fate(
                     branch,
-                    Fate(
-                        path, node.name, "ledger", outcomes, branch.sure, node.amount, int(node.doomed), undo=node.undo
-                    ),
+                    Fate(path, node.name, "ledger", outcomes, branch.sure, node.amount, None, undo=node.undo),
                 )
                 if node.doomed:
                     raise _Raised
@@ -239,8 +238,6 @@ class _Walk:
         self._plan.counter += node.amount
 
     def _draw(self, node: say.Draw, branch: _Branch) -> None:
-        if node.what == "side_effect":
-            branch.place(say.TOKEN)
         fate = Fate(branch.place(node.name), node.name, "draw", DONE, branch.sure, what=node.what)
         if node.what == "version":  # it takes a name in its branch itself
             fate.path = branch.place(node.name)
@@ -268,12 +265,9 @@ class _Walk:
                 self._race(node, branch)
             case say.Saga():
                 self._saga(node, branch)
-            case say.Within():
-                branch.place("deadline")
-                self.block(node.nodes, branch)
             case say.Expire():
                 self._expire(node, branch)
-            case say.Scope() | say.Cleanup():
+            case say.Within() | say.Scope() | say.Cleanup():
                 self.block(node.nodes, branch)
             case say.Try():
                 try:
@@ -320,14 +314,11 @@ class _Walk:
         path = branch.place(node.name)
         for number, nodes in enumerate(node.children):
             sure = branch.sure and number == node.winner
-            try:
+            with suppress(_Held):
                 self.block(nodes, _Branch(f"{path}[{number}]", branch.saga, sure=sure))
-            except _Held:
-                pass
         self._plan.counter += node.winner
 
     def _expire(self, node: say.Expire, branch: _Branch) -> None:
-        branch.place("deadline")
         match node.hold:
             case "child":
                 inner: list[say.Node_] = [say.Work(node.name, undo=node.undo), say.Hold()]

@@ -59,7 +59,7 @@ def draw(seed: int, number: int) -> Scenario:
     if ending == "fail":
         nodes += maker.failing(1)
     elif ending in HELD:
-        nodes += [say.Hold(rng.choice(("signal", "sleep", "until"))), *maker.never()]
+        nodes += [say.Hold(rng.choice(("signal", "sleep", "until")), last=True), *maker.never()]
     return Scenario(
         number=number,
         nodes=nodes,

@@ -67,25 +67,25 @@ class Torture:
     async def _do(self, ctx: Context, node: say.Node_) -> None:
         match node:
             case say.Work() | say.Stuck() | say.Late():
-                self.counter += await ctx.step(step_of(node), self._job(node))
+                self._count(await ctx.step(step_of(node), self._job(node)))
             case say.Ledger():
-                self.counter += await ctx.step(step_of(node), ctx.run_id, node.name, node.amount, node.doomed)
+                self._count(await ctx.step(step_of(node), ctx.run_id, node.name, node.amount, node.doomed))
             case say.Sleep():
                 await self._sleep(ctx, node)
             case say.Await():
                 await ctx.wait_until(lambda: self.added.get(node.name, 0) >= sum(node.amounts))
             case say.Receive():
-                self.counter += await ctx.wait_signal(node.name, int)
+                self._count(await ctx.wait_signal(node.name, int))
             case say.Draw():
                 await self._draw(ctx, node)
             case say.Child():
                 child = Torture.options(compensate=undo_child) if node.undo else Torture
                 result: Result = await ctx.run(child, Program(self.world, node.nodes))
-                self.counter += result.counter
+                self._count(result.counter)
             case say.Raise():
                 raise Deliberate(node.name)
             case say.Hold():
-                self.stage = "hold"
+                self.stage = "hold" if node.last else self.stage
                 await self._hold(ctx, node.how)
             case say.Arrive():
                 self.arrived[node.name] = self.arrived.get(node.name, 0) + 1
@@ -93,6 +93,10 @@ class Torture:
                 await ctx.wait_until(lambda: self.arrived.get(node.name, 0) >= node.count)
             case _:
                 await self._structure(ctx, node)
+
+    def _count(self, amount: int) -> None:
+        """Not `self.counter += await ...`: that would read the counter before the wait, and lose what others add."""
+        self.counter += amount
 
     def _job(self, node: say.Work | say.Stuck | say.Late, detail: str = "") -> Job:
         match node:

@@ -21,7 +21,9 @@ HANG_S: Final = 600.0
 THREAD_S: Final = 0.4
 """A thread cannot be cut short: that it ends later than its scope is enough."""
 ATTEMPTS: Final = 2
-"""How often a stuck step is tried before that is an incident."""
+"""How often a stuck step is tried before that is an incident, and a doomed transaction before it has failed."""
+PATIENT: Final = 20
+"""How often another transaction is tried: one that a busy machine holds up for 100 ms is refused."""
 
 
 class Shaky(Exception):
@@ -43,7 +45,7 @@ class Job(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-def _policy(attempts: int) -> Retry:
+def policy(attempts: int) -> Retry:
     return Retry(attempts=attempts, first="10ms", factor=2, limit="80ms")
 
 
@@ -99,17 +101,17 @@ async def hang_undoable(ctx: StepContext, job: Job) -> int:
     return 0
 
 
-@work_undoable.compensate
+@work_undoable.compensate(retry=policy(4))
 async def undo_work(ctx: StepContext, result: int | None, job: Job) -> None:
     _undo(ctx, result, job)
 
 
-@plain_undoable.compensate
+@plain_undoable.compensate(retry=policy(4))
 def undo_plain(ctx: StepContext, result: int | None, job: Job) -> None:
     _undo(ctx, result, job)
 
 
-@hang_undoable.compensate
+@hang_undoable.compensate(retry=policy(4))
 async def undo_hang(ctx: StepContext, result: int | None, job: Job) -> None:
     _undo(ctx, result, job)
 
@@ -187,7 +189,7 @@ async def ledger_undoable(tx: Transaction, run_id: str, name: str, amount: int, 
     return amount
 
 
-@ledger_undoable.compensate
+@ledger_undoable.compensate(retry=policy(PATIENT))
 async def undo_ledger(tx: Transaction, result: int | None, run_id: str, name: str, amount: int, doomed: bool) -> None:
     await _enter(tx, run_id, f"{name}!undo", -amount)
 
@@ -197,21 +199,21 @@ def step_of(node: Work | Ledger | Late | Expire | Stuck) -> Step[..., Any]:
     match node:
         case Work(how="plain"):
             found = plain_undoable if node.undo else plain
-            return found.options(name=node.name, retry=_policy(node.attempts))
+            return found.options(name=node.name, retry=policy(node.attempts))
         case Work():
             found = work_undoable if node.undo else work
             cancel = "wait" if node.how == "patient" else "abandon"
-            return found.options(name=node.name, retry=_policy(node.attempts), cancel=cancel)
+            return found.options(name=node.name, retry=policy(node.attempts), cancel=cancel)
         case Ledger():
             found = ledger_undoable if node.undo else ledger
-            return found.options(name=node.name, retry=_policy(2))
+            return found.options(name=node.name, retry=policy(ATTEMPTS if node.doomed else PATIENT))
         case Late():
             found = hang_undoable if node.undo else hang
-            return found.options(name=node.name, retry=_policy(1), timeout=node.ms / 1000)
+            return found.options(name=node.name, retry=policy(1), timeout=node.ms / 1000)
         case Expire(hold="plain"):
             return (plain_undoable if node.undo else plain).options(name=node.name)
         case Expire():
             found = hang_undoable if node.undo else hang
             return found.options(name=node.name, cancel="wait" if node.hold == "patient" else "abandon")
         case Stuck():
-            return stuck.options(name=node.name, retry=_policy(ATTEMPTS), on_exhausted="incident")
+            return stuck.options(name=node.name, retry=policy(ATTEMPTS), on_exhausted="incident")

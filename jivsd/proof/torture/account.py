@@ -1,0 +1,77 @@
+"""The account of a torture: what was asked of the daemon and acknowledged, and what was done to it.
+
+It is kept in memory for the checks, and in a database of its own for anyone who counts again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from jivsd.proof.torture.found import Violation
+from jivsd.proof.torture.model import Plan
+from jivsd.proof.torture.programs import Scenario
+from jivsd.records import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA: Final = """
+CREATE TABLE started (number INTEGER NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, ending TEXT NOT NULL);
+CREATE TABLE told (message_id TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL);
+CREATE TABLE fault (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, second REAL NOT NULL);
+"""
+"""Starts and signals that were acknowledged; what was done to the daemon, so many seconds after the beginning."""
+
+
+class Case(msgspec.Struct, eq=False):
+    """A run that was acknowledged. `told`: the ids of the signals that were, by the run that they are for."""
+
+    scenario: Scenario
+    plan: Plan
+    run_id: str
+    told: dict[str, list[str]] = {}
+    ended: Status | None = None
+    """As the daemon has said; None: not yet."""
+
+
+class Account:
+    """Written as things happen."""
+
+    def __init__(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as made:
+            made.executescript(SCHEMA)
+        self.cases: dict[str, Case] = {}
+        """By run id."""
+        self.faults: Counter[str] = Counter()
+        self.complaints: list[Violation] = []
+        """What was wrong with the daemon's answers."""
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA synchronous = OFF")  # this process is not the one that is killed
+
+    def close(self) -> None:
+        self._db.close()
+
+    def started(self, case: Case) -> None:
+        """A start was acknowledged."""
+        self.cases[case.run_id] = case
+        row = (case.scenario.number, case.run_id, case.scenario.ending)
+        self._db.execute("INSERT INTO started VALUES (?, ?, ?)", row)
+
+    def told(self, case: Case, run_id: str, message_id: str) -> None:
+        """A signal was acknowledged."""
+        case.told.setdefault(run_id, []).append(message_id)
+        self._db.execute("INSERT INTO told VALUES (?, ?)", (message_id, run_id))
+
+    def fault(self, kind: str, second: float) -> None:
+        """Something was done to the daemon."""
+        self.faults[kind] += 1
+        self._db.execute("INSERT INTO fault (kind, second) VALUES (?, ?)", (kind, round(second, 3)))
+
+    def complain(self, kind: str, run_id: str, message: str) -> None:
+        """The daemon has answered what it must not."""
+        self.complaints.append(Violation(kind, run_id, "", message))

@@ -1,0 +1,250 @@
+"""Compares what the databases say about a run with what the model foresaw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jivsd.proof.torture.evidence import ONCE, OUTCOMES
+from jivsd.proof.torture.found import Found, Violation
+from jivsd.proof.torture.language import Result
+from jivsd.proof.torture.undoing import UNDO, check_order, check_undo
+from jivsd.records import ENDED, Kind, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from jivsd.proof.torture.evidence import Evidence, Life, Line
+    from jivsd.proof.torture.model import Fate, Plan
+
+
+def check_run(
+    evidence: Evidence, run_id: str, plan: Plan, told: Mapping[str, Collection[str]], *, cut: bool = False
+) -> Iterator[Violation]:
+    """All that is wrong with one run and with its child runs.
+
+    `told`: the ids of the signals that were acknowledged, by run. `cut`: its parent was cut short, so it may have been.
+    """
+    life = evidence.life(run_id)
+    if life is None:
+        yield Violation("lost", run_id, "", "its start was acknowledged, and there is no such run")
+        return
+    for found in _check(life, plan, told.get(run_id, ()), cut=cut):
+        yield Violation(found.kind, run_id, found.path, found.message)
+    loose = is_loose(life, plan, cut=cut)
+    for child in life.children:
+        fate = plan.fates.get(child.parent_path or "")
+        if fate is None or fate.plan is None:
+            yield Violation("unknown", run_id, child.parent_path or "", f"the model knows no child run {child.run_id}")
+        else:
+            yield from check_run(evidence, child.run_id, fate.plan, told, cut=loose or not fate.sure)
+
+
+def is_loose(life: Life, plan: Plan, *, cut: bool) -> bool:
+    """Whether the run was cut short at a moment that the model does not know."""
+    status = life.row.status
+    return (plan.otherwise is not None and status is plan.otherwise) or (cut and status is Status.CANCELLED)
+
+
+def _check(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: bool) -> Iterator[Found]:
+    if life.row.status not in ENDED:
+        last = life.journal[-1] if life.journal else None
+        at = f" after {last.kind} {last.path}" if last else ""
+        yield Found("not ended", last.path if last else "", f"it is {life.row.status} and does not end: it stands{at}")
+        return
+    loose = is_loose(life, plan, cut=cut)
+    yield from _check_journal(life)
+    yield from _check_calls(life)
+    yield from _check_messages(life, plan, acknowledged, loose=loose)
+    yield from _check_end(life, plan, loose=loose)
+    yield from _check_names(life, plan)
+    for fate in plan.fates.values():
+        yield from _check_fate(life, fate, loose=loose)
+        yield from check_undo(life, fate, loose=loose)
+    yield from _check_ledger(life, plan)
+    if not loose:
+        for group in plan.groups:
+            yield from check_order(life, group)
+
+
+def _check_journal(life: Life) -> Iterator[Found]:
+    """Whole, in order, nothing settled twice, and ended once."""
+    for place, line in enumerate(life.journal, 1):
+        if line.seq != place:
+            yield Found("lost", line.path, f"event {place} is missing before event {line.seq} ({line.kind})")
+            break
+    for earlier, later in pairwise(life.journal):
+        if later.at < earlier.at:
+            yield Found("order", later.path, f"event {later.seq} is dated before event {earlier.seq}")
+    once = Counter(line.path for line in life.journal if line.kind in OUTCOMES)
+    once += Counter((line.path, line.kind) for line in life.journal if line.kind in ONCE - OUTCOMES)
+    for key, count in once.items():
+        if count > 1:
+            path = key if isinstance(key, str) else key[0]
+            yield Found("twice", path, f"it was recorded {count} times: {_shown(life, path)}")
+    ends = [line for line in life.journal if line.kind == Kind.ENDED]
+    if len(ends) != 1 or life.journal[-1] is not ends[0]:
+        yield Found("end", "", f"its journal has {len(ends)} ends, and ends with {life.journal[-1].kind}")
+    elif ends[0].payload["status"] != life.row.status:
+        yield Found("end", "", f"its journal ends {ends[0].payload['status']}, its row {life.row.status}")
+
+
+def _shown(life: Life, path: str) -> str:
+    return ", ".join(f"{line.kind} (event {line.seq})" for line in life.journal if line.path == path)
+
+
+def _check_calls(life: Life) -> Iterator[Found]:
+    """Nothing is carried out after it was recorded; every attempt of a step has the same key and arguments."""
+    settled = {line.path: line for line in reversed(life.journal) if line.kind in OUTCOMES}
+    ended = life.journal[-1]
+    keys: dict[str, str] = {}
+    details: dict[str, str] = {}
+    for call in life.calls:
+        record = settled.get(call.path)
+        if record is not None and call.at > record.at:
+            late = (call.at - record.at) / 1000
+            yield Found(
+                "after record",
+                call.path,
+                f"attempt {call.attempt} was carried out {late:.1f} ms after {record.kind} (event {record.seq})",
+            )
+        elif call.at > ended.at:
+            yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
+        elif record is None and life.row.status is not Status.TERMINATED:
+            yield Found("lost", call.path, "it was carried out, and nothing records what became of it")
+        if keys.setdefault(call.path, call.key) != call.key:
+            yield Found("key", call.path, "its attempts had two idempotency keys")
+        if details.setdefault(call.path, call.detail) != call.detail:
+            yield Found("replay", call.path, f"its attempts were told {details[call.path]!r} and {call.detail!r}")
+    if len(set(keys.values())) != len(keys):
+        yield Found("key", "", "two steps have the same idempotency key")
+
+
+def _check_messages(life: Life, plan: Plan, acknowledged: Collection[str], *, loose: bool) -> Iterator[Found]:
+    """Each signal that was acknowledged was applied exactly once, or left unread by a run that was cut short."""
+    applied = Counter(str(line.payload["message_id"]) for line in life.journal if line.kind == Kind.SIGNAL)
+    for message_id, count in applied.items():
+        if count > 1:
+            yield Found("twice", "", f"signal {message_id} was applied {count} times")
+    for message_id in acknowledged:
+        if message_id not in applied and message_id not in life.left:
+            yield Found("lost", "", f"signal {message_id} was acknowledged, and never applied")
+    if not loose and sum(applied.values()) != len(plan.sends):
+        yield Found("model", "", f"{sum(applied.values())} signals were applied; the model says {len(plan.sends)}")
+
+
+def _check_end(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
+    status = life.row.status
+    expected = plan.status
+    if expected is Status.COMPENSATED and not any(line.path.endswith(UNDO) for line in _last_undone(life, plan)):
+        expected = Status.FAILED
+    if not loose and status is not expected:
+        why = f" ({life.row.error.type}: {life.row.error.message})" if life.row.error else ""
+        yield Found("model", "", f"it ended {status}{why}; the model says {expected}")
+    elif status is Status.COMPLETED:
+        result = msgspec.json.decode(life.row.output or "null", type=Result)
+        if result.counter != plan.counter:
+            yield Found("counter", "", f"its counter is {result.counter}; the model says {plan.counter}")
+        yield from _check_drawn(life, plan, result)
+
+
+def _last_undone(life: Life, plan: Plan) -> list[Line]:
+    """What was undone in the run's own saga."""
+    paths = {f"{fate.path}{UNDO}" for fate in plan.groups[-1]} if plan.groups else set[str]()
+    return [line for line in life.journal if line.path in paths and line.kind == Kind.STEP_DONE]
+
+
+def _check_drawn(life: Life, plan: Plan, result: Result) -> Iterator[Found]:
+    """What was drawn is what the step was told, and of a version the newest."""
+    told = {call.path: call.detail for call in life.calls}
+    for fate in plan.drawn:
+        value = result.drawn.get(fate.name)
+        if value != told.get(fate.path):
+            yield Found("replay", fate.path, f"the run drew {value!r}, and its step was told {told.get(fate.path)!r}")
+        if fate.what == "version" and value != "2":
+            yield Found("replay", fate.path, f"a new run got version {value!r}")
+
+
+def _check_names(life: Life, plan: Plan) -> Iterator[Found]:
+    """Nothing was carried out or recorded that the model does not know."""
+    undone = {f"{fate.path}{UNDO}" for fate in plan.fates.values() if fate.undo}
+    known = undone | plan.fates.keys()
+    for path in dict.fromkeys(call.path for call in life.calls):
+        if path not in known:
+            yield Found("unknown", path, "it was carried out; the model says that it is never reached")
+    for line in life.journal:
+        if line.kind in OUTCOMES and line.path not in known:
+            yield Found("unknown", line.path, f"{line.kind} is recorded; the model says that it is never reached")
+
+
+def _check_fate(life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
+    line = life.outcome(fate.path)
+    sure = fate.sure and not loose
+    if line is None:
+        if sure:
+            yield Found("lost", fate.path, f"no outcome is recorded; the model says {' or '.join(fate.outcomes)}")
+        return
+    allowed = fate.outcomes if sure else fate.outcomes | {Kind.STEP_CANCELLED}
+    if line.kind not in allowed:
+        yield Found("model", fate.path, f"{line.kind} is recorded; the model says {' or '.join(sorted(allowed))}")
+    called = {call.attempt for call in life.calls if call.path == fate.path}
+    noted = fate.matter not in ("ledger", "child")
+    if noted and line.kind == Kind.STEP_DONE and not called:
+        yield Found("never done", fate.path, "its success is recorded, and it was never carried out")
+    if line.kind == Kind.STEP_DONE and fate.matter in ("work", "ledger", "stuck"):
+        result: Any = line.payload["result"]
+        if result != fate.amount:
+            yield Found("model", fate.path, f"its recorded result is {result}; the model says {fate.amount}")
+    if fate.matter == "child":
+        yield from _check_child(life, fate, line)
+    elif fate.failures is not None:
+        yield from _check_failures(life, fate, called if noted else None, exact=sure and line.kind in fate.outcomes)
+
+
+def _check_child(life: Life, fate: Fate, line: Line) -> Iterator[Found]:
+    children = [child for child in life.children if child.parent_path == fate.path]
+    if len(children) > 1:
+        yield Found("twice", fate.path, f"it has started {len(children)} child runs")
+    for child in children:
+        if child.status != line.payload["status"]:
+            ended = line.payload["status"]
+            yield Found("model", fate.path, f"child run {child.run_id} is {child.status}, its parent heard {ended}")
+    if not children and fate.sure:
+        yield Found("lost", fate.path, "its end is recorded, and there is no such child run")
+
+
+def _check_failures(life: Life, fate: Fate, called: set[int] | None, *, exact: bool) -> Iterator[Found]:
+    """As many failed attempts are recorded as the model says, and each was carried out."""
+    failed = [line.attempt for line in life.of(fate.path, Kind.ATTEMPT_FAILED)]
+    if failed != list(range(1, len(failed) + 1)):
+        yield Found("order", fate.path, f"its failed attempts are numbered {failed}")
+    if exact and len(failed) != fate.failures:
+        yield Found("model", fate.path, f"{len(failed)} failed attempts are recorded; the model says {fate.failures}")
+    if called is not None and not called.issuperset(failed):
+        yield Found("never done", fate.path, f"of its failed attempts {failed} only {sorted(called)} were carried out")
+
+
+def _check_ledger(life: Life, plan: Plan) -> Iterator[Found]:
+    """Transaction steps have left exactly the rows of those that are recorded as done, and the counter counts them."""
+    expected: Counter[tuple[str, int]] = Counter()
+    for fate in plan.fates.values():
+        if fate.matter == "ledger":
+            for path, name, amount in (
+                (fate.path, fate.name, fate.amount),
+                (fate.path + UNDO, fate.name + UNDO, -fate.amount),
+            ):
+                outcome = life.outcome(path)
+                expected[name, amount] = int(outcome is not None and outcome.kind == Kind.STEP_DONE)
+    found = Counter((entry.name, entry.amount) for entry in life.ledger)
+    places = {fate.name: fate.path for fate in plan.fates.values()}
+    for name, amount in {**expected, **found}:
+        if found[name, amount] != expected[name, amount]:
+            path = places.get(name.removesuffix(UNDO), name) + (UNDO if name.endswith(UNDO) else "")
+            has, should = found[name, amount], expected[name, amount]
+            yield Found("ledger", path, f"the ledger has {has} rows of it; its record in the journal says {should}")
+    counted = sum(expected.values()), sum(amount * count for (_, amount), count in expected.items())
+    if life.counted != counted:
+        yield Found("counter", "", f"its ledger counter is {life.counted}; the model says {counted}")

@@ -1,0 +1,228 @@
+"""What the databases say: the journal, and the world outside. Read with SQL, not through the engine."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from jivsd.records import ErrorRecord, Kind, Status
+from jivsd.store.sqlite.database import connect_reader, query
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    import apsw
+
+OUTCOMES: Final = frozenset({Kind.STEP_DONE, Kind.STEP_FAILED, Kind.STEP_CANCELLED, Kind.CHILD_ENDED})
+"""The events that settle what a path stands for; there is at most one for each."""
+ONCE: Final = OUTCOMES | {Kind.TIMER_FIRED, Kind.MARKER, Kind.LOCK_GRANTED}
+"""The events that a path has at most once."""
+
+
+_AGAIN: Final = """
+SELECT coalesce(sum(times - 1), 0) FROM (
+    SELECT count(*) AS times FROM call
+    WHERE NOT EXISTS (
+        SELECT 1 FROM mended WHERE mended.run_id = call.run_id AND ('/' || call.path) LIKE ('%/' || mended.name)
+    )
+    GROUP BY run_id, path, attempt
+)
+"""
+"""After an incident attempts are numbered from 1 again: what was mended does not count."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A run."""
+
+    run_id: str
+    status: Status
+    parent: str | None
+    parent_path: str | None
+    lock_key: str | None
+    output: str | None
+    error: ErrorRecord | None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """An event of the journal."""
+
+    seq: int
+    kind: Kind
+    path: str
+    attempt: int
+    at: int
+    payload: dict[str, Any]
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A step's body has begun."""
+
+    path: str
+    attempt: int
+    key: str
+    detail: str
+    at: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A row that a transaction step has left."""
+
+    name: str
+    amount: int
+
+
+class Life(msgspec.Struct):
+    """All that is known about one run."""
+
+    row: Row
+    journal: list[Line]
+    calls: list[Call]
+    ledger: list[Entry]
+    counted: tuple[int, int]
+    """How many entries its transaction steps have counted, and their sum."""
+    children: list[Row]
+    left: set[str]
+    """Messages that were accepted and that the run ended without reading."""
+
+    def outcome(self, path: str) -> Line | None:
+        """The first event that settles a path."""
+        return next((line for line in self.journal if line.path == path and line.kind in OUTCOMES), None)
+
+    def of(self, path: str, kind: Kind) -> list[Line]:
+        """The events of a kind that a path has."""
+        return [line for line in self.journal if line.path == path and line.kind == kind]
+
+
+class Counts(NamedTuple):
+    """`again`: the calls that repeat an attempt, because its process had died before its record."""
+
+    runs: int
+    events: int
+    calls: int
+    again: int
+
+
+class Evidence:
+    """The databases of a torture, opened for looking only."""
+
+    def __init__(self, journal: apsw.Connection, world: apsw.Connection) -> None:
+        self._journal = journal
+        self._world = world
+        self._ledgers = self._has_ledgers()
+
+    def _has_ledgers(self) -> bool:
+        found = self._rows("SELECT count(*) FROM sqlite_master WHERE name IN ('torture_ledger', 'torture_counter')")
+        return found[0][0] == 2
+
+    def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return query(self._journal, sql, parameters).fetchall()
+
+    def run(self, run_id: str) -> Row | None:
+        """One run; None if there is none."""
+        found = self._runs("WHERE run_id = ?", run_id)
+        return found[0] if found else None
+
+    def roots(self) -> list[Row]:
+        """The runs that no run has started."""
+        return self._runs("WHERE parent IS NULL")
+
+    def locked(self) -> list[Row]:
+        """The runs with a lock key."""
+        return self._runs("WHERE lock_key IS NOT NULL")
+
+    def _runs(self, where: str, *parameters: Any) -> list[Row]:
+        sql = "SELECT run_id, status, parent, options ->> 'parent_path', lock_key, output, error FROM run "
+        return [_row(*found) for found in self._rows(sql + where, *parameters)]
+
+    def life(self, run_id: str) -> Life | None:
+        """All about one run; None if there is none."""
+        row = self.run(run_id)
+        if row is None:
+            return None
+        left = self._rows("SELECT message_id FROM inbox WHERE run_id = ? AND state = 'LEFT'", run_id)
+        return Life(
+            row,
+            self.journal(run_id),
+            self._calls(run_id),
+            self._ledger(run_id),
+            self._counted(run_id),
+            self._runs("WHERE parent = ?", run_id),
+            {message_id for (message_id,) in left},
+        )
+
+    def journal(self, run_id: str) -> list[Line]:
+        """A run's events."""
+        sql = (
+            "SELECT seq, kind, path, attempt, at, coalesce(event.payload, payload.body)"
+            " FROM event LEFT JOIN payload ON payload.hash = event.payload_hash WHERE run_id = ? ORDER BY seq"
+        )
+        return [
+            Line(seq, Kind(kind), path, attempt, at, msgspec.json.decode(payload))
+            for seq, kind, path, attempt, at, payload in self._rows(sql, run_id)
+        ]
+
+    def _calls(self, run_id: str) -> list[Call]:
+        sql = "SELECT path, attempt, key, detail, at FROM call WHERE run_id = ? ORDER BY at"
+        return [Call(*found) for found in query(self._world, sql, (run_id,)).fetchall()]
+
+    def _ledger(self, run_id: str) -> list[Entry]:
+        if not self._ledgers:
+            return []
+        sql = "SELECT name, amount FROM torture_ledger WHERE run_id = ? ORDER BY entry"
+        return [Entry(*found) for found in self._rows(sql, run_id)]
+
+    def _counted(self, run_id: str) -> tuple[int, int]:
+        if not self._ledgers:
+            return 0, 0
+        found = self._rows("SELECT entries, sum FROM torture_counter WHERE run_id = ?", run_id)
+        return (found[0][0], found[0][1]) if found else (0, 0)
+
+    def counts(self) -> Counts:
+        """How much there is of everything."""
+        ((runs,),) = self._rows("SELECT count(*) FROM run")
+        ((events,),) = self._rows("SELECT count(*) FROM event")
+        ((calls,),) = query(self._world, "SELECT count(*) FROM call").fetchall()
+        ((again,),) = query(self._world, _AGAIN).fetchall()
+        return Counts(runs, events, calls, again)
+
+    def twice(self) -> list[tuple[str, str, str]]:
+        """Run, path and kinds of what was recorded more than once for one path."""
+        kinds = ", ".join(f"'{kind}'" for kind in sorted(OUTCOMES))
+        sql = (
+            f"SELECT run_id, path, group_concat(kind) FROM event WHERE kind IN ({kinds})"
+            " GROUP BY run_id, path HAVING count(*) > 1"
+        )
+        return [(run_id, path, found) for run_id, path, found in self._rows(sql)]
+
+    def strangers(self) -> list[str]:
+        """The runs in the journal of which there is no row."""
+        known = "SELECT DISTINCT run_id FROM event WHERE run_id NOT IN (SELECT run_id FROM run)"
+        return [run_id for (run_id,) in self._rows(known)]
+
+    def incidents(self) -> list[tuple[str | None, str, str]]:
+        """Run, path and message of each open incident."""
+        sql = "SELECT run_id, path, message FROM incident WHERE state = 'OPEN'"
+        return [(run_id, path, message) for run_id, path, message in self._rows(sql)]
+
+
+def _row(
+    run_id: str,
+    status: str,
+    parent: str | None,
+    parent_path: str | None,
+    lock_key: str | None,
+    output: str | None,
+    error: str | None,
+) -> Row:
+    record = None if error is None else msgspec.json.decode(error, type=ErrorRecord)
+    return Row(run_id, Status(status), parent, parent_path, lock_key, output, record)
+
+
+@contextmanager
+def looking(journal: Path, world: Path) -> Generator[Evidence]:
+    """Look into the databases; a daemon may use them meanwhile."""
+    with closing(connect_reader(str(journal))) as one, closing(connect_reader(str(world))) as other:
+        yield Evidence(one, other)

@@ -1,0 +1,144 @@
+"""Bugs built in on purpose: a torturer that does not find them proves nothing.
+
+They are in a store that the torturer gives to daemons of its own (`python -m jivsd.proof.torture.planted PLANT ...`);
+the daemon that people run knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jivsd import config, daemon
+from jivsd.config import sqlite_path
+from jivsd.proof.daemons import Daemon
+from jivsd.records import Kind
+from jivsd.store.api import Entry, TxStep, Written
+from jivsd.store.sqlite import store as sqlite_store
+from jivsd.store.sqlite.database import query
+from jivsd.store.sqlite.store import SqliteStore
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jivsd.store.api import Post, Store, Verdict
+
+EVERY: Final = 20
+"""Of how many steps' outcomes one is written wrongly."""
+
+
+class StepTwice(SqliteStore):
+    """Writes a step's outcome twice, as a store would that forgets what it has written when it is asked again."""
+
+    _outcomes = 0
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        doubled = [entry for entry in batch if isinstance(entry, Entry) and self._chosen(entry)]
+        for entry in doubled:
+            if entry.tx is not None:
+                entry.tx = _twice(entry.tx)
+        verdicts = await super().commit(batch)
+        again = [_again(entry) for entry in doubled if entry.tx is None]
+        if again:
+            await super().commit(again)
+        return verdicts
+
+    def _chosen(self, entry: Entry) -> bool:
+        if not _settles(entry):
+            return False
+        self._outcomes += 1
+        return self._outcomes % EVERY == 0
+
+
+def _settles(entry: Entry) -> bool:
+    """Whether an entry records that a step is done."""
+    return entry.tx is not None or any(event.kind == Kind.STEP_DONE for event in entry.events)
+
+
+def _twice(step: TxStep) -> TxStep:
+    def body(tx: Any) -> Any:
+        step.body(tx)
+        return step.body(tx)
+
+    return TxStep(step.seq, body, step.failed)
+
+
+def _again(entry: Entry) -> Entry:
+    events = [msgspec.structs.replace(event, seq=event.seq + len(entry.events)) for event in entry.events]
+    return Entry(entry.run_id, entry.shard, entry.epoch, events=events)
+
+
+class LoseAck(SqliteStore):
+    """Acknowledges what it has not written: of the starts and the steps' outcomes one in many."""
+
+    _outcomes = 0
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        lost = {place for place, entry in enumerate(batch) if isinstance(entry, Entry) and self._chosen(entry)}
+        kept = iter(await super().commit([entry for place, entry in enumerate(batch) if place not in lost]))
+        return [Written() if place in lost else next(kept) for place in range(len(batch))]
+
+    def _chosen(self, entry: Entry) -> bool:
+        if entry.tx is not None or not (_settles(entry) or entry.new is not None):
+            return False
+        self._outcomes += 1
+        return self._outcomes % EVERY == 0
+
+
+class StaleWriter(SqliteStore):
+    """Writes under whatever epoch is the present one, and asks nobody whether it may: nothing keeps two apart."""
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        epochs: dict[int, int] = await self._read(lambda db: dict(query(db, statements("sqlite")["epochs"]).fetchall()))
+        for entry in batch:
+            if isinstance(entry, Entry):
+                entry.epoch = epochs[entry.shard]
+        return await super().commit(batch)
+
+
+class _NoLock:
+    """In place of the lock that keeps a second daemon out."""
+
+    def __init__(self, path: str) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+STALE_WRITER: Final = "stale-writer"
+PLANTS: Final[dict[str, type[SqliteStore]]] = {
+    "step-twice": StepTwice,
+    "lose-ack": LoseAck,
+    STALE_WRITER: StaleWriter,
+}
+
+
+class PlantedDaemon(Daemon):
+    """A daemon with a bug."""
+
+    def __init__(self, data_dir: Path, log: Path, plugins: Path, plant: str) -> None:
+        super().__init__(data_dir, log)
+        self._command = [sys.executable, "-m", __name__, plant, str(data_dir), str(plugins)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a daemon with a bug: PLANT DATA_DIR PLUGINS."""
+    plant, data_dir, plugins = arguments
+    kind = PLANTS[plant]
+    if kind is StaleWriter:
+        sqlite_store.__dict__["FileLock"] = _NoLock
+
+    def open_store(url: str) -> Store:
+        return kind(sqlite_path(url))
+
+    settings = config.load(None, {"data_dir": Path(data_dir), "plugins": [Path(plugins)]})
+    return daemon.run(settings, open_store)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

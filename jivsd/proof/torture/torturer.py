@@ -1,0 +1,266 @@
+"""`jivsd torture`: random workflows while the daemon is killed, and a count of what came of it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from random import SystemRandom
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import trio
+
+from jivsd.client import Client
+from jivsd.proof.daemons import Daemon, DaemonFailed
+from jivsd.proof.torture.account import Account
+from jivsd.proof.torture.checks import check_run
+from jivsd.proof.torture.driver import Driver
+from jivsd.proof.torture.evidence import looking
+from jivsd.proof.torture.faults import FAULTS, LATER, Fault, Faults
+from jivsd.proof.torture.found import Violation
+from jivsd.proof.torture.language import WORKFLOW
+from jivsd.proof.torture.planted import PLANTS, STALE_WRITER, PlantedDaemon
+from jivsd.proof.torture.verdict import check_all
+from jivsd.proof.torture.workflows import world
+from jivsd.store.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from jivsd.proof.torture.account import Case
+
+WORKERS: Final = 24
+"""How many runs are open at once."""
+PATIENCE: Final = 60.0
+"""Seconds that the last runs may take to end, once nothing is done to the daemon any more."""
+LOOK: Final = 0.5
+"""Seconds between two glances that a watcher gets."""
+PLUGINS: Final = Path(__file__).parent / "workflows"
+
+
+class Wrong(ValueError):
+    """What was asked for cannot be done; the message says why."""
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done. `seed` decides the programs and the moments of the faults."""
+
+    seconds: float
+    seed: int
+    faults: tuple[Fault, ...]
+    plant: str | None = None
+    workers: int = WORKERS
+
+
+class Glance(NamedTuple):
+    """How things stand."""
+
+    second: float
+    starts: int
+    open: int
+    faults: int
+
+
+class TortureReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. `runs` counts child runs too, `steps` what was carried out, `again` those attempts that were
+    carried out once more because a fault came before their record, `commands` what the programs asked for, by kind.
+    """
+
+    runs: int
+    kills: int
+    faults: dict[str, int]
+    violations: list[Violation]
+    seed: int
+    seconds: float
+    starts: int
+    signals: int
+    events: int
+    steps: int
+    again: int
+    commands: dict[str, int]
+    plant: str | None
+    kept: str | None
+
+
+def orders(
+    *,
+    seconds: float,
+    seed: int | None = None,
+    store: str | None = None,
+    redis: str | None = None,
+    nodes: int = 1,
+    faults: str | None = None,
+    plant: str | None = None,
+) -> Orders:
+    """Check what is asked for.
+
+    Raises:
+        Wrong: it is not possible, or not with the embedded store.
+    """
+    if store is not None:
+        raise Wrong("--store: so far only the embedded store can be tortured, in a folder of its own; leave it out")
+    if redis is not None:
+        raise Wrong("--redis: not with the embedded store, which one daemon has for itself; leave it out")
+    if nodes != 1:
+        raise Wrong(f"--nodes {nodes}: not with the embedded store, which one daemon has for itself; leave it out")
+    if plant is not None and plant not in PLANTS:
+        raise Wrong(f"--plant {plant}: allowed are {', '.join(PLANTS)}")
+    return Orders(
+        seconds=seconds,
+        seed=SystemRandom().randrange(1 << 32) if seed is None else seed,
+        faults=_faults(faults),
+        plant=plant,
+    )
+
+
+def _faults(text: str | None) -> tuple[Fault, ...]:
+    if text is None:
+        return FAULTS
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name in LATER:
+            raise Wrong(f"--faults {name}: not with the embedded store, which has {', '.join(FAULTS)}")
+        if name not in FAULTS:
+            raise Wrong(f"--faults {name}: allowed are {', '.join(FAULTS)}, or an empty text for none")
+    return tuple(kind for kind in FAULTS if kind in names)
+
+
+def torture(what: Orders, keep: Path | None = None, watch: Callable[[Glance], None] = lambda _: None) -> TortureReport:
+    """Torture a daemon on a database of its own.
+
+    Args:
+        what: see `orders`.
+        keep: a new or empty folder to leave the databases in.
+        watch: told now and then how things stand.
+
+    Raises:
+        Wrong: the folder is not empty. DaemonFailed, OSError: it cannot go on.
+    """
+    with _folder(keep) as folder:
+        return trio.run(_Torture(what, folder, kept=keep is not None).run, watch)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Generator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="jivsd-torture-") as folder:
+            yield Path(folder)
+        return
+    keep = keep.absolute()
+    keep.mkdir(parents=True, exist_ok=True)
+    if any(keep.iterdir()):
+        raise Wrong(f"--keep: {keep} is not empty; name a new folder, or one that is empty")
+    yield keep
+
+
+class _Torture:
+    """One torture, in its folder."""
+
+    def __init__(self, what: Orders, folder: Path, *, kept: bool) -> None:
+        self._what = what
+        self._folder = folder
+        self._kept = kept
+        self._state = folder / "state"
+        self._journal = self._state / "jivsd.db"
+        self._world = folder / "world.sqlite"
+        self._account = Account(folder / "account.sqlite")
+        self._found: trio.CancelScope | None = None
+
+    async def run(self, watch: Callable[[Glance], None]) -> TortureReport:
+        began = time.perf_counter()
+        world.make(str(self._world))
+        daemon = self._daemon()
+        try:
+            await daemon.start()
+            early = await self._work(daemon, watch)
+        finally:
+            self._account.close()
+        seconds = round(time.perf_counter() - began, 2)
+        return self._report(seconds, [*self._account.complaints, *await self._judge(whole=not early)])
+
+    def _daemon(self) -> Daemon:
+        log = self._folder / "daemon.log"
+        if self._what.plant is not None:
+            return PlantedDaemon(self._state, log, PLUGINS, self._what.plant)
+        return Daemon(self._state, log, ["--plugins", str(PLUGINS), "--log-level", "warning"])
+
+    async def _work(self, daemon: Daemon, watch: Callable[[Glance], None]) -> bool:
+        """Drive runs while faults happen; stop the daemon. Whether that was cut short, because a plant was found."""
+        what = self._what
+        kinds = ("takeover",) if what.plant == STALE_WRITER else what.faults
+        faults = Faults(daemon, self._account, what.seed, kinds, self._daemon)
+        until = trio.current_time() + what.seconds
+        try:
+            async with Client.connect(self._state, by="torture") as client:
+                await _check_plugin(client, daemon)
+                driver = Driver(
+                    client, self._account, seed=what.seed, world=str(self._world), ended=self._look_for_plant
+                )
+                with trio.move_on_at(until + PATIENCE) as scope:
+                    self._found = scope
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._watch, watch)
+                        nursery.start_soon(faults.run, until)
+                        await driver.work(what.workers, until)
+                        nursery.cancel_scope.cancel()
+            await faults.daemon.stop()
+        finally:
+            await faults.daemon.aclose()
+        return scope.cancelled_caught and trio.current_time() < until + PATIENCE
+
+    async def _watch(self, watch: Callable[[Glance], None]) -> None:
+        account, began = self._account, trio.current_time()
+        while True:
+            open_runs = sum(case.ended is None for case in account.cases.values())
+            watch(Glance(trio.current_time() - began, len(account.cases), open_runs, account.faults.total()))
+            await trio.sleep(LOOK)
+
+    def _look_for_plant(self, case: Case) -> None:
+        """With a bug built in, look at each run when it has ended, and stop when the bug is found."""
+        if self._what.plant is None or self._found is None:
+            return
+        with looking(self._journal, self._world) as evidence:
+            if any(found.path for found in check_run(evidence, case.run_id, case.plan, case.told)):
+                self._found.cancel()
+
+    async def _judge(self, *, whole: bool) -> list[Violation]:
+        """Compare everything with the model. Not `whole`: some runs were left in the middle."""
+        with looking(self._journal, self._world) as evidence:
+            found = list(check_all(evidence, self._account, whole=whole))
+        async with SqliteStore(self._journal, read_only=True) as store:
+            await store.open("torture")
+            found += [Violation("store", "", "", line) for line in await store.check()]
+        return found
+
+    def _report(self, seconds: float, violations: list[Violation]) -> TortureReport:
+        account = self._account
+        commands: Counter[str] = Counter()
+        for case in account.cases.values():
+            commands.update(case.plan.commands)
+        with looking(self._journal, self._world) as evidence:
+            counts = evidence.counts()
+        return TortureReport(
+            runs=counts.runs,
+            kills=account.faults["kill"],
+            faults=dict(account.faults),
+            violations=violations,
+            seed=self._what.seed,
+            seconds=seconds,
+            starts=len(account.cases),
+            signals=sum(len(told) for case in account.cases.values() for told in case.told.values()),
+            events=counts.events,
+            steps=counts.calls,
+            again=counts.again,
+            commands=dict(sorted((+commands).items())),
+            plant=self._what.plant,
+            kept=str(self._folder) if self._kept else None,
+        )
+
+
+async def _check_plugin(client: Client, daemon: Daemon) -> None:
+    """Raises DaemonFailed when the daemon has not loaded the torturer's workflows."""
+    if all(workflow.name != WORKFLOW for workflow in await client.workflows()):
+        raise DaemonFailed(f"the daemon has not loaded {PLUGINS}: {daemon.last_words()}")

@@ -1,0 +1,53 @@
+"""The verdict over a whole torture: every run, and what concerns them together."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from jivsd.proof.torture.checks import check_run
+from jivsd.proof.torture.found import Violation
+from jivsd.records import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jivsd.proof.torture.account import Account
+    from jivsd.proof.torture.evidence import Evidence
+
+
+def check_all(evidence: Evidence, account: Account, *, whole: bool) -> Iterator[Violation]:
+    """All that is wrong. Not `whole`: the torture was broken off, and only the runs that had ended are looked at."""
+    for case in account.cases.values():
+        if whole or case.ended is not None:
+            yield from check_run(evidence, case.run_id, case.plan, case.told)
+            row = evidence.run(case.run_id)
+            if row is not None and case.ended is not None and row.status is not case.ended:
+                message = f"the daemon said that it had ended {case.ended}, and it is {row.status}"
+                yield Violation("lost", case.run_id, "", message)
+    for run_id, path, kinds in evidence.twice():
+        yield Violation("twice", run_id, path, f"it was recorded more than once: {kinds}")
+    for run_id in evidence.strangers():
+        yield Violation("lost", run_id, "", "there are events of it, and there is no such run")
+    yield from _check_locks(evidence)
+    if whole:
+        for row in evidence.roots():
+            if row.run_id not in account.cases:
+                yield Violation("unknown", row.run_id, "", "nobody was told that it had been started")
+        for run_id, path, message in evidence.incidents():
+            yield Violation("incident", run_id or "", path, message)
+
+
+def _check_locks(evidence: Evidence) -> Iterator[Violation]:
+    """Of the runs with one lock key, one at a time has it."""
+    held: dict[str, list[tuple[int, int, str]]] = {}
+    for row in evidence.locked():
+        journal = evidence.journal(row.run_id)
+        granted = [line.at for line in journal if line.kind == Kind.LOCK_GRANTED]
+        ended = [line.at for line in journal if line.kind == Kind.ENDED]
+        if granted and ended and row.lock_key is not None:
+            held.setdefault(row.lock_key, []).append((granted[0], ended[0], row.run_id))
+    for key, times in held.items():
+        for (_, ended, first), (granted, _, second) in pairwise(sorted(times)):
+            if granted < ended:
+                yield Violation("lock", second, "", f"it had lock {key!r} while run {first} had it")
