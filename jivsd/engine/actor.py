@@ -423,7 +423,6 @@ class Actor:
                 event = tx_event or event
                 if tx_event is not None:
                     self.attempts.pop(tx_event.path, None)
-                    self.active.discard(tx_event.path)
                 if event is not None:
                     self._mail.append(event)
                 if entry.ends:
