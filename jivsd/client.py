@@ -27,7 +27,7 @@ from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.engine.api import Answer, PluginState, Receipt, StartOptions
 from jivsd.places import default_data_dir, socket_path
 from jivsd.records import ENDED, encode
-from jivsd.store.api import RunFilter
+from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -219,6 +219,10 @@ class Client:
     async def why(self, ref: str) -> Why:
         """What a run waits for."""
         return (await self._get(f"{_run(ref)}/why", wire.WhyView)).record()
+
+    async def code(self, ref: str) -> Plugin:
+        """The source of the plugin that a run goes by."""
+        return await self._get(f"{_run(ref)}/code", Plugin)
 
     async def runs(self, where: RunFilter | None = None, limit: int = 50, cursor: str | None = None) -> Runs:
         """A page of runs, newest first, without their inputs and outputs: those are null and None here."""

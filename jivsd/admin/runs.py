@@ -79,6 +79,7 @@ class RunRoutes:
             ("GET", "/runs/<ref>/timeline", self.timeline),
             ("GET", "/runs/<ref>/result", self.result),
             ("GET", "/runs/<ref>/why", self.why),
+            ("GET", "/runs/<ref>/code", self.code),
             ("POST", "/runs/<ref>/signals/<name>", self.signal),
             ("POST", "/runs/<ref>/queries/<name>", self.query),
             ("POST", "/runs/<ref>/pause", self.pause),
@@ -128,6 +129,14 @@ class RunRoutes:
 
     async def why(self, ref: str) -> Response:
         return answer(WhyView.of(await self._engine.why(ref)))
+
+    async def code(self, ref: str) -> Response:
+        """The source of the plugin that the run goes by."""
+        run = await self._engine.show(ref)
+        stored = await self._engine.store.plugin(run.code_hash)
+        if stored is None:
+            raise Problem(404, "not_found", f"the code of run {run.run_id} is not kept", {"code_hash": run.code_hash})
+        return answer(stored)
 
     async def signal(self, ref: str, name: str) -> Response:
         """Send a message; the header Idempotency-Key is another way to give its id."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jivsd.cli import acts, configuration, daemon, database, incidents, plugins, proof, runs, starting
+from jivsd.cli import acts, configuration, daemon, database, exporting, incidents, plugins, proof, runs, starting
 from jivsd.cli.command import FLAG, DataDir, Globals, group
 from jivsd.cli.exits import MEANINGS
 
@@ -39,7 +39,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, starting, runs, acts, proof):
+for module in (daemon, starting, runs, exporting, acts, proof):
     app.add_typer(module.commands)
 for name, module in (("incidents", incidents), ("plugins", plugins), ("config", configuration), ("db", database)):
     app.add_typer(module.commands, name=name, rich_help_panel="The daemon")

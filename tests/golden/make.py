@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import trio
+import trio.testing
 
 import plugins.migration
 import plugins.showcase
@@ -208,6 +209,7 @@ def make(name: str) -> list[Path]:
 
     async def play() -> list[History]:
         async with Env(plugin) as env:
+            await trio.testing.wait_all_tasks_blocked()  # until it has looked for what to recover
             return await scenario(env)
 
     measured, shutil.disk_usage = shutil.disk_usage, _roomy  # pyright: ignore[reportAttributeAccessIssue]
