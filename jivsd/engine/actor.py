@@ -362,7 +362,8 @@ class Actor:
         event = self.new_event(Kind.ENDED, "", ended, by=asked.by if asked is not None else "")
         consumed = (asked.message_id,) if asked is not None else ()
         children = effects.terminations(self) if asked is not None else []
-        self.submit(end_entry(self.run, event, ended, consumed=consumed, children=children), event)
+        closed = troubles.closed_by_the_end(self)
+        self.submit(end_entry(self.run, event, ended, consumed=consumed, children=children, incidents=closed), event)
 
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
@@ -402,19 +403,26 @@ class Actor:
         *,
         attempt: int = 0,
         by: str = "",
+        then: Callable[[Verdict], None] | None = None,
         **rest: Any,
     ) -> None:
+        """Append an event, which is delivered once it is committed; `then` is told the verdict."""
         event = self.new_event(kind, path, payload, attempt, by)
-        self.submit(Entry(**self.address(), events=(event,), **rest), event)
+        self.submit(Entry(**self.address(), events=(event,), **rest), event, then)
 
     def append_transaction(self, event: Event, tx: TxStep) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""
         self.submit(Entry(**self.address(), tx=tx), event)
 
-    def submit(self, entry: Entry, event: Event | None = None) -> None:
+    def submit(
+        self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None
+    ) -> None:
         """Have something written; its event is delivered once it is committed."""
         self._pending += 1
-        self.services.committer.submit(entry, partial(self.guard, self._committed, entry, event))
+        done = partial(self.guard, self._committed, entry, event)
+        if then is not None:
+            done = partial(_both, done, then)
+        self.services.committer.submit(entry, done)
 
     def _committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
         self._pending -= 1
@@ -483,3 +491,8 @@ class Actor:
             "workflow": self.run.workflow,
             "correlation_id": self.run.options.correlation_id,
         }
+
+
+def _both(first: Callable[[Verdict], None], second: Callable[[Verdict], None], verdict: Verdict) -> None:
+    first(verdict)
+    second(verdict)

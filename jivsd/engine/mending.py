@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from jivsd.engine import life, troubles
-from jivsd.engine.api import Conflict, Incidents, NotFound
+from jivsd.engine.api import Conflict, Incidents, NotFound, Unavailable
 from jivsd.engine.incidents import resolved
 from jivsd.engine.reset import reset
 from jivsd.records import ENDED, Incident, IncidentState, Run, Status
-from jivsd.store.api import NewRun
+from jivsd.store.api import NewRun, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.engine.actor import Actor
     from jivsd.engine.admission import Admission
     from jivsd.engine.host import Host
     from jivsd.engine.looking import Looking
+    from jivsd.store.api import Verdict
 
 
 class Mending:
@@ -58,9 +65,9 @@ class Mending:
         if (suspension := host.suspended.get(run_id)) is not None:
             await life.record(host, await self._looking.show(run_id), closed)
             suspension.over.set()
-        elif (actor := host.actors.get(run_id)) is not None and troubles.retry(actor, closed):
-            pass
-        else:
+            return closed
+        actor = await self._actor(incident)
+        if actor is None or not await self._told(incident, partial(troubles.retry, actor, closed)):
             raise Conflict(f"incident {incident_id} holds nothing that could be tried again", incident=incident_id)
         return closed
 
@@ -69,9 +76,9 @@ class Mending:
         host = self._host
         incident = await self._open(incident_id)
         closed = resolved(incident, "value", by=by, why=why, at=host.clock.now())
-        actor = host.actors.get(incident.run_id or "")
+        actor = await self._actor(incident)
         if incident.kind in ("step", "compensation"):
-            if actor is None or not troubles.resolve(actor, closed, value):
+            if actor is None or not await self._told(incident, partial(troubles.resolve, actor, closed, value)):
                 raise Conflict(f"incident {incident_id} no longer holds a step", incident=incident_id)
         elif incident.path == "" and incident.run_id is not None:
             raise Conflict(
@@ -81,10 +88,44 @@ class Mending:
         elif incident.run_id is None:
             await host.store.put_incident(closed)
         elif actor is not None:
-            troubles.dismiss(actor, closed)
+            await self._told(incident, partial(troubles.dismiss, actor, closed))
         else:
             await life.record(host, await self._looking.show(incident.run_id), closed)
         return closed
+
+    async def _actor(self, incident: Incident) -> Actor | None:
+        """The actor of an incident's run; None if there is none because the run is suspended or has ended."""
+        run_id = incident.run_id
+        if run_id is None or run_id in self._host.suspended:
+            return None
+        actor = self._host.actors.get(run_id)
+        if actor is not None and actor.live and not actor.leaving:
+            return actor
+        run = await self._looking.show(run_id)
+        if run.status in ENDED:
+            return None
+        message = f"run {run_id} is on its way back from the journal; try again in a moment"
+        raise Unavailable(message, retry_after=1, run_id=run_id)
+
+    async def _told(self, incident: Incident, act: Callable[[Callable[[Verdict], None]], bool]) -> bool:
+        """Tell a run's actor what a person has decided, and wait until that is recorded. False if it would not."""
+        verdicts: list[Verdict] = []
+        recorded = trio.Event()
+
+        def told(verdict: Verdict) -> None:
+            verdicts.append(verdict)
+            recorded.set()
+
+        if not act(told):
+            return False
+        await recorded.wait()
+        if isinstance(verdicts[0], Refused):
+            raise Conflict(
+                f"run {incident.run_id} has just begun anew; look at incident {incident.incident_id} again",
+                incident=incident.incident_id,
+                run_id=incident.run_id,
+            )
+        return True
 
     async def _open(self, incident_id: str) -> Incident:
         incident = await self.incident(incident_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jivsd.engine.actor import Actor
+    from jivsd.store.api import Verdict
 
 log = logs.get(__name__)
+
+Told = Callable[["Verdict"], None]
+"""What is told the verdict of the journal on what a person has decided."""
 
 
 def remember(actor: Actor, known: Iterable[Incident]) -> None:
@@ -73,25 +78,32 @@ def close(actor: Actor, incident: Incident, resolution: str) -> None:
     actor.submit(Entry(**actor.address(), incidents=(closed,)))
 
 
-def retry(actor: Actor, closed: Incident) -> bool:
+def closed_by_the_end(actor: Actor) -> list[Incident]:
+    """The open incidents, as they stand once the run has ended."""
+    now = actor.services.clock.now()
+    return [incidents.resolved(one, "ended", by="", why="", at=now) for one in actor.incidents.values()]
+
+
+def retry(actor: Actor, closed: Incident, then: Told) -> bool:
     """Try again what an incident holds. False if it holds nothing any more."""
     if not _holds(actor, closed):
         return False
     entry = actor.machine.open.get(closed.path)
     if closed.path == "":
-        actor.submit(Entry(**actor.address(), incidents=(closed,)))
+        actor.submit(Entry(**actor.address(), incidents=(closed,)), None, then)
         actor.ask(Exit.RESTART)
     elif entry is not None and entry.held:
         again = ErrorRecord("Retried", closed.resolved_why or "")
         payload = AttemptFailed(entry.command.args_hash, again, actor.services.clock.now())
-        actor.append(Kind.ATTEMPT_FAILED, entry.path, payload, by=closed.resolved_by or "", incidents=(closed,))
+        by = closed.resolved_by or ""
+        actor.append(Kind.ATTEMPT_FAILED, entry.path, payload, by=by, incidents=(closed,), then=then)
     else:
         return False
     del actor.incidents[closed.path]
     return True
 
 
-def resolve(actor: Actor, closed: Incident, value: bytes) -> bool:
+def resolve(actor: Actor, closed: Incident, value: bytes, then: Told) -> bool:
     """Take a person's value for the result of a step that an incident holds. False if it is not held any more.
 
     Raises:
@@ -103,15 +115,17 @@ def resolve(actor: Actor, closed: Incident, value: bytes) -> bool:
     assert isinstance(entry.command, commands.StepCall)
     effects.check_result(entry.command, value)
     payload = StepDone(entry.command.args_hash, msgspec.Raw(value), closed.resolved_why or "")
-    actor.append(Kind.STEP_DONE, entry.path, payload, by=closed.resolved_by or "", incidents=(closed,))
+    by = closed.resolved_by or ""
+    actor.append(Kind.STEP_DONE, entry.path, payload, by=by, incidents=(closed,), then=then)
     del actor.incidents[closed.path]
     return True
 
 
-def dismiss(actor: Actor, closed: Incident) -> None:
+def dismiss(actor: Actor, closed: Incident, then: Told) -> bool:
     """A person has seen an incident that holds nothing."""
     actor.incidents.pop(incidents.place(closed), None)
-    actor.submit(Entry(**actor.address(), incidents=(closed,)))
+    actor.submit(Entry(**actor.address(), incidents=(closed,)), None, then)
+    return True
 
 
 def _holds(actor: Actor, closed: Incident) -> bool:

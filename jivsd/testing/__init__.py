@@ -11,8 +11,12 @@ async def scenario() -> None:
 
 def test_greeting() -> None:
     jivsd.testing.run(scenario)
+
+def test_that_no_crash_harms_it() -> None:
+    jivsd.testing.crash_everywhere([greeting], scenario)
 """
 
+from jivsd.testing.crash import crash_everywhere
 from jivsd.testing.env import Env, RunFailed, run
 
-__all__ = ["Env", "RunFailed", "run"]
+__all__ = ["Env", "RunFailed", "crash_everywhere", "run"]

@@ -12,23 +12,31 @@ import trio
 import trio.testing
 
 from jivsd.clock import SECOND, Duration, TrioClock, microseconds
-from jivsd.engine.api import StartOptions
+from jivsd.engine.api import Conflict, StartOptions
 from jivsd.engine.engine import Engine
 from jivsd.records import ENDED, Status
 from jivsd.registry.registry import Registry
 from jivsd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from jivsd.engine.api import Wait
     from jivsd.records import Event, Run
+    from jivsd.store.api import Store
 
 T = TypeVar("T")
 
 EPOCH = 1_767_225_600 * SECOND
 """When tests begin: 2026-01-01 UTC."""
+
+
+BY = "test"
+"""Who does what a test does."""
+
+Plugin = ModuleType | Path | str
+"""A plugin under test: an imported module, or the path of a file or folder."""
 
 
 class RunFailed(AssertionError):
@@ -49,19 +57,12 @@ class Env:
     """The engine on a journal in memory, with the workflows of some plugins: modules or paths.
 
     Plain steps are called on the loop, not in threads, so that a jump of time never passes one by. Use it inside
-    `jivsd.testing.run`.
+    `jivsd.testing.run`. Its methods are those of a client of the daemon; `engine` and `store` are at hand for more.
     """
 
-    def __init__(self, *plugins: ModuleType | Path | str, store: SqliteStore | None = None) -> None:
-        self.registry = Registry(TrioClock(EPOCH))
-        paths = [Path(plugin) for plugin in plugins if not isinstance(plugin, ModuleType)]
-        report = self.registry.load(paths, bundled=False, installed=False, trusted=True)
-        if report.problems:
-            raise report.problems[0]
-        for plugin in plugins:
-            if isinstance(plugin, ModuleType):
-                self.registry.add_module(plugin)
-        self.store = store or SqliteStore(":memory:", threaded=False)
+    def __init__(self, *plugins: Plugin, store: Store | None = None) -> None:
+        self.registry = registry_of(plugins)
+        self.store: Store = store or SqliteStore(":memory:", threaded=False)
         self.engine: Engine
         self._stack = AsyncExitStack()
 
@@ -69,15 +70,18 @@ class Env:
         epoch = await self.store.open("test")
         for plugin in self.registry.plugins:
             await self.store.put_plugin(plugin.stored)
-        self.engine = Engine(
-            self.store, self.registry, node="test", epoch=epoch, clock=TrioClock(EPOCH), threads=0, look_again=1e9
-        )
         nursery = await self._stack.enter_async_context(trio.open_nursery())
-        await nursery.start(self._serve)
+        await nursery.start(self._serve, epoch)
         return self
 
-    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _serve(self, epoch: int, task_status: trio.TaskStatus[None]) -> None:
+        self.engine = self.make_engine(epoch)
         await self.engine.run(task_status=task_status)
+
+    def make_engine(self, epoch: int) -> Engine:
+        """An engine on the store, which has been claimed under `epoch`."""
+        clock = TrioClock(EPOCH)
+        return Engine(self.store, self.registry, node="test", epoch=epoch, clock=clock, threads=0, look_again=1e9)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,19 +91,58 @@ class Env:
         await self._stack.aclose()
         await self.store.close()
 
+    async def ask(self, what: str, question: Callable[[Engine], Awaitable[T]]) -> T:
+        """Ask the engine something; `what` says what, in words."""
+        return await question(self.engine)
+
+    async def tell(self, what: str, order: Callable[[Engine], Awaitable[object]]) -> None:
+        """Tell the engine something; `what` says what, in words."""
+        await order(self.engine)
+
     async def start(self, workflow: str, input: Any = None, **options: Any) -> str:
         """Start a run and return its run id; options as `jivsd.engine.api.StartOptions` names them."""
-        started = await self.engine.start(workflow, msgspec.json.encode(input), StartOptions(**options), by="test")
-        return started.run.run_id
+        body, chosen = msgspec.json.encode(input), StartOptions(**options)
+        return await self.ask(f"start {workflow}", lambda engine: _start(engine, workflow, body, chosen))
 
     async def signal(self, run: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
         """Send a signal."""
-        await self.engine.signal(run, name, msgspec.json.encode(payload), message_id=message_id, by="test")
+        body = msgspec.json.encode(payload)
+        what = f"signal {run} {name}"
+        await self.tell(what, lambda engine: engine.signal(run, name, body, message_id=message_id, by=BY))
+
+    async def pause(self, run: str) -> None:
+        """Let running steps end and start nothing more."""
+        await self.tell(f"pause {run}", lambda engine: engine.pause(run, by=BY))
+
+    async def resume(self, run: str) -> None:
+        """Go on."""
+        await self.tell(f"resume {run}", lambda engine: engine.resume(run, by=BY))
+
+    async def cancel(self, run: str) -> None:
+        """Ask a run to cancel: it compensates."""
+        await self.tell(f"cancel {run}", lambda engine: engine.cancel(run, by=BY))
+
+    async def terminate(self, run: str) -> None:
+        """End a run at once."""
+        await self.tell(f"terminate {run}", lambda engine: engine.terminate(run, by=BY))
+
+    async def retry(self, run: str) -> str:
+        """Reset a failed run to its last good event; return the new run's id."""
+        return await self.ask(f"retry {run}", lambda engine: _retry(engine, run))
+
+    async def resolve(self, run: str, value: Any, *, why: str = "a test") -> None:
+        """Give a value for the step that an incident of the run holds."""
+        await self.tell(f"resolve {run}", lambda engine: _decide(engine, run, msgspec.json.encode(value), why))
 
     async def query(self, run: str, name: str, argument: Any = None) -> Any:
         """Ask a query."""
-        answer = await self.engine.query(run, name, msgspec.json.encode(argument))
+        body = msgspec.json.encode(argument)
+        answer = await self.ask(f"query {run} {name}", lambda engine: engine.query(run, name, body))
         return msgspec.json.decode(answer.value)
+
+    async def show(self, run: str) -> Run:
+        """A run's row."""
+        return await self.ask(f"show {run}", lambda engine: engine.show(run))
 
     async def ended(self, run: str, within: Duration = "365d") -> Run:
         """Wait for a run's end and return its row.
@@ -107,7 +150,8 @@ class Env:
         Raises:
             AssertionError: it has not ended within a time; the message says what it waits for.
         """
-        row = await self.engine.result(run, microseconds(within) / SECOND)
+        seconds = microseconds(within) / SECOND
+        row = await self.ask(f"result {run}", lambda engine: engine.result(run, seconds))
         if row.status not in ENDED:
             waits = ", ".join(f"{wait.what} at {wait.path}" for wait in await self.waits(run)) or "nothing"
             raise AssertionError(f"run {run} has not ended; it waits for {waits}")
@@ -126,8 +170,40 @@ class Env:
 
     async def waits(self, run: str) -> list[Wait]:
         """What a run waits for now."""
-        return (await self.engine.why(run)).waits
+        return (await self.ask(f"why {run}", lambda engine: engine.why(run))).waits
 
     async def events(self, run: str) -> list[Event]:
         """The run's journal."""
-        return await self.store.events((await self.engine.show(run)).run_id)
+        return await self.store.events((await self.show(run)).run_id)
+
+
+def registry_of(plugins: Sequence[Plugin]) -> Registry:
+    """A registry with some plugins and no others.
+
+    Raises:
+        PluginProblem: one of them cannot be loaded.
+    """
+    registry = Registry(TrioClock(EPOCH))
+    paths = [Path(plugin) for plugin in plugins if not isinstance(plugin, ModuleType)]
+    report = registry.load(paths, bundled=False, installed=False)
+    if report.problems:
+        raise report.problems[0]
+    for plugin in plugins:
+        if isinstance(plugin, ModuleType):
+            registry.add_module(plugin)
+    return registry
+
+
+async def _start(engine: Engine, workflow: str, input: bytes, options: StartOptions) -> str:
+    return (await engine.start(workflow, input, options, by=BY)).run.run_id
+
+
+async def _retry(engine: Engine, run: str) -> str:
+    return (await engine.retry(run, by=BY)).run_id
+
+
+async def _decide(engine: Engine, run: str, value: bytes, why: str) -> None:
+    found = await engine.incidents(ref=run)
+    if not found.items:
+        raise Conflict(f"run {run} has no open incident")
+    await engine.resolve_incident(found.items[0].incident_id, value, by=BY, why=why)
