@@ -18,5 +18,6 @@ def test_that_no_crash_harms_it() -> None:
 
 from jivsd.testing.crash import crash_everywhere
 from jivsd.testing.env import Env, RunFailed, run
+from jivsd.testing.history import History, Mismatch, record, replay
 
-__all__ = ["Env", "RunFailed", "crash_everywhere", "run"]
+__all__ = ["Env", "History", "Mismatch", "RunFailed", "crash_everywhere", "record", "replay", "run"]

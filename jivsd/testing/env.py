@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 import trio
@@ -17,6 +17,7 @@ from jivsd.engine.engine import Engine
 from jivsd.records import ENDED, Status
 from jivsd.registry.registry import Registry
 from jivsd.store.sqlite.store import SqliteStore
+from jivsd.testing.comforts import Comforts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -53,7 +54,7 @@ def run(scenario: Callable[[], Awaitable[T]]) -> T:
     return trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-class Env:
+class Env(Comforts):
     """The engine on a journal in memory, with the workflows of some plugins: modules or paths.
 
     Plain steps are called on the loop, not in threads, so that a jump of time never passes one by. Use it inside
@@ -64,6 +65,7 @@ class Env:
         self.registry = registry_of(plugins)
         self.store: Store = store or SqliteStore(":memory:", threaded=False)
         self.engine: Engine
+        super().__init__(TrioClock(EPOCH))
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Env:
@@ -72,6 +74,8 @@ class Env:
             await self.store.put_plugin(plugin.stored)
         nursery = await self._stack.enter_async_context(trio.open_nursery())
         await nursery.start(self._serve, epoch)
+        await trio.testing.wait_all_tasks_blocked()  # until it has looked for what to recover
+        self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         return self
 
     async def _serve(self, epoch: int, task_status: trio.TaskStatus[None]) -> None:
@@ -86,10 +90,14 @@ class Env:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await self.engine.stop(0)
-        await self._stack.aclose()
-        await self.store.close()
+        try:
+            await self._stack.aclose()
+            await self.store.close()
+        finally:
+            self._standins.restore()
 
     async def ask(self, what: str, question: Callable[[Engine], Awaitable[T]]) -> T:
         """Ask the engine something; `what` says what, in words."""
@@ -157,8 +165,13 @@ class Env:
             raise AssertionError(f"run {run} has not ended; it waits for {waits}")
         return row
 
-    async def result(self, run: str, within: Duration = "365d") -> Any:
-        """Wait for a run's end and return its output.
+    @overload
+    async def result(self, run: str, within: Duration = "365d") -> Any: ...
+    @overload
+    async def result(self, run: str, within: Duration = "365d", *, type: type[T]) -> T: ...
+
+    async def result(self, run: str, within: Duration = "365d", *, type: Any = Any) -> Any:
+        """Wait for a run's end and return its output, as plain JSON values or as `type`.
 
         Raises:
             RunFailed: it ended otherwise than COMPLETED. AssertionError: it has not ended within a time.
@@ -166,7 +179,7 @@ class Env:
         row = await self.ended(run, within)
         if row.status is not Status.COMPLETED:
             raise RunFailed(row)
-        return None if row.output is None else msgspec.json.decode(row.output)
+        return msgspec.json.decode(b"null" if row.output is None else row.output, type=type)
 
     async def waits(self, run: str) -> list[Wait]:
         """What a run waits for now."""
