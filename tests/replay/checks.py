@@ -59,6 +59,7 @@ def verify_replay(life: Life) -> Incarnation:
         same_prefix(incarnation.turns, full.turns)
     recorded_once(life.journal)
     signals_are_kept(life, full)
+    nothing_is_left(full)
     return full
 
 
@@ -84,6 +85,15 @@ def recorded_once(journal: list[Event]) -> None:
         if event.kind in kinds:
             assert event.path not in settled, f"{event.path} settled twice"
             settled.add(event.path)
+
+
+def nothing_is_left(full: Incarnation) -> None:
+    """The code's end leaves no branch behind, and nothing that is waited for."""
+    machine = full.machine
+    left = [machine._branches, machine.predicates, machine.listeners, machine.root.members, machine.root.children]
+    assert not any(left)
+    assert [path for path in machine.open if not path.startswith("version:")] == []
+    assert not machine.saga_root.entries or machine.outcome.status is Status.COMPLETED
 
 
 def signals_are_kept(life: Life, full: Incarnation) -> None:

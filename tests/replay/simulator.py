@@ -14,7 +14,7 @@ import msgspec
 
 from jivsd.authoring import commands
 from jivsd.authoring.errors import TimedOut, record_error
-from jivsd.engine.replay import Machine, Open, Phase
+from jivsd.engine.replay import LOCK, Machine, Open, Phase
 from jivsd.records import (
     AttemptFailed,
     CancelRequested,
@@ -144,6 +144,8 @@ class Life:
         for entry in machine.fresh:
             if machine.open.get(entry.path) is entry:
                 self.carry_out(entry)
+        if event.kind == Kind.LOCK_GRANTED:
+            self.go_live()
         if event.kind == Kind.ATTEMPT_FAILED and (entry := machine.open.get(event.path)) is not None:
             self.carry_out(entry)
 
@@ -152,7 +154,7 @@ class Life:
     def carry_out(self, entry: Open) -> None:
         if entry.path in self.attempts or entry.path in self.active or not isinstance(entry.command, commands.StepCall):
             return
-        if self.settle_cancelled(entry) or entry.held or self.idle(entry):
+        if self.settle_cancelled(entry) or entry.held or self.idle(entry) or LOCK in self.machine.open:
             return
         self.begin(entry)
 
@@ -403,7 +405,7 @@ class Life:
                     choices.append((3, partial(self.end_child, entry)))
                 case commands.Lock():
                     choices.append((3, partial(self.append, Kind.LOCK_GRANTED, entry.path, LockGranted(1))))
-                case commands.StepCall() if entry.path not in self.attempts:
+                case commands.StepCall() if entry.path not in self.attempts and LOCK not in self.machine.open:
                     if entry.held and not entry.abandoned:
                         choices.append((3, partial(self.resolve, entry)))
                     elif entry.retry_at is not None:

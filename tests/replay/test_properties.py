@@ -29,7 +29,7 @@ def programs(draw, most=25):
     return Maker(draw(st.randoms(use_true_random=False)), size=draw(st.integers(1, most))).program()
 
 
-quick = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @quick
@@ -38,13 +38,13 @@ def test_every_life_of_a_program_is_a_prefix_of_its_replay(program, seed):
     check(program, seed)
 
 
-@settings(quick, max_examples=12)
+@settings(quick, max_examples=20)
 @given(program=programs(most=15), seed=st.integers(0, 2**32))
 def test_whatever_comes_at_one_instant_may_come_in_any_order(program, seed):
     check_instants(program, seed)
 
 
-@settings(quick, max_examples=20)
+@settings(quick, max_examples=30)
 @given(program=programs(most=20), seed=st.integers(0, 2**32))
 def test_a_reset_lives_on_from_any_event(program, seed):
     check_forks(program, seed)

@@ -179,9 +179,7 @@ def _timer_fired(machine: Machine, event: Event) -> None:
         machine.stop(Status.TIMED_OUT)
     elif isinstance(target, Scope):
         machine.cancel(target)
-    elif target is LOCK and (lock := machine.open.get(LOCK)) is not None:
-        machine.settle(lock)
-        machine.dropped.append(lock)
+    elif target is LOCK and LOCK in machine.open:
         error = TimedOut(f"waited for lock {machine.options.lock_key!r} in vain")
         machine.end(Outcome(Status.FAILED, error=record_error(error)))
 
@@ -309,7 +307,7 @@ def _reset(machine: Machine, event: Event) -> None:
     if options.timeout is not None and (timer := machine.open.get(TIMEOUT)) is not None:
         assert isinstance(timer.command, commands.Sleep)
         timer.command.deadline = event.at + options.timeout
-    if options.lock_key is not None and LOCK not in machine.open:
+    if options.lock_key is not None and LOCK not in machine.open and machine.outcome is None:
         machine.open_lock(options.lock_key)
 
 

@@ -20,7 +20,7 @@ from jivsd.authoring.errors import Cancelled, Frozen, TimedOut, record_error
 from jivsd.engine.replay import delivery
 from jivsd.engine.replay.driving import Driving
 from jivsd.engine.replay.nursery import only_cancelled
-from jivsd.engine.replay.parts import PARK, Body, Branch, ForeignYield, Open, Outcome, Phase
+from jivsd.engine.replay.parts import LOCK, PARK, Body, Branch, ForeignYield, Open, Outcome, Phase
 from jivsd.records import Event, Kind, Options, Status
 
 if TYPE_CHECKING:
@@ -270,10 +270,12 @@ class Machine(Driving):
             self.drop_deadline(self.main_timer)
 
     def end(self, outcome: Outcome) -> None:
-        """The code has come to its end."""
+        """The code has come to its end, also if it still waits for its lock."""
         if self.frozen:
             return
         self._drop_timeout()
+        if (lock := self.open.get(LOCK)) is not None:
+            self._abandon(lock)
         self.phase = Phase.DONE
         self.outcome = outcome
 
