@@ -72,6 +72,7 @@ class Env(Comforts):
         epoch = await self.store.open("test")
         for plugin in self.registry.plugins:
             await self.store.put_plugin(plugin.stored)
+            await self.store.migrate_plugin(plugin.name, plugin.migrations)
         nursery = await self._stack.enter_async_context(trio.open_nursery())
         await nursery.start(self._serve, epoch)
         await trio.testing.wait_all_tasks_blocked()  # until it has looked for what to recover
