@@ -22,6 +22,7 @@ from jivsd import (
     step,
     workflow,
 )
+from jivsd.store.api import RunFilter
 
 
 class World:
@@ -52,6 +53,7 @@ class Declined(Failure):
     pass
 
 
+ALL = RunFilter()
 QUICK = Retry(attempts=3, first="1s", factor=2, jitter=0)
 
 
