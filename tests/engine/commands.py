@@ -22,6 +22,7 @@ from jivsd import (
     step,
     workflow,
 )
+from jivsd.engine.api import StartOptions
 from jivsd.store.api import RunFilter
 
 
@@ -283,3 +284,7 @@ async def outcome(ctx: Context, name: str) -> str:
         return str(await ctx.run(workflow, input))
     except ChildFailed as error:
         return f"{error.data['status']}"
+
+
+def named(id: str) -> StartOptions:
+    return StartOptions(id=id)
