@@ -14,6 +14,7 @@ from jivsd import Cancelled, Context, NotDurable, Retry, query, signal, step, wo
 from jivsd.authoring.errors import Failure, Frozen
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from random import Random
 
 
@@ -262,6 +263,28 @@ class Program:
         except RuntimeError:
             self.note(tag, "nobody")
 
+    async def _repeat(self, ctx: Context, frame: Frame, tag: str, times: int, nodes: list[Any]) -> None:
+        for _ in range(times):
+            await self.block(ctx, nodes, frame)
+
+    async def _stream(self, ctx: Context, frame: Frame, tag: str, most: int, closing: bool, nodes: list[Any]) -> None:
+        """An async generator that is closed, or left to the garbage collector."""
+
+        async def pieces() -> AsyncIterator[int]:
+            try:
+                for piece in range(3):
+                    await self.block(ctx, nodes, frame)
+                    yield piece
+            finally:
+                self.note(tag, "closed")
+
+        generator = pieces()
+        async for piece in generator:
+            if piece >= most:
+                break
+        if closing:
+            await generator.aclose()
+
     async def _saga(self, ctx: Context, frame: Frame, tag: str, nodes: list[Any]) -> None:
         inner = Frame()
         try:
@@ -402,6 +425,12 @@ class Maker:
         self._nurseries.append(tag)
         return [tag, self._children(tag, depth)]
 
+    def _repeat(self, tag: str, depth: int) -> list[Any]:
+        return [tag, self._rng.randint(2, 3), self.block(depth, 2)]
+
+    def _stream(self, tag: str, depth: int) -> list[Any]:
+        return [tag, self._rng.randint(0, 3), self._rng.random() < 0.5, self.block(depth, 2)]
+
     def _saga(self, tag: str, depth: int) -> list[Any]:
         return [tag, self.block(depth)]
 
@@ -438,4 +467,15 @@ LEAVES = {
     "cancel": 2,
     "spawn": 1.5,
 }
-BRANCHES = {"step": 5, "nursery": 6, "race": 2.5, "saga": 2.5, "shield": 1, "scope": 1.5, "within": 2.5, "try": 3}
+BRANCHES = {
+    "step": 5,
+    "nursery": 6,
+    "race": 2.5,
+    "saga": 2.5,
+    "shield": 1,
+    "scope": 1.5,
+    "within": 2.5,
+    "try": 3,
+    "repeat": 1.5,
+    "stream": 1,
+}
