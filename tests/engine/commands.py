@@ -288,3 +288,8 @@ async def outcome(ctx: Context, name: str) -> str:
 
 def named(id: str) -> StartOptions:
     return StartOptions(id=id)
+
+
+@workflow("lingers")
+async def lingers(ctx: Context, seconds: float) -> str:
+    return await ctx.step(linger, seconds)
