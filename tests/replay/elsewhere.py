@@ -22,9 +22,8 @@ def digest(journal: list[Event]) -> int:
     return zlib.crc32(repr((incarnation.trace, incarnation.turns)).encode())
 
 
-async def main() -> None:
+async def main(journals: list[list[Event]]) -> None:
     """Under trio, which has ways of its own with async generators."""
-    journals = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=list[list[Event]])
     digests: list[int] = []
     for journal in journals:
         digests.append(digest(journal))
@@ -33,4 +32,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    trio.run(main, msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=list[list[Event]]))
