@@ -31,6 +31,7 @@ from jivsd.supervision import ChildSpec, Intensity, RestartsExceeded, Supervisio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from jivsd.admin.server import Server
     from jivsd.config import Config
@@ -64,7 +65,7 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int
 
 
 async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
-    config.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    _make_folder(config.data_dir)
     registry = Registry()
     registry.load(config.plugins)
     url = config.store.get_secret_value()
@@ -77,6 +78,13 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
             await parts.run()
             nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _make_folder(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"data_dir: cannot make the folder {data_dir}: {error.strerror}") from None
 
 
 async def _settle_plugins(registry: Registry, store: Store, now: int) -> None:
@@ -217,5 +225,5 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def _sentence(error: BaseException) -> str:
-    cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
-    return masked(f"{error}{cause}")
+    said, cause = str(error), str(error.__cause__ or "")
+    return masked(said if cause in said else f"{said} ({cause})")

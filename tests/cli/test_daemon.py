@@ -50,6 +50,15 @@ def test_a_data_folder_with_too_long_a_path(run, tmp_path):
     assert "too long" in refused.error["message"]
 
 
+def test_a_data_folder_that_cannot_be_made_stops_the_daemon_with_one_sentence(run, tmp_path):
+    occupied = tmp_path / "occupied"
+    occupied.write_text("a file")
+    refused = run("run", "--data-dir", occupied)
+    assert refused.code == 1
+    assert refused.err.count(f"data_dir: cannot make the folder {occupied}: File exists") == 1
+    assert "Errno" not in refused.err
+
+
 @pytest.mark.slow
 def test_a_second_daemon_is_refused(daemon):
     second = subprocess.run(
