@@ -24,7 +24,7 @@ class Exit(IntEnum):
 
 MEANINGS: Final[dict[Exit, str]] = {
     Exit.OK: "done",
-    Exit.FAILED: "the run did not complete, a check found something, or the daemon could not run",
+    Exit.FAILED: "the run did not complete, a check found faults, the daemon cannot run",
     Exit.USAGE: "the command line is wrong",
     Exit.NOT_RUNNING: "no daemon answers in that data folder",
     Exit.NOT_FOUND: "no such run, workflow, query, incident or file",
