@@ -419,13 +419,17 @@ class Actor:
     ) -> None:
         """Have something written; its event is delivered once it is committed."""
         self._pending += 1
-        done = partial(self.guard, self._committed, entry, event)
+        self.services.committer.submit(entry, partial(self._answered, entry, event, then))
+
+    def _answered(
+        self, entry: Entry, event: Event | None, then: Callable[[Verdict], None] | None, verdict: Verdict
+    ) -> None:
+        self._pending -= 1
+        self.guard(self._committed, entry, event, verdict)
         if then is not None:
-            done = partial(_both, done, then)
-        self.services.committer.submit(entry, done)
+            then(verdict)
 
     def _committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
-        self._pending -= 1
         match verdict:
             case Written(tx_event):
                 event = tx_event or event
@@ -491,8 +495,3 @@ class Actor:
             "workflow": self.run.workflow,
             "correlation_id": self.run.options.correlation_id,
         }
-
-
-def _both(first: Callable[[Verdict], None], second: Callable[[Verdict], None], verdict: Verdict) -> None:
-    first(verdict)
-    second(verdict)

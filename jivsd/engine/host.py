@@ -191,6 +191,8 @@ class Host:
 
     def drain(self, grace: float) -> None:
         """Ask `run` to return: accept nothing new, let steps end within `grace` seconds and record what they did."""
+        if self._stopped.is_set():
+            return
         self.stopping = True
         self._stop.set()
         for suspension in list(self.suspended.values()):

@@ -1,0 +1,34 @@
+"""Stores that go away when a test wants it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jivsd.store.api import StoreAway
+from jivsd.store.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jivsd.store.api import Entry, Post, Verdict
+
+
+class FickleStore(SqliteStore):
+    """In memory; `writes_fail` and `reads_fail` say whether it is away just now. `calls` are what was asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:", threaded=False)
+        self.writes_fail = False
+        self.reads_fail = False
+        self.commits = 0
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        self.commits += 1
+        if self.writes_fail:
+            raise StoreAway("the disk is full")
+        return await super().commit(batch)
+
+    async def _read(self, work):
+        if self.reads_fail:
+            raise StoreAway("the disk does not answer")
+        return await super()._read(work)
