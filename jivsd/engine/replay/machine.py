@@ -47,7 +47,6 @@ class Machine(Driving):
         "_body",
         "_probe",
         "arguments",
-        "begun",
         "cancel_status",
         "foreign",
         "instance",
@@ -155,13 +154,11 @@ class Machine(Driving):
             ended, value, error = True, None, raised
         else:
             ended = False
-            if yielded is PARK and self.frozen:
+            if yielded is not PARK or self._probe() is not before or (branch.parked is None and not self.frozen):
+                self._trip(branch, yielded, before)
+            elif self.frozen:
                 del self._branches[branch]
                 graveyard.append(branch.body)
-                return
-            if yielded is not PARK or branch.parked is None or self._probe() is not before:
-                self._trip(branch, yielded, before)
-                return
         finally:
             self._current = None
             if (took := time.perf_counter() - started) > SLOW_SEND:
@@ -271,7 +268,7 @@ class Machine(Driving):
 
     def end(self, outcome: Outcome) -> None:
         """The code has come to its end, also if it still waits for its lock."""
-        if self.frozen:
+        if self.frozen or self.blocked is not None:
             return
         self._drop_timeout()
         if (lock := self.open.get(LOCK)) is not None:

@@ -110,7 +110,8 @@ class State:
 
     def where(self, branch: Branch) -> str:
         """File and line of the workflow code at which a branch stands."""
-        place = place_of(branch.body, self.workflow.function.__code__.co_filename)
+        own = self.workflow.function.__code__.co_filename
+        place = place_of(branch.body, own)
         return place or branch.path or self.workflow.name
 
     def reseed(self, seed: str) -> None:
