@@ -153,7 +153,7 @@ class Signature:
         """
         try:
             value = self._inputs.decode(data)
-        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidValue(f"{self.where}: invalid input: {error}") from None
         if strict and (extra := unknown_field(msgspec.json.decode(data), value)) is not None:
             raise InvalidValue(f"{self.where}: invalid input: unknown field - at `${extra}`")

@@ -371,8 +371,8 @@ async def test_a_store_that_goes_away_in_the_middle_of_anything_is_waited_for(mo
         async with Env(commands, store=store) as env:
             run = await env.start("children", ["child:good", "patient:x", "trip:bad"])
             lone = await env.start("patient", 20)
-            while store.commits < moment and (await env.show(lone)).status is not Status.COMPLETED:
-                await trio.sleep(0.5)
+            while store.commits < moment and (await env.engine.result(lone, 0.5)).status is not Status.COMPLETED:
+                pass
             store.writes_fail = store.reads_fail = True
             if run in env.engine.actors:
                 env.engine.actors[run].fail(RuntimeError("planted"))
