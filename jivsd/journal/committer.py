@@ -228,7 +228,7 @@ class Committer:
                 told.append((slot, Delivered(verdict.run_id)))  # by the commit whose answer was lost
             else:
                 told.append((slot, verdict))
-                if isinstance(verdict, Refused) and isinstance(slot.entry, Entry):
+                if isinstance(verdict, Refused) and isinstance(slot.entry, Entry) and not verdict.lives(slot.entry):
                     refused[slot.entry.run_id] = verdict
         self._keep(held)
         if refused:

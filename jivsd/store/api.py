@@ -152,6 +152,13 @@ class Refused(msgspec.Struct, frozen=True):
     run_id: str | None = None
     detail: str = ""
 
+    def lives(self, entry: Entry) -> bool:
+        """Whether the entry was the start of a run that had been started before: what else is written for it is good.
+
+        So a parent that comes back starts its child again, while the child lives on and writes.
+        """
+        return entry.new is not None and self.why == "exists" and self.run_id == entry.run_id
+
 
 class Busy(msgspec.Struct, frozen=True):
     """Somebody else holds the run row's lock: the entry waits for the next batch."""
@@ -228,8 +235,9 @@ class Store(Protocol):
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         """Write a batch in one transaction, durably, and return a verdict for each entry, in order.
 
-        Once an entry of a run is Refused or Busy, the later entries of that run in the batch get the same verdict. An
-        entry that was written before, as a whole and equal byte for byte, is Written again without effect.
+        Once an entry of a run is Refused or Busy, the later entries of that run in the batch get the same verdict,
+        unless it was a start and the run lives already (see `Refused.lives`). An entry that was written before, as a
+        whole and equal byte for byte, is Written again without effect.
 
         Raises:
             StoreAway: nothing was written.

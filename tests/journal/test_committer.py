@@ -166,6 +166,19 @@ async def test_one_refused_the_later_ones_too():
         assert await b.seqs(run) == [1]
 
 
+async def test_a_refused_start_takes_nothing_with_it():
+    """A parent that comes back starts its child again, while the child lives and writes."""
+    async with bench() as b:
+        run = await b.started()
+        b.store.shut()
+        b.submit("again", start(new_run(run_id=run.run_id, workflow_id=run.workflow_id, at=5)))
+        await trio.testing.wait_all_tasks_blocked()
+        b.submit("append", append(run, 2))
+        b.store.open.set()
+        await b.committer.drain()
+        assert b.told == [("again", Refused("exists", run.run_id)), ("append", Written())]
+
+
 async def test_who_is_told_may_submit_at_once():
     async with bench() as b:
         run = await b.started()

@@ -131,16 +131,18 @@ class _Attempt:
     def _decide(self, place: int, entry: Entry | Post) -> Verdict:
         if isinstance(entry, Post):
             return self._alone(lambda: self._post(entry.message)) if self._careful else self._post(entry.message)
-        if (refused := self._refused.get(entry.run_id)) is not None:
-            return refused
+        if (earlier := self._refused.get(entry.run_id)) is not None:
+            return earlier
         if self._epochs.get(entry.shard) != entry.epoch:
             verdict = _FENCED
         elif self._careful:
             verdict = self._alone(lambda: self._write(place, entry), entry)
         else:
             verdict = self._write(place, entry)
-        if verdict is not _WRITTEN and not isinstance(verdict, Written):
-            self._refused[entry.run_id] = verdict if isinstance(verdict, Refused) else Refused("exists", entry.run_id)
+        if isinstance(verdict, Existing):
+            self._refused[entry.run_id] = Refused("exists", entry.run_id)
+        elif isinstance(verdict, Refused) and not verdict.lives(entry):
+            self._refused[entry.run_id] = verdict
         return verdict
 
     def _alone(self, act: Callable[[], Verdict], entry: Entry | None = None) -> Verdict:

@@ -197,3 +197,13 @@ async def test_an_entry_that_starts_and_ends(journal):
         assert await j.one(whole) == Written()
         assert await j.store.lock_queue("k") == []
         assert await j.one(start(new_run(workflow_id=run.workflow_id))) == Written()
+
+
+async def test_a_refused_start_takes_nothing_with_it(journal):
+    """A parent that comes back starts its child again, while the child lives and writes."""
+    async with journal() as j:
+        run = await j.start()
+        again = new_run(run_id=run.run_id, workflow_id=run.workflow_id, at=5)
+        verdicts = await j.write(start(again), append(run, 2))
+        assert verdicts == [Refused("exists", run.run_id), Written()]
+        assert await j.seqs(run) == [1, 2]
