@@ -187,7 +187,9 @@ def _check_fate(life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
         if sure:
             yield Found("lost", fate.path, f"no outcome is recorded; the model says {' or '.join(fate.outcomes)}")
         return
-    allowed = fate.outcomes if sure else fate.outcomes | {Kind.STEP_CANCELLED}
+    allowed = fate.outcomes
+    if not sure:  # cancelled in its last attempt, a step fails that an incident would have held
+        allowed |= {Kind.STEP_CANCELLED, Kind.STEP_FAILED} if fate.matter == "stuck" else {Kind.STEP_CANCELLED}
     if line.kind not in allowed:
         yield Found("model", fate.path, f"{line.kind} is recorded; the model says {' or '.join(sorted(allowed))}")
     called = {call.attempt for call in life.calls if call.path == fate.path}
@@ -212,7 +214,7 @@ def _check_child(life: Life, fate: Fate, line: Line) -> Iterator[Found]:
         if child.status != line.payload["status"]:
             ended = line.payload["status"]
             yield Found("model", fate.path, f"child run {child.run_id} is {child.status}, its parent heard {ended}")
-    if not children and fate.sure:
+    if not children and line.payload["status"] != Status.CANCELLED:  # cancelled before it began, there is none
         yield Found("lost", fate.path, "its end is recorded, and there is no such child run")
 
 

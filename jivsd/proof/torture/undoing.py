@@ -47,7 +47,7 @@ def check_undo(life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
 
 def _told(life: Life, fate: Fate, outcome: Line | None) -> str | None:
     """What the compensation has to be told; None if there is nothing to undo."""
-    if outcome is None or life.row.status is Status.TERMINATED:
+    if outcome is None:
         return None
     payload = outcome.payload
     match outcome.kind:
