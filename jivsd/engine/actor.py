@@ -15,12 +15,12 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.authoring import commands
 from jivsd.engine import effects, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import end_entry
-from jivsd.engine.replay import LOCK, Machine, Open, Phase
-from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status, TimerFired, encode
+from jivsd.engine.replay import LOCK, Machine, Open
+from jivsd.engine.seat import Seat
+from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status, encode
 from jivsd.store.api import Entry, Refused, RunChange, TxStep, Verdict, Written
 
 if TYPE_CHECKING:
@@ -47,17 +47,18 @@ class Actor:
 
     __slots__ = (
         "_ask",
+        "_catching_up",
         "_changed",
         "_early",
         "_ending",
         "_failure",
         "_final",
         "_loaded",
+        "_lone",
         "_mail",
-        "_parked",
         "_pending",
+        "_seat",
         "_seen",
-        "_task",
         "_terminated",
         "active",
         "at",
@@ -79,7 +80,8 @@ class Actor:
         self.services = services
         self.workflow = workflow
         self.run = msgspec.structs.replace(run)
-        self.machine = Machine(workflow, run.run_id, run.workflow_id)
+        self.machine: Machine
+        """Made when the life begins."""
         self.seq = 0
         self.at = 0
         self.live = False
@@ -108,9 +110,12 @@ class Actor:
         self._terminated: Message | None = None
         """The message that has asked for the end."""
         self._ending = False
+        self._catching_up = False
+        """Whether timers that were overdue after a pause are being recorded; everything else comes after them."""
         self._loaded = False
-        self._parked = False
-        self._task: Any = None
+        self._lone: Attempt | None = None
+        """The attempt that the run's own task is to be lent to."""
+        self._seat: Seat | None = None
 
     # ---- the task
 
@@ -120,33 +125,70 @@ class Actor:
         Raises whatever is a bug in the machine or the actor:
         the run is started again.
         """
-        task: Any = trio.lowlevel.current_task()
-        self._task = task
+        seat = self._seat = Seat(self.services.nursery, self._relieve)
         self.first = first
         self.machine = Machine(
             self.workflow,
             self.run.run_id,
             self.run.workflow_id,
             journal=events,
-            probe=lambda: task._cancel_status,
+            probe=lambda: seat.task._cancel_status,
         )
         try:
             self._replay(events)
             if self.machine.foreign:
                 await self._freeze()  # before any other await: the task still stands in scopes that are not its own
-            await self._forget_old_letters()
+            await troubles.forget_old_letters(self)
             self._recover()
             while True:
-                while self._mail:
-                    self._turn(self._mail.popleft())
-                if self.machine.blocked is not None and (self.machine.foreign or not self.machine.frozen):
-                    await self._freeze()
-                self._try_end()
+                await self._work_off()
                 if (way_out := self._way_out()) is not None:
                     return way_out
-                await self._park()
+                if self._lone is None:
+                    await seat.park()
+                else:
+                    await self._run_lone_steps(seat)
         finally:
-            await self._leave()
+            await self._leave(seat)
+
+    async def _run_lone_steps(self, seat: Seat) -> None:
+        """Lend the run's own task to a step, and to the next ones as long as the run waits for nothing else.
+
+        They share a scope, until one of them is cut short: entering a scope costs more than a small step.
+        """
+        with trio.CancelScope() as scope:
+            while self._lone is not None:
+                attempt, self._lone = self._lone, None
+                await seat.lend(effects.run_attempt(self, attempt, scope))
+                if attempt.cut_short:
+                    return
+                while self._pending and self._lone is None and not self.leaving:
+                    await seat.park()
+                    await self._work_off()
+
+    async def _work_off(self) -> None:
+        """Deliver what has arrived, and do what follows from it."""
+        while self._mail:
+            self._turn(self._mail.popleft())
+        if not self._pending and not self.live:
+            self._go_live()
+        elif not self._pending and self._catching_up:
+            self._catching_up = False
+            self._carry_out_all()
+        if self.machine.blocked is not None and (self.machine.foreign or not self.machine.frozen):
+            await self._freeze()
+        self._try_end()
+
+    async def _relieve(self) -> bool:
+        """Stand in for the run's own task while that is lent to a step, which is cut short if the run must leave."""
+        try:
+            await self._work_off()
+        except Exception as error:
+            self._failure = self._failure or error
+        if self._failure is not None or self._ask is Exit.FENCED:
+            self._stop_attempts()
+            return False
+        return True
 
     def _way_out(self) -> Exit | None:
         if self._failure is not None:
@@ -159,19 +201,25 @@ class Actor:
             return self._ask if not self.attempts and not self._pending else None
         return None
 
-    async def _park(self) -> None:
-        self._parked = True
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._parked = False
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
     def wake(self) -> None:
-        if self._parked:
-            self._parked = False
-            trio.lowlevel.reschedule(self._task)
+        if self._seat is not None:
+            self._seat.wake()
+
+    def begin(self, attempt: Attempt) -> None:
+        """Run an attempt: in the run's own task while it is the only one, or else in a task beside it."""
+        if len(self.attempts) == 1 and self._seat is not None and not self._seat.away:
+            self._lone = attempt
+            self.wake()
+        else:
+            self.services.nursery.start_soon(self._beside, attempt)
+
+    async def _beside(self, attempt: Attempt) -> None:
+        try:
+            with trio.CancelScope() as scope:
+                await effects.run_attempt(self, attempt, scope)
+        finally:
+            if self.leaving or self._final is not None:
+                self.wake()
 
     def ask(self, way_out: Exit) -> None:
         """Ask the run to leave memory. Nothing new starts; it goes when what is under way has been recorded."""
@@ -207,7 +255,7 @@ class Actor:
         """Whether the run is about to leave memory: nothing more is started."""
         return self._ask is not None or self._failure is not None
 
-    async def _leave(self) -> None:
+    async def _leave(self, seat: Seat) -> None:
         """Freeze the code, stop what runs, wait until the journal owes no answer.
 
         What cannot be stopped (a thread) is waited for, so that no later life runs beside it.
@@ -221,9 +269,11 @@ class Actor:
         if self.run.options.lock_key is not None:
             self.services.locks.forget(self.run.options.lock_key, self.run.run_id)
         self._notify()
+        if self._lone is not None:
+            del self.attempts[self._lone.entry.path]
         self._stop_attempts()
         while self.attempts or self._pending:
-            await self._park()
+            await seat.park()
 
     async def _freeze(self) -> None:
         for foreign in self.machine.freeze():
@@ -245,41 +295,18 @@ class Actor:
                 self.seq, self.at = events[-1].seq, events[-1].at
                 break
 
-    async def _forget_old_letters(self) -> None:
-        """A replay finds every dead letter again; only one whose incident was not recorded is news."""
-        found, self.machine.misfits = self.machine.misfits, []
-        for message_id, why in found:
-            if not await self.services.knows_letter(self.run, message_id):
-                self.machine.misfits.append((message_id, why))
-
     def _recover(self) -> None:
         """Settle what the last life left open; what the journal says of it is delivered before anything starts."""
         self._loaded = True
         settle = not self.first and self.machine.blocked is None
-        in_flight, overdue = self._left_open() if settle else ([], [])
+        in_flight = effects.in_flight(self) if settle else []
+        overdue = effects.overdue(self) if settle and not self.run.paused else []
         for message in self._early:
             self.receive(message)
         self._early.clear()
-        for _, path in sorted(overdue):
-            self.active.add(path)
-            self.append(Kind.TIMER_FIRED, path, TimerFired())
+        effects.fire(self, overdue)
         if in_flight:
             self.append(Kind.RECOVERED, "", Recovered(in_flight), by="recovery")
-        if not self._pending:
-            self._go_live()
-
-    def _left_open(self) -> tuple[list[str], list[tuple[int, str]]]:
-        """The paths of steps that may have been under way, and the timers whose time has come meanwhile."""
-        in_flight: list[str] = []
-        overdue: list[tuple[int, str]] = []
-        now = self.services.clock.now()
-        for entry in self.machine.open.values():
-            if isinstance(entry.command, commands.StepCall):
-                if not effects.settle_cancelled(self, entry) and not effects.idle(entry, now):
-                    in_flight.append(entry.path)
-            elif isinstance(entry.command, commands.Sleep) and entry.command.deadline <= now and not self.run.paused:
-                overdue.append((entry.command.deadline, entry.path))
-        return in_flight, overdue
 
     def _go_live(self) -> None:
         self.live = True
@@ -301,13 +328,10 @@ class Actor:
             self.run.paused = False
         if event.kind != Kind.RECOVERED:
             self.moved = True
-        if not self.live:
-            if not self._pending and not self._mail:
-                self._go_live()
-            return
-        if self.machine.blocked is None:
-            self._carry_out_turn(event)
-        self._after_turn()
+        if self.live:
+            if self.machine.blocked is None:
+                self._carry_out_turn(event)
+            self._after_turn()
 
     def _carry_out_turn(self, event: Event) -> None:
         """Do what a turn has led to."""
@@ -319,6 +343,9 @@ class Actor:
         if event.kind == Kind.ATTEMPT_FAILED and (entry := self.machine.open.get(event.path)) is not None:
             self.carry_out(entry)
             troubles.find_held(self, event.path)
+        elif event.kind == Kind.RESUMED and (overdue := effects.overdue(self)):
+            self._catching_up = True
+            effects.fire(self, overdue)
         elif event.kind in (Kind.RESUMED, Kind.LOCK_GRANTED):
             self._carry_out_all()
 
@@ -367,14 +394,7 @@ class Actor:
 
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
-        machine = self.machine
-        held = any(path in machine.open and machine.open[path].held for path in self.incidents)
-        if machine.phase is Phase.COMPENSATING:
-            status = Status.COMPENSATION_BLOCKED if held or machine.blocked else Status.COMPENSATING
-        elif held or machine.blocked is not None:
-            status = Status.BLOCKED
-        else:
-            status = Status.PENDING if LOCK in machine.open else Status.RUNNING
+        status = troubles.status_of(self)
         if status is not self.run.status and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
             self.submit(Entry(**self.address(), change=RunChange(status=status, started_at=started_at)))
@@ -414,9 +434,7 @@ class Actor:
         """Append a transaction step; the event that it yields stands in the place of `event`."""
         self.submit(Entry(**self.address(), tx=tx), event)
 
-    def submit(
-        self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None
-    ) -> None:
+    def submit(self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None) -> None:
         """Have something written; its event is delivered once it is committed."""
         self._pending += 1
         self.services.committer.submit(entry, partial(self._answered, entry, event, then))
@@ -450,13 +468,16 @@ class Actor:
                 self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
-        self.wake()
+        if self._mail or not self.live or self.leaving or self._final is not None:
+            self.wake()
 
     def _ended(self, entry: Entry) -> None:
         assert entry.change is not None
         assert entry.change.status is not None
         self.run.status = entry.change.status
+        self.run.paused = False
         self.run.output = entry.change.output
+        self.run.error = self._final.error if self._final is not None else None
         self.run.ended_at = entry.change.ended_at
         for message in entry.inbox:
             self.services.deliver(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -11,10 +12,11 @@ import trio
 
 from jivsd.authoring.errors import NotDurable, TimedOut
 from jivsd.clock import SECOND
+from jivsd.engine import unwind
 
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
-    from jivsd.authoring.steps import StepContext
+    from jivsd.authoring.steps import Step, StepContext
     from jivsd.engine.replay import Open
 
 
@@ -47,14 +49,14 @@ class Stopped(msgspec.Struct, frozen=True):
 class Attempt:
     """One try of a step that is under way."""
 
-    __slots__ = ("_scope", "context", "entry", "number", "started", "stopping")
+    __slots__ = ("_scope", "cut_short", "entry", "number", "stopping")
 
-    def __init__(self, entry: Open, number: int, context: StepContext) -> None:
+    def __init__(self, entry: Open, number: int) -> None:
         self.entry = entry
         self.number = number
-        self.context = context
-        self.started = trio.current_time()
         self.stopping = False
+        self.cut_short = False
+        """Whether the scope that it ran in was cancelled: its stop was asked for, or its time was up."""
         self._scope: trio.CancelScope | None = None
 
     def cancel(self) -> None:
@@ -63,42 +65,59 @@ class Attempt:
         if self._scope is not None:
             self._scope.cancel()
 
-    def seconds(self) -> float:
-        """How long it has been under way."""
-        return trio.current_time() - self.started
+    async def run(
+        self, threads: trio.CapacityLimiter | None, scope: trio.CancelScope, context: StepContext | None
+    ) -> Done | Raised | Stopped:
+        """Run the step's function once, in `scope`; when it was cut short, the caller must leave that.
 
-    async def run(self, threads: trio.CapacityLimiter | None) -> Done | Raised | Stopped:
-        """Run the step's function once. Raises trio.Cancelled only when the whole node stops at once."""
+        Raises trio.Cancelled only when the whole node stops at once.
+        """
         call: StepCall = self.entry.command  # pyright: ignore[reportAssignmentType] -- only steps have attempts
         step = call.step
-        how: Done | Raised | None = None
-        with trio.CancelScope() as scope:
-            self._scope = scope
-            if self.stopping:
-                scope.cancel()
-            if step.timeout is not None:
-                scope.deadline = trio.current_time() + step.timeout / SECOND
-            try:
-                arguments = step.signature.decode(call.args)
-                if step.wants_context:
-                    arguments = (self.context, *arguments)
-                if step.mode == "plain" and threads is None:
-                    value = step.function(*arguments)
-                elif step.mode == "plain":
-                    value = await trio.to_thread.run_sync(partial(step.function, *arguments), limiter=threads)
-                else:
-                    value = await step.function(*arguments)
-                how = Done(to_json(step, value))
-            except BaseException as error:  # whatever the author's code raises is the attempt's outcome
-                if isinstance(error, KeyboardInterrupt) or _only_cancelled(error):
-                    raise
-                how = Raised(error)
-        if how is not None:
-            return how
+        task: Any = trio.lowlevel.current_task()
+        before = task._cancel_status
+        self._scope = scope
         if self.stopping:
-            return Stopped()
-        seconds = (step.timeout or 0) / SECOND
-        return Raised(TimedOut(f"step {step.name!r} took longer than {seconds:g} s"), unknown=True)
+            scope.cancel()
+        if step.timeout is not None:
+            scope.deadline = trio.current_time() + step.timeout / SECOND
+        try:
+            how = await self._run(step, call.args, threads, context)
+        except BaseException as error:  # whatever the author's code raises is the attempt's outcome
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if not _only_cancelled(error):
+                how = Raised(error)
+            elif not scope.cancel_called:
+                raise
+            elif self.stopping:
+                how = Stopped()
+            else:
+                seconds = (step.timeout or 0) / SECOND
+                how = Raised(TimedOut(f"step {step.name!r} took longer than {seconds:g} s"), unknown=True)
+        finally:
+            self._scope = None
+            if self.stopping or step.timeout is not None:
+                self.cut_short = scope.cancel_called
+                scope.deadline = inf
+        if task._cancel_status is not before:
+            await unwind.close_what_is_open(before)
+            how = Raised(RuntimeError(f"step {step.name!r} has left one of trio's scopes open"))
+        return how
+
+    async def _run(
+        self, step: Step[..., Any], args: bytes, threads: trio.CapacityLimiter | None, context: StepContext | None
+    ) -> Done:
+        arguments = step.signature.decode(args)
+        if context is not None:
+            arguments = (context, *arguments)
+        if step.mode != "plain":
+            value = await step.function(*arguments)
+        elif threads is not None:
+            value = await trio.to_thread.run_sync(partial(step.function, *arguments), limiter=threads)
+        else:
+            value = step.function(*arguments)
+        return Done(to_json(step, value))
 
 
 def to_json(step: Any, value: Any) -> msgspec.Raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ from jivsd.store.api import Entry, Refused, TxStep, Verdict, Written
 
 if TYPE_CHECKING:
     from typing import Any
+
+    import trio
 
     from jivsd.engine.actor import Actor
     from jivsd.engine.replay import Open
@@ -133,16 +136,7 @@ def _start_step(actor: Actor, entry: Open) -> None:
         return
     call = entry.command
     assert isinstance(call, commands.StepCall)
-    context = StepContext(
-        run_id=actor.run.run_id,
-        workflow_id=actor.run.workflow_id,
-        path=entry.path,
-        attempt=entry.failures + 1,
-        idempotency_key=actor.machine.idempotency_key(entry.path),
-        outcome_unknown=call.unknown,
-        correlation_id=actor.run.options.correlation_id,
-    )
-    attempt = Attempt(entry, entry.failures + 1, context)
+    attempt = Attempt(entry, entry.failures + 1)
     actor.active.add(entry.path)
     actor.attempts[entry.path] = attempt
     if call.step.mode == "transaction":
@@ -150,7 +144,22 @@ def _start_step(actor: Actor, entry: Open) -> None:
         return
     if call.step.mode == "plain" and call.step.timeout is not None:
         _watch_thread(actor, attempt, now + call.step.timeout + THREAD_GRACE)
-    actor.services.nursery.start_soon(_attempt, actor, attempt)
+    actor.begin(attempt)
+
+
+def _context(actor: Actor, attempt: Attempt) -> StepContext:
+    entry = attempt.entry
+    call = entry.command
+    assert isinstance(call, commands.StepCall)
+    return StepContext(
+        run_id=actor.run.run_id,
+        workflow_id=actor.run.workflow_id,
+        path=entry.path,
+        attempt=attempt.number,
+        idempotency_key=actor.machine.idempotency_key(entry.path),
+        outcome_unknown=call.unknown,
+        correlation_id=actor.run.options.correlation_id,
+    )
 
 
 def _try_again(actor: Actor, entry: Open) -> None:
@@ -159,18 +168,18 @@ def _try_again(actor: Actor, entry: Open) -> None:
         actor.carry_out(entry)
 
 
-async def _attempt(actor: Actor, attempt: Attempt) -> None:
-    path = attempt.entry.path
+async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -> None:
+    """Run one try of a step in a scope, and append what has become of it."""
+    path, step = attempt.entry.path, _step_of(attempt.entry)
+    context = _context(actor, attempt) if step.wants_context else None
+    began = time.perf_counter()
     try:
-        how = await attempt.run(actor.services.threads)
-    except Exception as error:  # it has left one of trio's scopes open
-        how = Raised(error)
+        how = await attempt.run(actor.services.threads, scope, context)
     finally:
         actor.attempts.pop(path, None)
         actor.active.discard(path)
-        actor.wake()
-    step = _step_of(attempt.entry)
-    actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(attempt.seconds())
+    seconds = time.perf_counter() - began
+    actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
     actor.guard(_record, actor, attempt, how)
 
 
@@ -197,7 +206,7 @@ def failure(actor: Actor, attempt: Attempt, error: BaseException, *, unknown: bo
     step = _step_of(entry)
     record = record_error(error)
     args_hash = entry.command.args_hash
-    delay = step.retry.delay(attempt.number, error, attempt.context.idempotency_key)
+    delay = step.retry.delay(attempt.number, error, actor.machine.idempotency_key(entry.path))
     if delay is not None:
         actor.services.metrics.step_retries.inc()
         due = actor.services.clock.now() + delay
@@ -258,7 +267,37 @@ def _step_of(entry: Open) -> Any:
     return call.step
 
 
+def in_flight(actor: Actor) -> list[str]:
+    """The paths of steps that may have been under way when the last life ended; settles those that were cancelled."""
+    now = actor.services.clock.now()
+    return [
+        entry.path
+        for entry in actor.machine.open.values()
+        if isinstance(entry.command, commands.StepCall) and not settle_cancelled(actor, entry) and not idle(entry, now)
+    ]
+
+
 # ---- timers, markers, locks
+
+
+def overdue(actor: Actor) -> list[str]:
+    """The paths of the timers that nobody has set and whose time has come, by deadline."""
+    now = actor.services.clock.now()
+    due = [
+        (entry.command.deadline, entry.path)
+        for entry in actor.machine.open.values()
+        if isinstance(entry.command, commands.Sleep)
+        and entry.command.deadline <= now
+        and entry.path not in actor.active
+    ]
+    return [path for _, path in sorted(due)]
+
+
+def fire(actor: Actor, overdue: list[str]) -> None:
+    """Record that these timers have fired."""
+    for path in overdue:
+        actor.active.add(path)
+        actor.append(Kind.TIMER_FIRED, path, TimerFired())
 
 
 def _set_timer(actor: Actor, entry: Open, deadline: int, callback: Any) -> None:
@@ -274,8 +313,7 @@ def _timer_gone(actor: Actor, path: str) -> None:
 def _fire(actor: Actor, path: str) -> None:
     _timer_gone(actor, path)
     if not actor.run.paused and actor.live:
-        actor.active.add(path)
-        actor.append(Kind.TIMER_FIRED, path, TimerFired())
+        fire(actor, [path])
 
 
 def _call(command: commands.SideEffect) -> Marker:

@@ -114,7 +114,7 @@ class Host:
         self._living: set[str] = set()
         self._stop = trio.Event()
         self._stopped = trio.Event()
-        self._ends: dict[str, list[trio.Event]] = {}
+        self._ends: dict[str, list[_Waiter]] = {}
 
     # ---- serving
 
@@ -283,7 +283,8 @@ class Host:
         if run.options.lock_key is not None:
             self.locks.look(run.options.lock_key)
         for waiter in self._ends.pop(run.run_id, ()):
-            waiter.set()
+            waiter.run = run
+            waiter.ended.set()
         name = run.status.value.lower()
         counter = getattr(self.metrics, f"runs_{name}", None)
         if counter is not None:
@@ -326,20 +327,25 @@ class Host:
         await arrived.wait()
         return answers[0]
 
-    async def until_ended(self, run_id: str, seconds: float, look: Callable[[], Awaitable[bool]]) -> None:
-        """Return when a run has ended, or after some seconds. `look` says whether it has already."""
-        ended = trio.Event()
+    async def until_ended(self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]]) -> Run | None:
+        """Wait for a run's end and return its row, or None after some seconds.
+
+        `look` returns the row if it has ended already; a run in memory has not.
+        """
+        waiter = _Waiter()
         waiters = self._ends.setdefault(run_id, [])
-        waiters.append(ended)
+        waiters.append(waiter)
         try:
-            if not await look():
-                with trio.move_on_after(seconds):
-                    await ended.wait()
+            if run_id not in self.actors and (run := await look()) is not None:
+                return run
+            with trio.move_on_after(seconds):
+                await waiter.ended.wait()
+            return waiter.run
         finally:
-            if ended in waiters:
-                waiters.remove(ended)
-            if not waiters:
-                self._ends.pop(run_id, None)
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters and self._ends.get(run_id) is waiters:
+                del self._ends[run_id]
 
     # ---- code
 
@@ -360,3 +366,13 @@ class Host:
                 log.error("stored code does not load", plugin=stored.name, why=str(problem))
             workflow = self.code.resolve(run.workflow, run.code_hash)
         return workflow
+
+
+class _Waiter:
+    """Somebody who waits for the end of a run."""
+
+    __slots__ = ("ended", "run")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.run: Run | None = None

@@ -53,12 +53,14 @@ class Looking:
 
     async def result(self, ref: str, timeout: float) -> Run:
         """See `Engine.result`."""
-        run = await self.show(ref)
-        await self._host.until_ended(run.run_id, timeout, partial(self._has_ended, run.run_id))
-        return await self.show(run.run_id)
+        host = self._host
+        run_id = ref if ref in host.actors else (await self.show(ref)).run_id
+        ended = await host.until_ended(run_id, timeout, partial(self._if_ended, run_id))
+        return ended or await self.show(run_id)
 
-    async def _has_ended(self, run_id: str) -> bool:
-        return (await self.show(run_id)).status in ENDED
+    async def _if_ended(self, run_id: str) -> Run | None:
+        run = await self.show(run_id)
+        return run if run.status in ENDED else None
 
     async def query(self, ref: str, name: str, payload: bytes) -> Answer:
         """See `Engine.query`."""

@@ -11,7 +11,9 @@ from jivsd import logs
 from jivsd.authoring import commands
 from jivsd.engine import effects, incidents
 from jivsd.engine.attempts import Exit
-from jivsd.records import AttemptFailed, ErrorRecord, Incident, Kind, StepDone
+from jivsd.engine.replay import Phase
+from jivsd.engine.replay.parts import LOCK
+from jivsd.records import AttemptFailed, ErrorRecord, Incident, Kind, Status, StepDone
 from jivsd.store.api import Entry
 
 if TYPE_CHECKING:
@@ -29,6 +31,25 @@ Told = Callable[["Verdict"], None]
 def remember(actor: Actor, known: Iterable[Incident]) -> None:
     """Take over the incidents that an earlier life of the run has opened."""
     actor.incidents = {incidents.place(incident): incident for incident in known}
+
+
+async def forget_old_letters(actor: Actor) -> None:
+    """A replay finds every dead letter again; only one whose incident was not recorded is news."""
+    found, actor.machine.misfits = actor.machine.misfits, []
+    for message_id, why in found:
+        if not await actor.services.knows_letter(actor.run, message_id):
+            actor.machine.misfits.append((message_id, why))
+
+
+def status_of(actor: Actor) -> Status:
+    """The status of a run that has not ended: what it does, or what holds it."""
+    machine = actor.machine
+    held = bool(actor.incidents) and any(path in machine.open and machine.open[path].held for path in actor.incidents)
+    if machine.phase is Phase.COMPENSATING:
+        return Status.COMPENSATION_BLOCKED if held or machine.blocked else Status.COMPENSATING
+    if held or machine.blocked is not None:
+        return Status.BLOCKED
+    return Status.PENDING if LOCK in machine.open else Status.RUNNING
 
 
 def forget_gone(actor: Actor) -> None:

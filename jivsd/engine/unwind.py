@@ -42,7 +42,7 @@ async def undo(foreign: ForeignYield) -> None:
     except BaseException:  # Unwound, mostly: the branch has ended
         pass
     finally:
-        await _close_what_is_open(foreign.before)
+        await close_what_is_open(foreign.before)
 
 
 async def _settle(trap: Any) -> Any:
@@ -64,7 +64,7 @@ def _pass_on(trap: Any) -> Generator[Any, Any, Any]:
     return (yield trap)
 
 
-async def _close_what_is_open(before: Any) -> None:
+async def close_what_is_open(before: Any) -> None:
     """Close scopes and nurseries that no block will close any more: entered by hand, or buried with their branch.
 
     trio has no public way to do that for another's; what is used here is held by the tests of the tripwire.
