@@ -21,7 +21,7 @@ from jivsd.engine.engine import Engine
 from jivsd.engine.incidents import resolved
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
-from jivsd.places import socket_path
+from jivsd.places import ConfigError, socket_path
 from jivsd.records import Incident, IncidentState, derived_id
 from jivsd.registry.registry import Registry
 from jivsd.registry.source import PluginProblem
@@ -57,7 +57,7 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         trio.run(partial(_serve, config, open_store or _store))
-    except (StoreError, SupervisionError, OSError, ExceptionGroup) as error:
+    except (StoreError, SupervisionError, ConfigError, OSError, ExceptionGroup) as error:
         for leaf in _leaves(error):
             log.critical("the daemon cannot run", why=_sentence(leaf))
         return FAILED
@@ -66,6 +66,9 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int
 
 async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     _make_folder(config.data_dir)
+    if config.redis is not None:
+        raise StoreError("redis is for nodes that share a PostgreSQL journal; leave it out with the embedded store")
+    socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
     registry = Registry()
     registry.load(config.plugins)
     url = config.store.get_secret_value()
@@ -136,6 +139,7 @@ class _Parts:
         )
         self._engine.children = self._children
         self._server: Server | None = None
+        self._closing = False
         self._failure: BaseException | None = None
         intensity = Intensity(config.supervision.restarts, config.supervision.period / SECOND)
         drain = partial(self._engine.drain, grace)
@@ -178,6 +182,8 @@ class _Parts:
             addresses = await nursery.start(self._serve, server)
             log.info("ready", listening=addresses)
             task_status.started()
+        if self._closing:
+            server.close()  # who comes now is told at once that nobody is here
 
     async def _serve(self, server: Server, *, task_status: trio.TaskStatus[list[str]]) -> None:
         await server.run(task_status=task_status)
@@ -200,21 +206,34 @@ class _Parts:
         return Server(create_app(self._engine, token=token, hosts=hosts), listeners)
 
     def _drain_admin(self) -> None:
+        self._closing = True
         if self._server is not None:
             self._server.drain()
 
 
 async def _watch_signals(supervisor: Supervisor, grace: float) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as arriving:
-        first = await anext(aiter(arriving))
-        log.info("stopping", signal=signal.Signals(first).name, grace_s=grace)
+    """Stop at the first signal. A second SIGINT ends the process even when code of a plugin does not yield."""
+    arrived = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if seen and number == signal.SIGINT:
+            os._exit(INTERRUPTED)
+        seen.append(number)
+        token.run_sync_soon(arrived.set, idempotent=True)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        await arrived.wait()
+        log.info("stopping", signal=signal.Signals(seen[0]).name, grace_s=grace)
         supervisor.stop()
-        with trio.move_on_after(grace + HARD_END):
-            async for again in arriving:
-                if again == signal.SIGINT:
-                    os._exit(INTERRUPTED)
-    log.critical("stopping took too long; ending at once")
-    os._exit(FAILED)
+        await trio.sleep(grace + HARD_END)
+        log.critical("stopping took too long; ending at once")
+        os._exit(FAILED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

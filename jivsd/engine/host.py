@@ -165,8 +165,10 @@ class Host:
         found = 0
         after: str | None = None
         while not self.stopping and (page := await self._patiently(partial(self.store.open_runs, after, 1000))):
+            starting = self.committer.starting()  # these are brought to life by their starts
             for run in page:
-                self._bring(run, None, [])
+                if run.run_id not in starting:
+                    self._bring(run, None, [])
             found += len(page)
             after = page[-1].run_id
             log.info("recovering", runs=found, node=self.node)

@@ -119,6 +119,11 @@ class Committer:
         """How many entries have no verdict yet."""
         return len(self._waiting) + len(self._writing)
 
+    def starting(self) -> set[str]:
+        """The run ids of the starts that have no verdict yet, though they may be committed already."""
+        slots = (*self._waiting, *self._writing)
+        return {slot.entry.run_id for slot in slots if isinstance(slot.entry, Entry) and slot.entry.new is not None}
+
     @property
     def epoch(self) -> int:
         """The highest epoch of this node's shards."""

@@ -150,3 +150,9 @@ def _read(terminal):
         return os.read(terminal, 4096)
     except OSError:  # the other end is closed
         return b""
+
+
+def test_redis_without_a_shared_journal_is_refused(run, tmp_path):
+    refused = run("run", "--data-dir", tmp_path, "--redis", "redis://localhost:1")
+    assert refused.code == 1
+    assert "redis is for nodes that share a PostgreSQL journal" in refused.err

@@ -251,8 +251,8 @@ class Driving(State):
         branch.saga = Saga(branch.saga)
         return branch.saga
 
-    async def compensate(self, branch: Branch, saga: Saga) -> bool:
-        """Undo a saga's steps, last settled first, shielded. Returns whether there was any (rule 11).
+    async def compensate(self, branch: Branch, saga: Saga) -> None:
+        """Undo a saga's steps, last settled first, shielded (rule 11); `compensated` says whether there ever was any.
 
         Nothing starts before every step of it has settled, so no attempt of a step runs beside its compensation.
         """
@@ -260,9 +260,8 @@ class Driving(State):
         branch.enter(Scope(None))
         if saga.open():
             await self._park_uncancelled(lambda branch: self._settling.append((branch, saga)))
-        undone = saga.last_first()
-        for entry in undone:
+        for entry in saga.last_first():
+            self.compensated = True
             await self.perform(entry.undo())
             saga.entries.pop(entry.path, None)
         branch.enter(outer)
-        return bool(undone)

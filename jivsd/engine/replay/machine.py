@@ -255,8 +255,8 @@ class Machine(Driving):
             record = record_error(error if status is Status.FAILED else _reason(status))
             self._drop_timeout()
             self.phase = Phase.COMPENSATING
-            undone = await self.compensate(main, self.saga_root)
-            if undone and status is Status.FAILED:
+            await self.compensate(main, self.saga_root)
+            if self.compensated and status is Status.FAILED:
                 status = Status.COMPENSATED
             self.end(Outcome(status, error=record if status is not Status.CANCELLED else None))
         else:

@@ -296,5 +296,5 @@ class SagaBlock:
         self._branch.saga = self._saga.parent
         return False
 
-    def _undo(self) -> Awaitable[bool]:
+    def _undo(self) -> Awaitable[None]:
         return self._machine.compensate(self._branch, self._saga)

@@ -44,6 +44,7 @@ class State:
         "at",
         "blocked",
         "closed",
+        "compensated",
         "dropped",
         "fresh",
         "frozen",
@@ -72,6 +73,8 @@ class State:
         self.workflow = workflow
         self.run_id = run_id
         self.workflow_id = workflow_id
+        self.compensated = False
+        """Whether any step was ever undone, in an inner saga too."""
         self.seq = 0
         self.at = 0
         self.seed = ""
