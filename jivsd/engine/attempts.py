@@ -144,6 +144,8 @@ def drive(coroutine: Any) -> Any:
         coroutine.send(None)
     except StopIteration as stop:
         return stop.value
+    except SystemExit as error:  # it would end the thread that all writes go through
+        raise RuntimeError(f"a step does not end the process: SystemExit({error.code!r})") from None
     coroutine.close()
     raise NotDurable("a transaction step may await only its transaction")
 

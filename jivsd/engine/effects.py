@@ -320,7 +320,7 @@ def _call(command: commands.SideEffect) -> Marker:
     try:
         value = encode(command.function())
         command.codec.decode(value)
-    except Exception as error:  # the author's own; recorded like a value
+    except (Exception, SystemExit) as error:  # the author's own; recorded like a value
         return Marker(error=record_error(error))
     return Marker(msgspec.Raw(value))
 

@@ -107,7 +107,7 @@ class Looking:
 def _answer(ask: Any, handler: Any, seq: int) -> Answer:
     try:
         value = encode(ask())
-    except Exception as error:  # the author's own
+    except (Exception, SystemExit) as error:  # the author's own
         raise Invalid(f"query {handler.name!r} failed: {type(error).__name__}: {error}", query=handler.name) from None
     return Answer(msgspec.Raw(value), seq)
 
