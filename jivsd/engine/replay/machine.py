@@ -231,7 +231,7 @@ class Machine(Driving):
         """Make the run's instance, if its workflow is a class."""
         try:
             self._body = self.workflow.make()
-        except Exception as error:  # the author's __init__
+        except (Exception, SystemExit) as error:  # the author's __init__
             self.block("replay", f"{self.workflow.where}: its class cannot be made: {type(error).__name__}: {error}")
             return
         self.instance = getattr(self._body, "__self__", None)
