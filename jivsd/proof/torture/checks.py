@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,8 +32,12 @@ def check_run(
     if life is None:
         yield Violation("lost", run_id, "", "its start was acknowledged, and there is no such run")
         return
-    for found in _check(life, plan, told.get(run_id, ()), cut=cut):
-        yield Violation(found.kind, run_id, found.path, found.message)
+    if life.row.status in ENDED:
+        found = chain(_check_always(life), _check_ended(life, plan, told.get(run_id, ()), cut=cut))
+    else:
+        found = _check_always(life)
+    for one in found:
+        yield Violation(one.kind, run_id, one.path, one.message)
     loose = is_loose(life, plan, cut=cut)
     for child in life.children:
         fate = plan.fates.get(child.parent_path or "")
@@ -49,15 +53,16 @@ def is_loose(life: Life, plan: Plan, *, cut: bool) -> bool:
     return (plan.otherwise is not None and status is plan.otherwise) or (cut and status is Status.CANCELLED)
 
 
-def _check(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: bool) -> Iterator[Found]:
-    if life.row.status not in ENDED:
-        last = life.journal[-1] if life.journal else None
-        at = f" after {last.kind} {last.path}" if last else ""
-        yield Found("not ended", last.path if last else "", f"it is {life.row.status} and does not end: it stands{at}")
-        return
-    loose = is_loose(life, plan, cut=cut)
+def _check_always(life: Life) -> Iterator[Found]:
+    """What must hold at every moment."""
     yield from _check_journal(life)
     yield from _check_calls(life)
+
+
+def _check_ended(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: bool) -> Iterator[Found]:
+    """What must hold at the end."""
+    loose = is_loose(life, plan, cut=cut)
+    yield from _check_settled(life)
     yield from _check_messages(life, plan, acknowledged, loose=loose)
     yield from _check_end(life, plan, loose=loose)
     yield from _check_names(life, plan)
@@ -71,10 +76,10 @@ def _check(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: bool) 
 
 
 def _check_journal(life: Life) -> Iterator[Found]:
-    """Whole, in order, nothing settled twice, and ended once."""
+    """Whole and in order, and nothing is recorded twice."""
     for place, line in enumerate(life.journal, 1):
         if line.seq != place:
-            yield Found("lost", line.path, f"event {place} is missing before event {line.seq} ({line.kind})")
+            yield Found("lost", "", f"event {place} is missing before event {line.seq} ({line.kind} {line.path})")
             break
     for earlier, later in pairwise(life.journal):
         if later.at < earlier.at:
@@ -85,11 +90,6 @@ def _check_journal(life: Life) -> Iterator[Found]:
         if count > 1:
             path = key if isinstance(key, str) else key[0]
             yield Found("twice", path, f"it was recorded {count} times: {_shown(life, path)}")
-    ends = [line for line in life.journal if line.kind == Kind.ENDED]
-    if len(ends) != 1 or life.journal[-1] is not ends[0]:
-        yield Found("end", "", f"its journal has {len(ends)} ends, and ends with {life.journal[-1].kind}")
-    elif ends[0].payload["status"] != life.row.status:
-        yield Found("end", "", f"its journal ends {ends[0].payload['status']}, its row {life.row.status}")
 
 
 def _shown(life: Life, path: str) -> str:
@@ -99,7 +99,6 @@ def _shown(life: Life, path: str) -> str:
 def _check_calls(life: Life) -> Iterator[Found]:
     """Nothing is carried out after it was recorded; every attempt of a step has the same key and arguments."""
     settled = {line.path: line for line in reversed(life.journal) if line.kind in OUTCOMES}
-    ended = life.journal[-1]
     keys: dict[str, str] = {}
     details: dict[str, str] = {}
     for call in life.calls:
@@ -111,16 +110,27 @@ def _check_calls(life: Life) -> Iterator[Found]:
                 call.path,
                 f"attempt {call.attempt} was carried out {late:.1f} ms after {record.kind} (event {record.seq})",
             )
-        elif call.at > ended.at:
-            yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
-        elif record is None and life.row.status is not Status.TERMINATED:
-            yield Found("lost", call.path, "it was carried out, and nothing records what became of it")
         if keys.setdefault(call.path, call.key) != call.key:
             yield Found("key", call.path, "its attempts had two idempotency keys")
         if details.setdefault(call.path, call.detail) != call.detail:
             yield Found("replay", call.path, f"its attempts were told {details[call.path]!r} and {call.detail!r}")
     if len(set(keys.values())) != len(keys):
         yield Found("key", "", "two steps have the same idempotency key")
+
+
+def _check_settled(life: Life) -> Iterator[Found]:
+    """The run ended once, and nothing of it is left open or goes on."""
+    ends = [line for line in life.journal if line.kind == Kind.ENDED]
+    if len(ends) != 1 or life.journal[-1] is not ends[0]:
+        yield Found("end", "", f"its journal has {len(ends)} ends, and ends with {life.journal[-1].kind}")
+        return
+    if ends[0].payload["status"] != life.row.status:
+        yield Found("end", "", f"its journal ends {ends[0].payload['status']}, its row {life.row.status}")
+    for call in life.calls:
+        if call.at > ends[0].at:
+            yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
+        elif life.outcome(call.path) is None and life.row.status is not Status.TERMINATED:
+            yield Found("lost", call.path, "it was carried out, and nothing records what became of it")
 
 
 def _check_messages(life: Life, plan: Plan, acknowledged: Collection[str], *, loose: bool) -> Iterator[Found]:
@@ -139,7 +149,7 @@ def _check_messages(life: Life, plan: Plan, acknowledged: Collection[str], *, lo
 def _check_end(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
     status = life.row.status
     expected = plan.status
-    if expected is Status.COMPENSATED and not any(line.path.endswith(UNDO) for line in _last_undone(life, plan)):
+    if expected is Status.COMPENSATED and not any(_undoes(line) for line in life.journal):
         expected = Status.FAILED
     if not loose and status is not expected:
         why = f" ({life.row.error.type}: {life.row.error.message})" if life.row.error else ""
@@ -151,10 +161,8 @@ def _check_end(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
         yield from _check_drawn(life, plan, result)
 
 
-def _last_undone(life: Life, plan: Plan) -> list[Line]:
-    """What was undone in the run's own saga."""
-    paths = {f"{fate.path}{UNDO}" for fate in plan.groups[-1]} if plan.groups else set[str]()
-    return [line for line in life.journal if line.path in paths and line.kind == Kind.STEP_DONE]
+def _undoes(line: Line) -> bool:
+    return line.kind == Kind.STEP_DONE and line.path.endswith(UNDO)
 
 
 def _check_drawn(life: Life, plan: Plan, result: Result) -> Iterator[Found]:

@@ -43,15 +43,11 @@ MEND_EVERY: Final = 0.3
 class Driver:
     """Drives scenarios one after the other, several side by side."""
 
-    def __init__(
-        self, client: Client, account: Account, *, seed: int, world: str, ended: Callable[[Case], None]
-    ) -> None:
-        """Prepare; `ended` is told of each run with which nothing more is to be done."""
+    def __init__(self, client: Client, account: Account, *, seed: int, world: str) -> None:
         self._client = client
         self._account = account
         self._seed = seed
         self._world = world
-        self._ended = ended
         self._numbers: Iterator[int] = count()
         self._stuck: dict[tuple[str, str], Fate] = {}
         """What will be held by an incident: by run and path."""
@@ -86,7 +82,6 @@ class Driver:
                 self._account.complain("refused", case.run_id, f"the daemon refused: {error}")
         else:
             await self._ask_at_last(case)
-        self._ended(case)
 
     async def _start(self, number: int) -> Case | None:
         scenario = draw(self._seed, number)

@@ -129,6 +129,10 @@ class Evidence:
         """The runs that no run has started."""
         return self._runs("WHERE parent IS NULL")
 
+    def open_runs(self) -> list[Row]:
+        """The runs that have not ended."""
+        return self._runs("WHERE open")
+
     def locked(self) -> list[Row]:
         """The runs with a lock key."""
         return self._runs("WHERE lock_key IS NOT NULL")
@@ -187,15 +191,6 @@ class Evidence:
         ((calls,),) = query(self._world, "SELECT count(*) FROM call").fetchall()
         ((again,),) = query(self._world, _AGAIN).fetchall()
         return Counts(runs, events, calls, again)
-
-    def twice(self) -> list[tuple[str, str, str]]:
-        """Run, path and kinds of what was recorded more than once for one path."""
-        kinds = ", ".join(f"'{kind}'" for kind in sorted(OUTCOMES))
-        sql = (
-            f"SELECT run_id, path, group_concat(kind) FROM event WHERE kind IN ({kinds})"
-            " GROUP BY run_id, path HAVING count(*) > 1"
-        )
-        return [(run_id, path, found) for run_id, path, found in self._rows(sql)]
 
     def strangers(self) -> list[str]:
         """The runs in the journal of which there is no row."""

@@ -33,6 +33,8 @@ class Work(Node, frozen=True, tag="work"):
     attempts: int = 4
     undo: bool = False
     ms: int = 0
+    pause: int = 10
+    """Milliseconds before the second attempt."""
 
     @property
     def doomed(self) -> bool:

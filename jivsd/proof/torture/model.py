@@ -72,8 +72,8 @@ class Fate(msgspec.Struct, eq=False):
 class Plan(msgspec.Struct, eq=False):
     """What a run comes to.
 
-    `status`: COMPENSATED stands for FAILED too, when there turns out to be nothing to undo. `otherwise`: the status if
-    the run is cut short at some moment; None: it never is. `groups`: the fates that are undone together, in order.
+    `status`: COMPENSATED stands for FAILED too, when there turns out to have been nothing to undo. `otherwise`: the
+    status if the run is cut short at some moment; None: it never is. `groups`: what is undone together, in order.
     """
 
     status: Status = Status.COMPLETED

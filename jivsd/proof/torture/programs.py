@@ -119,6 +119,7 @@ class _Maker:
             fails=self._rng.choice((0, 0, 0, 1, 2, 3)),
             undo=self._chance(0.4),
             ms=self._rng.choice((0, 0, 1, 5, 20)),
+            pause=self._rng.choice((0, 10, 50, 500)),
         )
 
     def ledger(self, depth: int) -> say.Node_:

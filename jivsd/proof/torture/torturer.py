@@ -16,21 +16,19 @@ import trio
 from jivsd.client import Client
 from jivsd.proof.daemons import Daemon, DaemonFailed
 from jivsd.proof.torture.account import Account
-from jivsd.proof.torture.checks import check_run
 from jivsd.proof.torture.driver import Driver
 from jivsd.proof.torture.evidence import looking
 from jivsd.proof.torture.faults import FAULTS, LATER, Fault, Faults
 from jivsd.proof.torture.found import Violation
 from jivsd.proof.torture.language import WORKFLOW
 from jivsd.proof.torture.planted import PLANTS, STALE_WRITER, PlantedDaemon
-from jivsd.proof.torture.verdict import check_all
+from jivsd.proof.torture.verdict import check_all, check_runs
 from jivsd.proof.torture.workflows import world
 from jivsd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from jivsd.proof.torture.account import Case
 
 WORKERS: Final = 24
 """How many runs are open at once."""
@@ -38,6 +36,8 @@ PATIENCE: Final = 60.0
 """Seconds that the last runs may take to end, once nothing is done to the daemon any more."""
 LOOK: Final = 0.5
 """Seconds between two glances that a watcher gets."""
+LOOK_FOR_PLANT: Final = 1.0
+"""Seconds between two looks for a bug that was built in."""
 PLUGINS: Final = Path(__file__).parent / "workflows"
 
 
@@ -167,7 +167,6 @@ class _Torture:
         self._journal = self._state / "jivsd.db"
         self._world = folder / "world.sqlite"
         self._account = Account(folder / "account.sqlite")
-        self._found: trio.CancelScope | None = None
 
     async def run(self, watch: Callable[[Glance], None]) -> TortureReport:
         began = time.perf_counter()
@@ -175,11 +174,11 @@ class _Torture:
         daemon = self._daemon()
         try:
             await daemon.start()
-            early = await self._work(daemon, watch)
+            await self._work(daemon, watch)
         finally:
             self._account.close()
         seconds = round(time.perf_counter() - began, 2)
-        return self._report(seconds, [*self._account.complaints, *await self._judge(whole=not early)])
+        return self._report(seconds, [*self._account.complaints, *await self._judge()])
 
     def _daemon(self) -> Daemon:
         log = self._folder / "daemon.log"
@@ -187,8 +186,8 @@ class _Torture:
             return PlantedDaemon(self._state, log, PLUGINS, self._what.plant)
         return Daemon(self._state, log, ["--plugins", str(PLUGINS), "--log-level", "warning"])
 
-    async def _work(self, daemon: Daemon, watch: Callable[[Glance], None]) -> bool:
-        """Drive runs while faults happen; stop the daemon. Whether that was cut short, because a plant was found."""
+    async def _work(self, daemon: Daemon, watch: Callable[[Glance], None]) -> None:
+        """Drive runs while faults happen, until all have ended; stop the daemon. A planted bug ends it when found."""
         what = self._what
         kinds = ("takeover",) if what.plant == STALE_WRITER else what.faults
         faults = Faults(daemon, self._account, what.seed, kinds, self._daemon)
@@ -196,20 +195,19 @@ class _Torture:
         try:
             async with Client.connect(self._state, by="torture") as client:
                 await _check_plugin(client, daemon)
-                driver = Driver(
-                    client, self._account, seed=what.seed, world=str(self._world), ended=self._look_for_plant
-                )
-                with trio.move_on_at(until + PATIENCE) as scope:
-                    self._found = scope
+                driver = Driver(client, self._account, seed=what.seed, world=str(self._world))
+                with trio.move_on_at(until + PATIENCE):
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._watch, watch)
                         nursery.start_soon(faults.run, until)
+                        if what.plant is not None:
+                            nursery.start_soon(self._look_for_plant, nursery.cancel_scope, until)
                         await driver.work(what.workers, until)
                         nursery.cancel_scope.cancel()
-            await faults.daemon.stop()
+            if what.plant is None:
+                await faults.daemon.stop()
         finally:
             await faults.daemon.aclose()
-        return scope.cancelled_caught and trio.current_time() < until + PATIENCE
 
     async def _watch(self, watch: Callable[[Glance], None]) -> None:
         account, began = self._account, trio.current_time()
@@ -218,18 +216,23 @@ class _Torture:
             watch(Glance(trio.current_time() - began, len(account.cases), open_runs, account.faults.total()))
             await trio.sleep(LOOK)
 
-    def _look_for_plant(self, case: Case) -> None:
-        """With a bug built in, look at each run when it has ended, and stop when the bug is found."""
-        if self._what.plant is None or self._found is None:
-            return
-        with looking(self._journal, self._world) as evidence:
-            if any(found.path for found in check_run(evidence, case.run_id, case.plan, case.told)):
-                self._found.cancel()
+    async def _look_for_plant(self, scope: trio.CancelScope, until: float) -> None:
+        """With a bug built in: end when it is found, and when time is up, for its runs may hang."""
+        with trio.move_on_at(until):
+            while not any(found.path for found in self._wrong_runs()):  # noqa: ASYNC110 -- not in our process
+                await trio.sleep(LOOK_FOR_PLANT)
+        scope.cancel()
 
-    async def _judge(self, *, whole: bool) -> list[Violation]:
-        """Compare everything with the model. Not `whole`: some runs were left in the middle."""
+    def _wrong_runs(self) -> list[Violation]:
         with looking(self._journal, self._world) as evidence:
-            found = list(check_all(evidence, self._account, whole=whole))
+            return list(check_runs(evidence, self._account))
+
+    async def _judge(self) -> list[Violation]:
+        """Compare everything with the model; with a bug built in, which has ended it early, only the runs."""
+        if self._what.plant is not None:
+            return self._wrong_runs()
+        with looking(self._journal, self._world) as evidence:
+            found = list(check_all(evidence, self._account))
         async with SqliteStore(self._journal, read_only=True) as store:
             await store.open("torture")
             found += [Violation("store", "", "", line) for line in await store.check()]

@@ -16,26 +16,31 @@ if TYPE_CHECKING:
     from jivsd.proof.torture.evidence import Evidence
 
 
-def check_all(evidence: Evidence, account: Account, *, whole: bool) -> Iterator[Violation]:
-    """All that is wrong. Not `whole`: the torture was broken off, and only the runs that had ended are looked at."""
-    for case in account.cases.values():
-        if whole or case.ended is not None:
-            yield from check_run(evidence, case.run_id, case.plan, case.told)
-            row = evidence.run(case.run_id)
-            if row is not None and case.ended is not None and row.status is not case.ended:
-                message = f"the daemon said that it had ended {case.ended}, and it is {row.status}"
-                yield Violation("lost", case.run_id, "", message)
-    for run_id, path, kinds in evidence.twice():
-        yield Violation("twice", run_id, path, f"it was recorded more than once: {kinds}")
+def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
+    """All that is wrong when everything should have ended."""
+    yield from check_runs(evidence, account)
     for run_id in evidence.strangers():
         yield Violation("lost", run_id, "", "there are events of it, and there is no such run")
+    for row in evidence.roots():
+        if row.run_id not in account.cases:
+            yield Violation("unknown", row.run_id, "", "nobody was told that it had been started")
+    for row in evidence.open_runs():
+        last = (evidence.journal(row.run_id) or [None])[-1]
+        where = "" if last is None else f": it stands after {last.kind} {last.path}"
+        yield Violation("not ended", row.run_id, "" if last is None else last.path, f"it is {row.status}{where}")
+    for run_id, path, message in evidence.incidents():
+        yield Violation("incident", run_id or "", path, message)
     yield from _check_locks(evidence)
-    if whole:
-        for row in evidence.roots():
-            if row.run_id not in account.cases:
-                yield Violation("unknown", row.run_id, "", "nobody was told that it had been started")
-        for run_id, path, message in evidence.incidents():
-            yield Violation("incident", run_id or "", path, message)
+
+
+def check_runs(evidence: Evidence, account: Account) -> Iterator[Violation]:
+    """All that is wrong with the runs, also while they live."""
+    for case in account.cases.values():
+        yield from check_run(evidence, case.run_id, case.plan, case.told)
+        row = evidence.run(case.run_id)
+        if row is not None and case.ended is not None and row.status is not case.ended:
+            message = f"the daemon said that it had ended {case.ended}, and it is {row.status}"
+            yield Violation("lost", case.run_id, "", message)
 
 
 def _check_locks(evidence: Evidence) -> Iterator[Violation]:

@@ -45,8 +45,9 @@ class Job(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-def policy(attempts: int) -> Retry:
-    return Retry(attempts=attempts, first="10ms", factor=2, limit="80ms")
+def policy(attempts: int, pause_ms: int = 10) -> Retry:
+    """So many attempts, the second after a pause of about that length, the later ones no later than that."""
+    return Retry(attempts=attempts, first=pause_ms / 1000, factor=1)
 
 
 def _note(ctx: StepContext, job: Job) -> None:
@@ -199,11 +200,11 @@ def step_of(node: Work | Ledger | Late | Expire | Stuck) -> Step[..., Any]:
     match node:
         case Work(how="plain"):
             found = plain_undoable if node.undo else plain
-            return found.options(name=node.name, retry=policy(node.attempts))
+            return found.options(name=node.name, retry=policy(node.attempts, node.pause))
         case Work():
             found = work_undoable if node.undo else work
             cancel = "wait" if node.how == "patient" else "abandon"
-            return found.options(name=node.name, retry=policy(node.attempts), cancel=cancel)
+            return found.options(name=node.name, retry=policy(node.attempts, node.pause), cancel=cancel)
         case Ledger():
             found = ledger_undoable if node.undo else ledger
             return found.options(name=node.name, retry=policy(ATTEMPTS if node.doomed else PATIENT))
