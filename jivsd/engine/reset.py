@@ -53,6 +53,7 @@ def _turning_point(run: Run, seed: str, doubtful: list[str]) -> Iterable[tuple[K
 
 
 def _row(workflow: Workflow[..., Any], run: Run, run_id: str, now: int) -> Run:
+    """The new run has no parent that waits for it: a child's parent has had its end."""
     locked = run.options.lock_key is not None
     return msgspec.structs.replace(
         run,
@@ -66,6 +67,7 @@ def _row(workflow: Workflow[..., Any], run: Run, run_id: str, now: int) -> Run:
         output=None,
         error=None,
         paused=False,
+        options=msgspec.structs.replace(run.options, parent_path=None),
     )
 
 

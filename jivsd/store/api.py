@@ -270,7 +270,7 @@ class Store(Protocol):
     async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs: ...
 
     async def open_runs(self, after: str | None, limit: int) -> list[Run]:
-        """Open runs by run id (oldest first), after the given run id: for recovery."""
+        """Open runs by run id (oldest first), after the given run id: for recovery. Damaged rows are left out."""
         ...
 
     async def messages(self, run_id: str) -> list[Message]:

@@ -172,6 +172,15 @@ async def test_a_child_under_a_workflow_id_that_is_open_is_refused():
         assert "refused: open (run " in message
 
 
+async def test_a_child_under_an_id_of_its_own_is_cancelled_like_any_other():
+    async with Env(here) as env:
+        run = await env.start("named", "mine")
+        await trio.sleep(1)
+        await env.cancel(run)
+        assert (await env.ended(run)).status is Status.CANCELLED
+        assert (await env.ended("kid:mine")).status is Status.CANCELLED
+
+
 async def test_a_childs_own_timeout_holds():
     async with Env(here) as env:
         _, status = await env.result(await env.start("named", "free"))

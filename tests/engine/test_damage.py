@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from engine import commands
+from engine.test_supervision import Twice
 from jivsd import Context, workflow
 from jivsd.engine.api import Conflict
 from jivsd.records import IncidentState, Kind, Status
@@ -177,3 +178,18 @@ async def test_a_blocked_run_keeps_one_incident_over_crashes():
         assert (await env.show(run)).status is Status.BLOCKED
         await env.terminate(run)
         assert (await env.ended(run)).status is Status.TERMINATED
+
+
+async def test_a_damaged_row_of_a_run_keeps_no_other_from_being_recovered():
+    commands.fresh_world()
+    async with Twice(here) as env:
+        runs = [await env.start("long", 2) for _ in range(3)]
+        await trio.sleep(10)
+        await env.engine.stop(0)
+        await env.store._write(  # pyright: ignore
+            lambda db: db.execute("UPDATE run SET status = 'NONSENSE' WHERE run_id = ?", (runs[1],))
+        )
+        await env.again()
+        assert await env.result(runs[0]) == 2
+        assert await env.result(runs[2]) == 2
+        assert any(runs[1] in line for line in await env.store.check())

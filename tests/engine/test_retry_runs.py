@@ -9,9 +9,10 @@ import pytest
 import trio
 
 from engine import commands
-from jivsd import NO_RETRY, Context, Failure, StepContext, step, workflow
+from jivsd import NO_RETRY, ChildFailed, Context, Failure, StepContext, step, workflow
 from jivsd.engine.api import Conflict
 from jivsd.records import Kind, Status, payload_of
+from jivsd.store.api import RunFilter
 from jivsd.testing import Env
 
 pytestmark = pytest.mark.jump
@@ -254,3 +255,27 @@ async def test_a_step_in_doubt_is_in_doubt_in_the_new_run_too():
         again = await env.retry(run)
         kinds = [event.kind for event in await env.events(again)]
         assert kinds[:2] == [Kind.STARTED, Kind.RESET]
+
+
+async def test_a_childs_retry_is_no_business_of_the_parent_that_had_its_end():
+    async with Env(here) as env:
+        broken.add("mill")
+        run = await env.start("asks-child")
+        await trio.sleep(5)
+        (child,) = (await env.engine.runs(RunFilter(parent=run))).items
+        assert child.status is Status.FAILED
+        broken.clear()
+        again = await env.retry(child.run_id)
+        assert await env.result(again) == "used mill"
+        assert await env.result(run) == "it failed"
+        ends = [event for event in await env.events(run) if event.kind == Kind.CHILD_ENDED]
+        assert len(ends) == 1
+
+
+@workflow("asks-child")
+async def asks_child(ctx: Context) -> str:
+    try:
+        return await ctx.run("part")
+    except ChildFailed:
+        await ctx.sleep("1h")
+        return "it failed"

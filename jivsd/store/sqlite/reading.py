@@ -6,6 +6,7 @@ import heapq
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from jivsd import logs
 from jivsd.records import ENDED, Status
 from jivsd.store.api import BadCursor, DamagedRow, Runs
 from jivsd.store.sqlite import rows
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from jivsd.records import Event, Incident, Message, Run
     from jivsd.store.api import Holder, Plugin, RunFilter
+
+log = logs.get(__name__)
 
 _OPEN: Final = tuple(status for status in Status if status not in ENDED)
 _sql: Final = statements("sqlite")
@@ -65,7 +68,13 @@ def runs(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str 
 
 def open_runs(connection: apsw.Connection, after: str | None, limit: int) -> list[Run]:
     """See `Store.open_runs`."""
-    return [rows.run_of(row) for row in query(connection, _sql["open_runs"], (after or "", limit))]
+    found: list[Run] = []
+    for row in query(connection, _sql["open_runs"], (after or "", limit)):
+        try:
+            found.append(rows.run_of(row))
+        except StoreError as error:  # the others go on without it
+            log.error("a run cannot be brought back", run_id=row[0], why=str(error))
+    return found
 
 
 def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
