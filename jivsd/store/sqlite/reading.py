@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jivsd import logs
 from jivsd.records import ENDED, Status
-from jivsd.store.api import BadCursor, DamagedRow, Runs
+from jivsd.store.api import BadCursor, DamagedRow, Runs, StoreError
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
