@@ -428,7 +428,7 @@ class Actor:
     ) -> None:
         """Append an event, which is delivered once it is committed; `then` is told the verdict."""
         event = self.new_event(kind, path, payload, attempt, by)
-        self.submit(Entry(**self.address(), events=(event,), **rest), event, then)
+        self.submit(Entry(self.run.run_id, self.run.shard, events=(event,), **rest), event, then)
 
     def append_transaction(self, event: Event, tx: TxStep) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""

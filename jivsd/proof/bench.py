@@ -20,6 +20,7 @@ import apsw
 import msgspec
 import trio
 
+from jivsd import memory
 from jivsd.engine.api import StartOptions
 from jivsd.engine.engine import Engine
 from jivsd.metrics import Metrics
@@ -112,6 +113,7 @@ async def _engine(path: Path) -> AsyncGenerator[Engine]:
         epoch = await store.open("bench")
         for plugin in registry.plugins:
             await store.put_plugin(plugin.stored)
+        memory.settle()
         engine = Engine(store, registry, node="bench", epoch=epoch, metrics=Metrics())
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, engine)

