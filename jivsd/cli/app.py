@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from jivsd.cli import acts, configuration, daemon, database, exporting, incidents, plugins, proof, runs, starting
+from jivsd.cli import (
+    acts,
+    configuration,
+    daemon,
+    database,
+    exporting,
+    incidents,
+    plugins,
+    proof,
+    runs,
+    starting,
+    torture,
+)
 from jivsd.cli.command import FLAG, DataDir, Globals, group
 from jivsd.cli.exits import MEANINGS
 
@@ -39,7 +51,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, starting, runs, exporting, acts, proof):
+for module in (daemon, starting, runs, exporting, acts, proof, torture):
     app.add_typer(module.commands)
 for name, module in (("incidents", incidents), ("plugins", plugins), ("config", configuration), ("db", database)):
     app.add_typer(module.commands, name=name, rich_help_panel="The daemon")

@@ -104,6 +104,7 @@ def foresee(scenario: Scenario) -> Plan:
             "cancel": scenario.ending in ("cancel", "cancel-anytime"),
             "terminate": scenario.ending == "terminate",
             "pause": len(scenario.pauses),
+            "query": scenario.ask,
         }
     )
     return plan
