@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from jivsd import logs
+from jivsd import logs, memory
 from jivsd.clock import SECOND, SystemClock
 from jivsd.config import sqlite_path
 from jivsd.engine.api import ChildState
@@ -75,6 +75,7 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     async with open_store(url) as store:
         epoch = await store.open(config.node)
         await _settle_plugins(registry, store, SystemClock().now())
+        memory.settle()
         parts = _Parts(config, store, registry, epoch, masked(url))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
