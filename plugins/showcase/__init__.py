@@ -13,4 +13,7 @@ the input names one. `jivsd demo` runs both while it kills the daemon, and then 
 from .campaign import Campaign
 from .orders import delivery, order
 
+NAME = "showcase"
+"""Under which jivsd keeps the tables that `migrations/` makes."""
+
 __all__ = ["Campaign", "delivery", "order"]
