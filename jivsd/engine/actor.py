@@ -8,7 +8,6 @@ is committed. The task is parked while there is nothing to deliver; everything e
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,10 +17,11 @@ from jivsd import logs
 from jivsd.engine import effects, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import end_entry
+from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, Machine, Open
 from jivsd.engine.seat import Seat
-from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status, encode
-from jivsd.store.api import Entry, Refused, RunChange, TxStep, Verdict, Written
+from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
+from jivsd.store.api import Entry, Refused, RunChange, Verdict, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ class Stale(Exception):
     """The journal refused an append: what this life knows is not what is recorded."""
 
 
-class Actor:
+class Actor(Pen):
     """One run in memory. `run` is its row, kept as it will be once what is appended has been committed."""
 
     __slots__ = (
@@ -56,12 +56,10 @@ class Actor:
         "_loaded",
         "_lone",
         "_mail",
-        "_pending",
         "_seat",
         "_seen",
         "_terminated",
         "active",
-        "at",
         "attempts",
         "first",
         "incidents",
@@ -69,21 +67,15 @@ class Actor:
         "machine",
         "moved",
         "refused",
-        "run",
-        "seq",
-        "services",
         "timers",
         "workflow",
     )
 
     def __init__(self, services: Services, workflow: Workflow[..., Any], run: Run) -> None:
-        self.services = services
+        super().__init__(services, msgspec.structs.replace(run))
         self.workflow = workflow
-        self.run = msgspec.structs.replace(run)
         self.machine: Machine
         """Made when the life begins."""
-        self.seq = 0
-        self.at = 0
         self.live = False
         """Whether recovery is over and commands are carried out."""
         self.moved = False
@@ -101,7 +93,6 @@ class Actor:
         self._mail: deque[Event] = deque()
         self._early: list[Message] = []
         self._seen: set[str] = set()
-        self._pending = 0
         self._changed: trio.Event | None = None
         self._ask: Exit | None = None
         self._failure: Exception | None = None
@@ -122,8 +113,7 @@ class Actor:
     async def live_on(self, events: list[Event], *, first: bool) -> Exit:
         """Live the run on from its recorded events until it ends or has to leave memory.
 
-        Raises whatever is a bug in the machine or the actor:
-        the run is started again.
+        Raises whatever is a bug in the machine or the actor: the run is started again.
         """
         seat = self._seat = Seat(self.services.nursery, self._relieve)
         self.first = first
@@ -162,7 +152,7 @@ class Actor:
                 await seat.lend(effects.run_attempt(self, attempt, scope))
                 if attempt.cut_short:
                     return
-                while self._pending and self._lone is None and not self.leaving:
+                while self.pending and self._lone is None and not self.leaving:
                     await seat.park()
                     await self._work_off()
 
@@ -170,9 +160,9 @@ class Actor:
         """Deliver what has arrived, and do what follows from it."""
         while self._mail:
             self._turn(self._mail.popleft())
-        if not self._pending and not self.live:
+        if not self.pending and not self.live:
             self._go_live()
-        elif not self._pending and self._catching_up:
+        elif not self.pending and self._catching_up:
             self._catching_up = False
             self._carry_out_all()
         if self.machine.blocked is not None and (self.machine.foreign or not self.machine.frozen):
@@ -196,9 +186,9 @@ class Actor:
         if self._ask is Exit.FENCED:
             return Exit.FENCED
         if self.run.status in ENDED:
-            return Exit.ENDED if not self._pending else None
+            return Exit.ENDED if not self.pending else None
         if self._ask is not None:
-            return self._ask if not self.attempts and not self._pending else None
+            return self._ask if not self.attempts and not self.pending else None
         return None
 
     def wake(self) -> None:
@@ -272,7 +262,7 @@ class Actor:
         if self._lone is not None:
             del self.attempts[self._lone.entry.path]
         self._stop_attempts()
-        while self.attempts or self._pending:
+        while self.attempts or self.pending:
             await seat.park()
 
     async def _freeze(self) -> None:
@@ -380,7 +370,7 @@ class Actor:
 
     def _try_end(self) -> None:
         """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key)."""
-        if self._final is None or self._ending or self.leaving or self.attempts or self._pending or self._mail:
+        if self._final is None or self._ending or self.leaving or self.attempts or self.pending or self._mail:
             return
         self._ending = True
         asked = self._terminated
@@ -403,51 +393,7 @@ class Actor:
 
     # ---- the journal
 
-    def address(self) -> dict[str, Any]:
-        return {"run_id": self.run.run_id, "shard": self.run.shard}
-
-    def new_event(
-        self, kind: Kind, path: str, payload: msgspec.Struct | bytes, attempt: int = 0, by: str = ""
-    ) -> Event:
-        """The next event of the run's journal; it must be submitted before another is made."""
-        self.seq += 1
-        self.at = max(self.services.clock.now(), self.at)
-        body = payload if isinstance(payload, bytes) else encode(payload)
-        return Event(self.run.run_id, self.seq, kind, path, body, self.at, attempt, by)
-
-    def append(
-        self,
-        kind: Kind,
-        path: str,
-        payload: msgspec.Struct | bytes,
-        *,
-        attempt: int = 0,
-        by: str = "",
-        then: Callable[[Verdict], None] | None = None,
-        **rest: Any,
-    ) -> None:
-        """Append an event, which is delivered once it is committed; `then` is told the verdict."""
-        event = self.new_event(kind, path, payload, attempt, by)
-        self.submit(Entry(self.run.run_id, self.run.shard, events=(event,), **rest), event, then)
-
-    def append_transaction(self, event: Event, tx: TxStep) -> None:
-        """Append a transaction step; the event that it yields stands in the place of `event`."""
-        self.submit(Entry(**self.address(), tx=tx), event)
-
-    def submit(self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None) -> None:
-        """Have something written; its event is delivered once it is committed."""
-        self._pending += 1
-        self.services.committer.submit(entry, partial(self._answered, entry, event, then))
-
-    def _answered(
-        self, entry: Entry, event: Event | None, then: Callable[[Verdict], None] | None, verdict: Verdict
-    ) -> None:
-        self._pending -= 1
-        self.guard(self._committed, entry, event, verdict)
-        if then is not None:
-            then(verdict)
-
-    def _committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
+    def committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
         match verdict:
             case Written(tx_event):
                 event = tx_event or event
@@ -508,11 +454,3 @@ class Actor:
             change = RunChange(paused=message.kind is Kind.PAUSED)
         consumed = (message.message_id,)
         self.append(message.kind, message.path, message.payload, by=message.by, change=change, consumed=consumed)
-
-    def words(self) -> dict[str, Any]:
-        """What every log line about this run carries."""
-        return {
-            "run_id": self.run.run_id,
-            "workflow": self.run.workflow,
-            "correlation_id": self.run.options.correlation_id,
-        }

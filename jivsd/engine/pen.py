@@ -1,0 +1,94 @@
+"""The pen of a run: what its actor appends to the journal, and the verdicts that come back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jivsd.records import Event, Kind, Run, encode
+from jivsd.store.api import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import msgspec
+
+    from jivsd.engine.services import Services
+    from jivsd.store.api import TxStep, Verdict
+
+
+class Pen(ABC):
+    """Writes one run's journal. `run` is its row, kept as it will be once what is appended has been committed.
+
+    `seq` and `at` are those of the last event; `pending` is how many verdicts the journal still owes.
+    """
+
+    __slots__ = ("at", "pending", "run", "seq", "services")
+
+    def __init__(self, services: Services, run: Run) -> None:
+        self.services = services
+        self.run = run
+        self.seq = 0
+        self.at = 0
+        self.pending = 0
+
+    def address(self) -> dict[str, Any]:
+        return {"run_id": self.run.run_id, "shard": self.run.shard}
+
+    def new_event(
+        self, kind: Kind, path: str, payload: msgspec.Struct | bytes, attempt: int = 0, by: str = ""
+    ) -> Event:
+        """The next event of the run's journal; it must be submitted before another is made."""
+        self.seq += 1
+        self.at = max(self.services.clock.now(), self.at)
+        body = payload if isinstance(payload, bytes) else encode(payload)
+        return Event(self.run.run_id, self.seq, kind, path, body, self.at, attempt, by)
+
+    def append(
+        self,
+        kind: Kind,
+        path: str,
+        payload: msgspec.Struct | bytes,
+        *,
+        attempt: int = 0,
+        by: str = "",
+        then: Callable[[Verdict], None] | None = None,
+        **rest: Any,
+    ) -> None:
+        """Append an event, which is delivered once it is committed; `then` is told the verdict."""
+        event = self.new_event(kind, path, payload, attempt, by)
+        self.submit(Entry(self.run.run_id, self.run.shard, events=(event,), **rest), event, then)
+
+    def append_transaction(self, event: Event, tx: TxStep) -> None:
+        """Append a transaction step; the event that it yields stands in the place of `event`."""
+        self.submit(Entry(**self.address(), tx=tx), event)
+
+    def submit(self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None) -> None:
+        """Have something written; its event is delivered once it is committed."""
+        self.pending += 1
+        self.services.committer.submit(entry, partial(self._answered, entry, event, then))
+
+    def _answered(
+        self, entry: Entry, event: Event | None, then: Callable[[Verdict], None] | None, verdict: Verdict
+    ) -> None:
+        self.pending -= 1
+        self.guard(self.committed, entry, event, verdict)
+        if then is not None:
+            then(verdict)
+
+    @abstractmethod
+    def committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
+        """The verdict on an entry, and its event."""
+
+    @abstractmethod
+    def guard(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a part of this run that somebody else has the call of: a timer, the journal."""
+
+    def words(self) -> dict[str, Any]:
+        """What every log line about this run carries."""
+        return {
+            "run_id": self.run.run_id,
+            "workflow": self.run.workflow,
+            "correlation_id": self.run.options.correlation_id,
+        }
