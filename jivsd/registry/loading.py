@@ -40,7 +40,7 @@ def load(source: Source) -> list[ModuleType]:
     name = f"{ROOT}.{source.code_hash}"
     _finder.sources.setdefault(source.code_hash, source)
     try:
-        importlib.import_module(name)
+        main = importlib.import_module(name)
     except KeyboardInterrupt:
         _forget(source)
         raise
@@ -48,7 +48,7 @@ def load(source: Source) -> list[ModuleType]:
         problem = _explain(error, _finder.sources[source.code_hash])
         _forget(source)
         raise problem from error
-    return [module for loaded, module in sys.modules.items() if loaded == name or loaded.startswith(f"{name}.")]
+    return [main, *(module for loaded, module in sys.modules.items() if loaded.startswith(f"{name}."))]
 
 
 def _forget(source: Source) -> None:
