@@ -126,10 +126,13 @@ def _check_settled(life: Life) -> Iterator[Found]:
         return
     if ends[0].payload["status"] != life.row.status:
         yield Found("end", "", f"its journal ends {ends[0].payload['status']}, its row {life.row.status}")
+    terminated = life.row.status is Status.TERMINATED
+    recorded = {(line.path, line.attempt) for line in life.journal if line.kind == Kind.ATTEMPT_FAILED}
+    settled = {line.path for line in life.journal if line.kind in OUTCOMES}
     for call in life.calls:
         if call.at > ends[0].at:
             yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
-        elif life.outcome(call.path) is None and life.row.status is not Status.TERMINATED:
+        elif call.path not in settled and (call.path, call.attempt) not in recorded and not terminated:
             yield Found("lost", call.path, "it was carried out, and nothing records what became of it")
 
 

@@ -199,7 +199,7 @@ class Evidence:
 
     def incidents(self) -> list[tuple[str | None, str, str]]:
         """Run, path and message of each open incident."""
-        sql = "SELECT run_id, path, message FROM incident WHERE state = 'OPEN'"
+        sql = "SELECT run_id, path, message FROM incident WHERE state = 'OPEN' AND run_id IS NOT NULL"
         return [(run_id, path, message) for run_id, path, message in self._rows(sql)]
 
 

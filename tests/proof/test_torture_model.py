@@ -1,0 +1,295 @@
+"""The torturer's programs, its model, and its checks: what was tampered with is found, and named."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jivsd.proof.torture import language as say
+from jivsd.proof.torture.account import Account, Case
+from jivsd.proof.torture.evidence import looking
+from jivsd.proof.torture.model import foresee, plan_of
+from jivsd.proof.torture.programs import draw
+from jivsd.proof.torture.torturer import Wrong, orders, torture
+from jivsd.proof.torture.verdict import check_all
+from jivsd.records import Status
+
+SEED = 5
+MANY = 300
+
+
+# ---- programs
+
+
+def test_the_same_seed_gives_the_same_workflows_in_every_process():
+    code = (
+        "from jivsd.proof.torture.programs import draw; import msgspec, hashlib;"
+        f"print(hashlib.sha256(msgspec.json.encode([draw({SEED}, n) for n in range(50)])).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+    assert draw(SEED, 1) != draw(SEED, 2)
+    assert draw(SEED, 1) != draw(SEED + 1, 1)
+
+
+def test_programs_have_all_kinds_of_commands():
+    kinds = {kind for number in range(MANY) for kind, count in foresee(draw(SEED, number)).commands.items() if count}
+    assert kinds >= {
+        *("step", "plain step", "transaction step", "step that is retried", "step that fails for good"),
+        *("step with compensation", "step that times out", "step that waits when cancelled"),
+        *("step that a person decides", "sleep", "sleep_until", "wait_signal", "wait_until", "nursery", "race", "saga"),
+        *("shield", "fail_after", "move_on_after", "cancel_scope", "side_effect", "version", "random", "uuid", "now"),
+        *("child run", "raise", "try", "cancel", "terminate", "pause", "query", "lock_key", "timeout"),
+    }
+
+
+def test_programs_cross_as_json():
+    for number in range(MANY):
+        program = say.Program("world", draw(SEED, number).nodes)
+        assert msgspec.json.decode(msgspec.json.encode(program), type=say.Program) == program
+
+
+# ---- the model
+
+
+def test_what_a_saga_leaves_is_undone_and_the_handler_goes_on():
+    undoable = say.Work("a", amount=3, undo=True)
+    plan = plan_of(
+        [
+            say.Try(
+                [say.Saga([undoable, say.Raise("r"), say.Work("never", amount=1000)])],
+                [say.Work("b", amount=4), say.Receive("c", 5)],
+            )
+        ],
+        "complete",
+    )
+    assert (plan.status, plan.counter) == (Status.COMPLETED, 3 + 4 + 5)
+    assert list(plan.fates) == ["a", "b"]
+    assert plan.fates["a"].undone
+    assert [[fate.path for fate in group] for group in plan.groups] == [["a"]]
+
+
+def test_paths_and_certainty_in_nurseries_and_races():
+    child = [say.Work("w", amount=7)]
+    plan = plan_of(
+        [
+            say.Fan("f", [[say.Child(child), say.Child(child)], [say.Work("x", amount=1)]], style="names"),
+            say.Race("r", [[say.Work("y"), say.Hold()], [say.Work("z", amount=2)]], winner=1),
+        ],
+        "complete",
+    )
+    assert list(plan.fates) == ["f[_block]/torture", "f[_block]/torture#2", "f[_block#2]/x", "r[0]/y", "r[1]/z"]
+    assert [fate.sure for fate in plan.fates.values()] == [True, True, True, False, True]
+    assert plan.counter == 7 + 7 + 1 + 2 + 1, "the winner's number counts"
+
+
+def test_a_run_that_fails_undoes_everything_that_was_reached():
+    plan = plan_of(
+        [say.Ledger("a", 1, undo=True), say.Saga([say.Work("b", undo=True)]), say.Late("c", 10, undo=True)], "complete"
+    )
+    assert plan.status is Status.COMPENSATED
+    assert [fate.path for fate in plan.groups[-1]] == ["a", "b", "c"]
+
+
+# ---- the checks
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The databases of a torture in which nothing was done to the daemon."""
+    folder = tmp_path_factory.mktemp("torture") / "kept"
+    report = torture(orders(seconds=2, seed=SEED, faults=""), folder)
+    assert report.violations == []
+    assert report.starts >= 10
+    return folder
+
+
+@pytest.fixture
+def copy(kept, tmp_path):
+    return Path(shutil.copytree(kept, tmp_path / "copy"))
+
+
+def judged(folder):
+    """What the checks find, against an account that knows the starts and signals of the folder."""
+    with closing(sqlite3.connect(folder / "account.sqlite")) as db:
+        starts = db.execute("SELECT number, run_id FROM started").fetchall()
+        told = db.execute("SELECT message_id, run_id FROM told").fetchall()
+    account = Account(folder / "again.sqlite")
+    for number, run_id in starts:
+        scenario = draw(SEED, number)
+        case = Case(scenario, foresee(scenario), run_id)
+        account.started(case)
+        for message_id, receiver in told:
+            if receiver.startswith(run_id):
+                account.told(case, receiver, message_id)
+    with looking(folder / "state" / "jivsd.db", folder / "world.sqlite") as evidence:
+        found = list(check_all(evidence, account))
+    account.close()
+    return found
+
+
+@pytest.mark.slow
+def test_what_was_not_tampered_with_is_good(copy):
+    assert judged(copy) == []
+
+
+def first(folder, sql, database="state/jivsd.db"):
+    with closing(sqlite3.connect(folder / database)) as db:
+        return db.execute(sql).fetchone()
+
+
+def change(folder, sql, *parameters, database="state/jivsd.db"):
+    with closing(sqlite3.connect(folder / database)) as db:
+        assert db.execute(sql, parameters).rowcount == 1
+        db.commit()
+
+
+A_WORK = (
+    "SELECT event.run_id, path, seq FROM event JOIN run USING (run_id)"
+    " WHERE kind = 'StepDone' AND run.status = 'COMPLETED' AND run.parent IS NULL AND path NOT LIKE '%!undo'"
+    " AND path NOT IN (SELECT name FROM torture_ledger AS l WHERE l.run_id = event.run_id)"
+    " AND path NOT LIKE '%/%' AND path NOT LIKE '%]'"
+)
+
+
+def kinds(found, run_id, path=None):
+    return {one.kind for one in found if one.run_id == run_id and path in (None, one.path)}
+
+
+@pytest.mark.slow
+def test_a_step_that_was_carried_out_after_its_record(copy):
+    run_id, path, seq = first(copy, A_WORK)
+    (at,) = first(copy, f"SELECT at FROM event WHERE run_id = '{run_id}' AND seq = {seq}")
+    change(
+        copy,
+        "INSERT INTO call SELECT run_id, path, attempt, key, detail, ? FROM call WHERE run_id = ? AND path = ? LIMIT 1",
+        *(at + 1, run_id, path),
+        database="world.sqlite",
+    )
+    found = judged(copy)
+    assert kinds(found, run_id) == kinds(found, run_id, path) == {"after record"}
+
+
+@pytest.mark.slow
+def test_an_outcome_that_was_recorded_twice(copy):
+    run_id, path, seq = first(copy, A_WORK)
+    other = f"SELECT seq FROM event WHERE run_id = '{run_id}' AND kind = 'Ended'"
+    change(copy, f"UPDATE event SET seq = seq + 1 WHERE run_id = ? AND seq = ({other})", run_id)
+    change(
+        copy,
+        f"INSERT INTO event SELECT run_id, ({other}) - 1, kind, path, attempt, 'x', ({other.replace('seq', 'at', 1)}),"
+        " checksum, payload_hash, payload FROM event WHERE run_id = ? AND seq = ?",
+        *(run_id, seq),
+    )
+    assert kinds(judged(copy), run_id, path) == {"twice"}
+
+
+@pytest.mark.slow
+def test_an_outcome_that_was_lost(copy):
+    run_id, path, seq = first(copy, A_WORK)
+    change(copy, "DELETE FROM event WHERE run_id = ? AND seq = ?", run_id, seq)
+    assert "lost" in kinds(judged(copy), run_id, path)
+
+
+@pytest.mark.slow
+def test_a_step_that_was_never_carried_out(copy):
+    run_id, path, _ = first(copy, A_WORK)
+    with closing(sqlite3.connect(copy / "world.sqlite")) as db:
+        db.execute("DELETE FROM call WHERE run_id = ? AND path = ?", (run_id, path))
+        db.commit()
+    assert "never done" in kinds(judged(copy), run_id, path)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_lost(copy):
+    run_id, _, _ = first(copy, A_WORK)
+    change(copy, "DELETE FROM run WHERE run_id = ?", run_id)
+    assert kinds(judged(copy), run_id) == {"lost"}
+
+
+@pytest.mark.slow
+def test_a_run_that_nobody_was_told_of(copy):
+    run_id, _, _ = first(copy, A_WORK)
+    with closing(sqlite3.connect(copy / "account.sqlite")) as db:
+        db.execute("DELETE FROM started WHERE run_id = ?", (run_id,))
+        db.commit()
+    assert kinds(judged(copy), run_id) == {"unknown"}
+
+
+@pytest.mark.slow
+def test_a_counter_that_is_wrong(copy):
+    run_id, _, _ = first(copy, A_WORK)
+    change(copy, "UPDATE run SET output = json_set(output, '$.counter', 0) WHERE run_id = ?", run_id)
+    assert kinds(judged(copy), run_id) == {"counter"}
+
+
+@pytest.mark.slow
+def test_a_signal_that_was_lost(copy):
+    (run_id,) = first(copy, "SELECT run_id FROM told", "account.sqlite")
+    message = "the signal nobody sent"
+    change(copy, "INSERT INTO told VALUES (?, ?)", message, run_id, database="account.sqlite")
+    assert [one.kind for one in judged(copy) if message in one.message] == ["lost"]
+
+
+@pytest.mark.slow
+def test_a_ledger_with_a_row_too_many(copy):
+    run_id, name = first(copy, "SELECT run_id, name FROM torture_ledger WHERE name NOT LIKE '%!undo'")
+    change(
+        copy,
+        "INSERT INTO torture_ledger (run_id, name, amount) SELECT run_id, name, amount FROM torture_ledger"
+        " WHERE run_id = ? AND name = ? LIMIT 1",
+        *(run_id, name),
+    )
+    found = judged(copy)
+    assert kinds(found, run_id) == {"ledger"}
+    assert [one.path.endswith(name) for one in found] == [True]
+
+
+@pytest.mark.slow
+def test_something_that_was_not_undone(copy):
+    run_id, path = first(copy, "SELECT run_id, path FROM event WHERE path LIKE '%!undo' AND kind = 'StepDone'")
+    change(
+        copy, "UPDATE event SET path = 'elsewhere' WHERE run_id = ? AND path = ? AND kind = 'StepDone'", run_id, path
+    )
+    found = judged(copy)
+    assert "not undone" in kinds(found, run_id, path)
+    assert "unknown" in kinds(found, run_id, "elsewhere")
+
+
+@pytest.mark.slow
+def test_a_run_that_has_not_ended(copy):
+    run_id, _, _ = first(copy, A_WORK)
+    change(copy, "UPDATE run SET status = 'RUNNING', ended_at = NULL WHERE run_id = ?", run_id)
+    assert kinds(judged(copy), run_id) == {"not ended"}
+
+
+# ---- what is asked for
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"store": "postgresql://localhost/x"}, "--store: so far only the embedded store"),
+        ({"redis": "redis://localhost"}, "--redis: not with the embedded store"),
+        ({"nodes": 3}, "--nodes 3: not with the embedded store"),
+        ({"faults": "kill,flush"}, "--faults flush: not with the embedded store, which has kill, stop"),
+        ({"faults": "fire"}, "--faults fire: allowed are kill, stop"),
+        ({"plant": "roses"}, "--plant roses: allowed are step-twice, lose-ack, stale-writer"),
+    ],
+)
+def test_what_cannot_be_is_said(asked, says):
+    with pytest.raises(Wrong) as refused:
+        orders(seconds=1, **asked)
+    assert says in str(refused.value)
