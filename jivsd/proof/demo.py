@@ -6,6 +6,7 @@ databases themselves are asked what was lost, and what was recorded twice.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def demo(keep: Path | None = None, *, seed: int | None = None, watcher: Watcher 
         FolderNotEmpty, DaemonFailed, OSError.
     """
     plan = Plan(seed=SystemRandom().randrange(1 << 32) if seed is None else seed)
-    with _folder(keep) as folder:
+    with _folder(keep) as folder, _one_interrupt():
         return trio.run(_demo, folder, plan, watcher, keep)
 
 
@@ -96,10 +97,29 @@ def _folder(keep: Path | None) -> Generator[Path]:
     yield keep
 
 
+@contextmanager
+def _one_interrupt() -> Generator[None]:
+    """Let an interrupt be one, though it comes out of nurseries."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None
+
+
+async def _interrupt_on_sigterm() -> None:
+    """SIGTERM does what Ctrl-C does, so that no daemon is left behind."""
+    with trio.open_signal_receiver(signal.SIGTERM) as arriving:
+        await anext(aiter(arriving))
+        raise KeyboardInterrupt
+
+
 async def _demo(folder: Path, plan: Plan, watcher: Watcher | None, keep: Path | None) -> DemoReport:
     began = time.perf_counter()
     trial = Trial(folder, plan, on_kill=watcher.killed if watcher else lambda _: None)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_interrupt_on_sigterm)
         if watcher is not None:
             nursery.start_soon(_show, trial, watcher)
         await trial.run()

@@ -16,7 +16,7 @@ import trio
 
 from jivsd.client import Client, ClientError, DaemonNotRunning
 from jivsd.proof import source
-from jivsd.proof.daemons import Daemon
+from jivsd.proof.daemons import Daemon, DaemonFailed
 from jivsd.proof.notes import Notes
 from jivsd.proof.recount import Databases
 from jivsd.records import ENDED
@@ -38,12 +38,14 @@ CARDS: Final = ("good", "declined", "flaky")
 class Plan(msgspec.Struct, frozen=True):
     """How much work there is, and how often the daemon is killed. The same seed asks for the same.
 
-    `rows`: how many the migration moves, 0: there is none; `chunk_rows` at a time. `pace` is the seconds that each
-    step of an order or a campaign takes, `patience` those that the whole may take.
+    `gently`: it is not killed, but asked to end (SIGTERM), which must succeed. `rows`: how many the migration moves,
+    0: there is none; `chunk_rows` at a time. `pace` is the seconds that each step of an order or a campaign takes,
+    `patience` those that the whole may take.
     """
 
     seed: int
     kills: int = 3
+    gently: bool = False
     rows: int = 100_000
     chunk_rows: int = 500
     orders: int = 24
@@ -111,7 +113,7 @@ class Trial:
         """Work and kill until everything has ended, or patience has; then stop the daemon.
 
         Raises:
-            DaemonFailed: it did not start, or did not stop.
+            DaemonFailed: it did not start, did not stop, or refused to work.
         """
         self.databases.world.touch()
         if self.databases.source is not None:
@@ -127,6 +129,8 @@ class Trial:
                         await self._work_and_kill()
                         looking.cancel_scope.cancel()
             await self.daemon.stop()
+        except ExceptionGroup as group:
+            raise _reason(group) from None
         finally:
             await self.daemon.aclose()
 
@@ -188,7 +192,9 @@ class Trial:
                 pass
             except ClientError as error:
                 if error.status != 503:
-                    raise
+                    raise DaemonFailed(
+                        f"the daemon refuses: {error}; its log ends: {self.daemon.last_words()}"
+                    ) from None
             await trio.sleep(ASK_AGAIN)
 
     # ---- looking and killing
@@ -230,7 +236,7 @@ class Trial:
             await self._until_the_moment(number)
             scene = msgspec.structs.replace(self.scene)
             second = time.perf_counter() - self._began
-            await self.daemon.kill()
+            await self._strike()
             self.scene.up = False
             self._notes.killed(second, scene.loaded, scene.open)
             began = time.perf_counter()
@@ -240,6 +246,12 @@ class Trial:
             self.kills.append(kill)
             self._on_kill(kill)
 
+    async def _strike(self) -> None:
+        if not self.plan.gently:
+            await self.daemon.kill()
+        elif (code := await self.daemon.stop()) != 0:
+            raise DaemonFailed(f"the daemon ended with exit code {code}: {self.daemon.last_words()}")
+
     async def _until_the_moment(self, number: int) -> None:
         """With a migration: a random part of it is done, more each time. Without: a random while has passed."""
         if self.databases.source is not None:
@@ -247,3 +259,11 @@ class Trial:
             while self.scene.migrated < part:
                 await self._looked.wait()
         await trio.sleep(self._random.uniform(0, 20 * self.plan.pace))
+
+
+def _reason(group: ExceptionGroup) -> Exception:
+    """What a person is told when tasks have failed: that the daemon did, or else everything."""
+    failed = group.subgroup(DaemonFailed)
+    while isinstance(failed, ExceptionGroup):
+        failed = failed.exceptions[0]
+    return failed or group
