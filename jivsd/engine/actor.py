@@ -443,7 +443,7 @@ class Actor(Pen):
             return
         self._seen.add(message.message_id)
         if message.kind is Kind.ENDED:
-            self._final, self._terminated = Ended(Status.TERMINATED), message
+            self._final, self._terminated = msgspec.json.decode(message.payload, type=Ended), message
             self._stop_attempts()
             self.wake()
             return

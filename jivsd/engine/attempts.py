@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
     from jivsd.authoring.steps import Step, StepContext
     from jivsd.engine.replay import Open
+    from jivsd.engine.timers import Timer
 
 
 class Exit(Enum):
@@ -49,7 +50,7 @@ class Stopped(msgspec.Struct, frozen=True):
 class Attempt:
     """One try of a step that is under way."""
 
-    __slots__ = ("_scope", "cut_short", "entry", "number", "stopping")
+    __slots__ = ("_scope", "cut_short", "entry", "number", "stopping", "watch")
 
     def __init__(self, entry: Open, number: int) -> None:
         self.entry = entry
@@ -57,6 +58,8 @@ class Attempt:
         self.stopping = False
         self.cut_short = False
         """Whether the scope that it ran in was cancelled: its stop was asked for, or its time was up."""
+        self.watch: Timer | None = None
+        """What will say so when its thread does not return."""
         self._scope: trio.CancelScope | None = None
 
     def cancel(self) -> None:

@@ -178,6 +178,8 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
     finally:
         actor.attempts.pop(path, None)
         actor.active.discard(path)
+        if attempt.watch is not None:
+            attempt.watch.cancel()
     seconds = time.perf_counter() - began
     actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
     actor.guard(_record, actor, attempt, how)
@@ -250,7 +252,9 @@ def _watch_thread(actor: Actor, attempt: Attempt, deadline: int) -> None:
         if actor.attempts.get(path) is attempt and f"thread {path}" not in actor.incidents:
             troubles.open_(actor, incidents.stuck_thread(actor.run, path, actor.services.clock.now()))
 
-    actor.services.timers.add(deadline, partial(actor.guard, look))
+    if attempt.watch is not None:
+        attempt.watch.cancel()
+    attempt.watch = actor.services.timers.add(deadline, partial(actor.guard, look))
 
 
 def check_result(call: commands.StepCall, value: bytes) -> None:

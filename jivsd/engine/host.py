@@ -314,6 +314,7 @@ class Host:
             await (life.recover() if actor is None else life.begin(actor, journal))
         finally:
             self._living.discard(run.run_id)
+            self.actors.pop(run.run_id, None)
 
     async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
         """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""

@@ -15,6 +15,7 @@ from jivsd.records import (
     ENDED,
     CancelRequested,
     Ended,
+    ErrorRecord,
     Event,
     Incident,
     Kind,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from jivsd.store.api import Verdict
 
 CHANGE_WAIT = 5.0
-"""Seconds that pause and resume wait to see their effect before they answer."""
+"""Seconds that pause, resume and terminate wait to see their effect before they answer."""
 
 
 class Messages:
@@ -101,15 +102,16 @@ class Messages:
 
     async def terminate(self, ref: str, by: str, reason: str) -> Run:
         """See `Engine.terminate`."""
-        run = await self._control(ref, Kind.ENDED, encode(Ended(Status.TERMINATED)), by)
+        ended = Ended(Status.TERMINATED, error=ErrorRecord("Terminated", reason) if reason else None)
+        run = await self._control(ref, Kind.ENDED, encode(ended), by)
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
-            await self._end_suspended(run, suspension.incident, by, reason)
-        return run
+            await self._end_suspended(run, suspension.incident, ended, by, reason)
+        return await self._looking.result(run.run_id, CHANGE_WAIT)
 
     async def _control(self, ref: str, kind: Kind, payload: bytes, by: str) -> Run:
         run = await self._open(ref)
         await self._send(run, kind, payload, by, self._host.ids())
-        return run
+        return await self._looking.show(run.run_id)
 
     async def _open(self, ref: str) -> Run:
         run = await self._looking.show(ref)
@@ -119,11 +121,10 @@ class Messages:
             )
         return run
 
-    async def _end_suspended(self, run: Run, incident: Incident, by: str, reason: str) -> None:
+    async def _end_suspended(self, run: Run, incident: Incident, ended: Ended, by: str, reason: str) -> None:
         """End a run that has no actor; its life notices when it wakes."""
         host = self._host
         last = await self._last_event(run.run_id)
-        ended = Ended(Status.TERMINATED)
         now = host.clock.now()
         event = Event(run.run_id, last.seq + 1, Kind.ENDED, "", encode(ended), max(now, last.at), 0, by)
         closed = resolved(incident, "terminated", by=by, why=reason, at=now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -16,17 +16,24 @@ if TYPE_CHECKING:
     from trio import TaskStatus
 
 
+FEW: Final = 1000
+"""Forgotten timers that may stay in the heap; beyond that, as many as there are others."""
+
+
 class Timer:
     """A deadline in microseconds since the epoch and what to call then; `cancel` forgets it."""
 
-    __slots__ = ("callback", "deadline")
+    __slots__ = ("_timers", "callback", "deadline")
 
-    def __init__(self, deadline: int, callback: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, deadline: int, callback: Callable[[], None]) -> None:
+        self._timers = timers
         self.deadline = deadline
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        self.callback = None
+        if self.callback is not None:
+            self.callback = None
+            self._timers.forgot_one()
 
 
 class Timers:
@@ -41,9 +48,14 @@ class Timers:
         self._heap: list[tuple[int, int, Timer]] = []
         self._order = count()
         self._earlier = trio.Event()
+        self._forgotten = 0
+
+    def __len__(self) -> int:
+        """How many there are, the forgotten ones included that still take room."""
+        return len(self._heap)
 
     def add(self, deadline: int, callback: Callable[[], None]) -> Timer:
-        timer = Timer(deadline, callback)
+        timer = Timer(self, deadline, callback)
         if not self._heap or deadline < self._heap[0][0]:
             self._earlier.set()
         heapq.heappush(self._heap, (deadline, next(self._order), timer))
@@ -63,11 +75,16 @@ class Timers:
     def _fire(self) -> None:
         while self._heap and self._heap[0][0] <= self._clock.now():
             timer = heapq.heappop(self._heap)[2]
-            if timer.callback is not None:
-                timer.callback()
-        self._sweep()
+            callback, timer.callback = timer.callback, None
+            if callback is None:
+                self._forgotten -= 1
+            else:
+                callback()
 
-    def _sweep(self) -> None:
-        """Let go of forgotten timers at the front; those further back go when they get there."""
-        while self._heap and self._heap[0][2].callback is None:
-            heapq.heappop(self._heap)
+    def forgot_one(self) -> None:
+        """Most deadlines are far away and never come: let go of the forgotten ones before they are the most."""
+        self._forgotten += 1
+        if self._forgotten > FEW and self._forgotten > len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._forgotten = 0

@@ -327,3 +327,17 @@ async def test_a_paused_run_says_who_did_it_in_its_timeline():
         events = (await env.engine.timeline(run)).items[-2:]
         assert [(event.kind, event.by) for event in events] == [(Kind.PAUSED, "ann"), (Kind.RESUMED, "bob")]
         assert b"tea" in events[0].payload
+
+
+async def test_why_a_run_was_ended_is_kept():
+    async with Env(here) as env:
+        run = await begin(env, "sleep")
+        row = await env.engine.terminate(run, by="ann", reason="no longer wanted")
+        assert row.status is Status.TERMINATED
+        assert row.error is not None
+        assert row.error.message == "no longer wanted"
+        run = await begin(env, "sleep")
+        await env.engine.cancel(run, by="ann", reason="changed my mind")
+        await env.ended(run)
+        (event,) = [event for event in await env.events(run) if event.kind == Kind.CANCEL_REQUESTED]
+        assert (event.by, event.payload) == ("ann", b'{"reason":"changed my mind"}')

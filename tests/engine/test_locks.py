@@ -142,6 +142,7 @@ async def test_signals_reach_a_run_that_waits_for_its_lock():
         run = await env.start("chat")
         await env.signal(run, "word", "early")
         await env.signal(run, "note", "noted")
+        await trio.testing.wait_all_tasks_blocked()
         assert await env.query(run, "notes") == ["noted"]
         assert await env.result(run) == "early"
         await env.ended(first)
