@@ -89,7 +89,9 @@ class Host:
         self.locks: Locks
         self.nursery: trio.Nursery
         self.threads = trio.CapacityLimiter(threads) if threads else None
-        self.loading = trio.CapacityLimiter(recovery)
+        self.loading: trio.CapacityLimiter
+        """Who reads a run from the store has one of its tokens."""
+        self._recovery = recovery
         self.actors: dict[str, Actor] = {}
         """The runs that are in memory."""
         self.suspended: dict[str, Suspension] = {}
@@ -127,6 +129,7 @@ class Host:
         self.stopping = False
         self._stop, self._stopped = trio.Event(), trio.Event()
         self.timers = Timers(self.clock, look_again=self._look_again)
+        self.loading = trio.CapacityLimiter(self._recovery)
         try:
             async with trio.open_nursery() as base:
                 async with trio.open_nursery() as self.nursery:
@@ -168,10 +171,18 @@ class Host:
             starting = self.committer.starting()  # these are brought to life by their starts
             for run in page:
                 if run.run_id not in starting:
-                    self._bring(run, None, [])
+                    await self._bring_back(run)
             found += len(page)
             after = page[-1].run_id
             log.info("recovering", runs=found, node=self.node)
+
+    async def _bring_back(self, run: Run) -> None:
+        """Bring a run back as soon as it may be read: only so many are at once."""
+        life = Life(self, run)
+        await self.loading.acquire_on_behalf_of(life)
+        life.admitted = True
+        if not self._bring(life, None, []):
+            self.loading.release_on_behalf_of(life)
 
     async def _find_trouble(self) -> None:
         cursor: str | None = None
@@ -250,7 +261,10 @@ class Host:
 
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""
-        self._bring(run, None, []) if journal is None else self.began(run, journal)
+        if journal is None:
+            self._bring(Life(self, run), None, [])
+        else:
+            self.began(run, journal)
 
     def deliver(self, message: Message) -> None:
         """See `Services`."""
@@ -298,23 +312,24 @@ class Host:
         """A run's start has been committed: bring it to life. From now on it gets its messages."""
         self.metrics.runs_started.labels(run.workflow).inc()
         workflow = self.code.resolve(run.workflow, run.code_hash)
-        self._bring(run, None if workflow is None else Actor(self, workflow, run), journal)
+        self._bring(Life(self, run), None if workflow is None else Actor(self, workflow, run), journal)
 
-    def _bring(self, run: Run, actor: Actor | None, journal: list[Event]) -> None:
-        if self.stopping or run.run_id in self._living:
-            return
-        self._living.add(run.run_id)
+    def _bring(self, life: Life, actor: Actor | None, journal: list[Event]) -> bool:
+        """Let a life begin. False if the run lives already, or nothing begins any more."""
+        if self.stopping or life.run_id in self._living:
+            return False
+        self._living.add(life.run_id)
         if actor is not None:
-            self.actors[run.run_id] = actor
-        self._lives.start_soon(self._live, run, actor, journal)
+            self.actors[life.run_id] = actor
+        self._lives.start_soon(self._live, life, actor, journal)
+        return True
 
-    async def _live(self, run: Run, actor: Actor | None, journal: list[Event]) -> None:
-        life = Life(self, run)
+    async def _live(self, life: Life, actor: Actor | None, journal: list[Event]) -> None:
         try:
             await (life.recover() if actor is None else life.begin(actor, journal))
         finally:
-            self._living.discard(run.run_id)
-            self.actors.pop(run.run_id, None)
+            self._living.discard(life.run_id)
+            self.actors.pop(life.run_id, None)
 
     async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
         """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""

@@ -46,9 +46,12 @@ class Suspension:
 class Life:
     """One run, through all the lives of its actor on this host."""
 
-    __slots__ = ("_crashes", "_host", "_run")
+    __slots__ = ("_crashes", "_host", "_run", "admitted", "run_id")
 
     def __init__(self, host: Host, run: Run) -> None:
+        self.run_id = run.run_id
+        self.admitted = False
+        """Whether it has a token of `host.loading` already."""
         self._host = host
         self._run = run
         self._crashes = 0
@@ -84,30 +87,43 @@ class Life:
 
     async def _again(self) -> Exit:
         """One more life, from the journal."""
-        host, run_id = self._host, self._run.run_id
-        async with host.loading:
-            run = await host.store.run(run_id)
-            if run is None or host.stopping:
-                return Exit.STOPPED
-            self._run = run
-            if run.status in ENDED:
-                host.ended(run)
-                return Exit.ENDED
-            workflow = await host.code_of(run)
-            if workflow is None:
-                raise NoCode
-            actor = host.actors[run_id] = Actor(host, workflow, run)
-            try:
-                events = await host.store.events(run_id)
-                messages = await host.store.messages(run_id)
-                if run_id in host.troubled:
-                    troubles.remember(actor, await self._open_incidents())
-            except BaseException:
-                del host.actors[run_id]
-                raise
+        host = self._host
+        if not self.admitted:
+            await host.loading.acquire_on_behalf_of(self)
+        self.admitted = False
+        try:
+            loaded = await self._load()
+        finally:
+            host.loading.release_on_behalf_of(self)
+        if isinstance(loaded, Exit):
+            return loaded
         host.metrics.recoveries.inc()
+        return await self._watch(*loaded, first=False)
+
+    async def _load(self) -> Exit | tuple[Actor, list[Event]]:
+        """Read what is recorded of the run, for an actor that from now on gets its messages."""
+        host, run_id = self._host, self.run_id
+        run = await host.store.run(run_id)
+        if run is None or host.stopping:
+            return Exit.STOPPED
+        self._run = run
+        if run.status in ENDED:
+            host.ended(run)
+            return Exit.ENDED
+        workflow = await host.code_of(run)
+        if workflow is None:
+            raise NoCode
+        actor = host.actors[run_id] = Actor(host, workflow, run)
+        try:
+            events = await host.store.events(run_id)
+            messages = await host.store.messages(run_id)
+            if run_id in host.troubled:
+                troubles.remember(actor, await self._open_incidents())
+        except BaseException:
+            del host.actors[run_id]
+            raise
         actor.early(messages)
-        return await self._watch(actor, events, first=False)
+        return actor, events
 
     async def _watch(self, actor: Actor, events: list[Event], *, first: bool) -> Exit:
         """Let an actor live, and see how it leaves."""

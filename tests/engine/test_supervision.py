@@ -392,3 +392,23 @@ async def test_a_store_that_is_away_when_the_engine_starts_is_waited_for():
         await trio.sleep(100)
         store.writes_fail = store.reads_fail = False
         assert await env.result(run) == 3
+
+
+async def test_runs_are_brought_back_oldest_first_and_only_so_many_are_read_at_once(monkeypatch):
+    order: list[str] = []
+    original = Actor._recover
+
+    def noted(actor: Actor) -> None:
+        order.append(actor.run.run_id)
+        original(actor)
+
+    async with Twice(here) as env:
+        runs = [await env.start("works", {"steps": 2}) for _ in range(30)]
+        await env.engine.stop(0)
+        monkeypatch.setattr(Actor, "_recover", noted)
+        env.engine._recovery = 3
+        await env.again()
+        for run in runs:
+            assert await env.result(run) == 1
+        assert order == runs
+        assert env.engine.loading.borrowed_tokens == 0
