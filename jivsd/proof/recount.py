@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+import apsw
 import msgspec
 
 from jivsd.store.sqlite.database import connect_reader, query
@@ -13,8 +14,6 @@ from jivsd.store.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import apsw
 
 Means = Literal["lost", "twice", "wrong"]
 
@@ -72,14 +71,32 @@ def recount(databases: Databases) -> Recount:
         for name, path in databases.attached().items():
             query(db, f"ATTACH ? AS {name}", (str(path),))
         named = list(_named("recount.sql"))
-        rows = 0
         if databases.target is not None:
             named += [*_named("recount_migration.sql"), *_tables(db)]
-            rows = sum(_one(db, f"SELECT count(*) FROM target.{_quoted(table)}") for table in _table_names(db))
-        counts = [Count(means, what, _one(db, sql), sql) for means, what, sql in named]
+        counts = [_count(db, *one) for one in named]
         again = _one(db, "SELECT (SELECT count(*) FROM world.call) - (SELECT count(*) FROM world.effect)")
-        runs = query(db, "SELECT workflow || ' ' || status, count(*) FROM main.run GROUP BY 1 ORDER BY 1").fetchall()
-        return Recount(counts, rows, again, dict(runs))
+        return Recount(counts, 0 if databases.target is None else _rows(db), again, _runs(db))
+
+
+def _count(db: apsw.Connection, means: Means, what: str, sql: str) -> Count:
+    try:
+        return Count(means, what, _one(db, sql), sql)
+    except apsw.Error as error:  # a damaged page, a table that is not there
+        return Count("wrong", f"{what}: cannot be counted, {error}", 1, sql)
+
+
+def _rows(db: apsw.Connection) -> int:
+    try:
+        return sum(_one(db, f"SELECT count(*) FROM target.{_quoted(table)}") for table in _table_names(db))
+    except apsw.Error:  # which the counts have found already
+        return 0
+
+
+def _runs(db: apsw.Connection) -> dict[str, int]:
+    try:
+        return dict(query(db, "SELECT workflow || ' ' || status, count(*) FROM main.run GROUP BY 1 ORDER BY 1"))
+    except apsw.Error:
+        return {}
 
 
 def script(databases: Databases, counts: list[Count]) -> str:

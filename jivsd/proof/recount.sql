@@ -35,8 +35,11 @@ WHERE kind = 'StepDone' AND workflow IN ('order', 'delivery', 'campaign')
 
 -- name: twice_starts
 -- runs beyond the first of one acknowledged start
-SELECT count(*) - (SELECT count(*) FROM notes.asked)
-FROM main.run JOIN notes.asked ON asked.workflow = run.workflow AND asked.workflow_id = run.workflow_id
+SELECT coalesce(sum(runs - 1), 0) FROM (
+    SELECT count(*) AS runs
+    FROM notes.asked JOIN main.run ON run.workflow = asked.workflow AND run.workflow_id = asked.workflow_id
+    GROUP BY asked.workflow, asked.workflow_id
+)
 
 -- name: twice_outcomes
 -- outcomes beyond the first of one step, timer or child run
@@ -86,6 +89,6 @@ SELECT count(*) FROM (
 -- incidents that nobody has resolved
 SELECT count(*) FROM main.incident WHERE state = 'OPEN'
 
--- name: wrong_journal
--- damaged pages of the journal
-SELECT count(*) FROM pragma_integrity_check WHERE schema = 'main' AND integrity_check <> 'ok'
+-- name: wrong_pages
+-- damaged pages and indexes of the databases, all of them
+SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'
