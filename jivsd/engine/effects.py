@@ -316,7 +316,7 @@ def _timer_gone(actor: Actor, path: str) -> None:
 
 def _fire(actor: Actor, path: str) -> None:
     _timer_gone(actor, path)
-    if not actor.run.paused and actor.live:
+    if actor.live and not actor.run.paused and actor.machine.blocked is None:
         fire(actor, [path])
 
 
@@ -330,7 +330,7 @@ def _call(command: commands.SideEffect) -> Marker:
 
 
 def _granted(actor: Actor, path: str, fence: int) -> None:
-    if path in actor.machine.open and actor.live:
+    if path in actor.machine.open and actor.live and actor.machine.blocked is None:
         actor.append(Kind.LOCK_GRANTED, path, LockGranted(fence))
 
 

@@ -9,7 +9,7 @@ import trio
 
 from engine import commands
 from engine.test_supervision import Twice
-from jivsd import Context, workflow
+from jivsd import Context, signal, workflow
 from jivsd.engine.api import Conflict
 from jivsd.records import IncidentState, Kind, Status
 from jivsd.registry.registry import Registry
@@ -113,7 +113,7 @@ async def test_the_code_that_a_run_began_with_is_loaded_from_the_store(tmp_path)
 
 
 CODE = """
-from jivsd import Context, workflow
+from jivsd import Context, signal, workflow
 
 @workflow("lines")
 async def lines(ctx: Context, count: int) -> str:
@@ -193,3 +193,43 @@ async def test_a_damaged_row_of_a_run_keeps_no_other_from_being_recovered():
         assert await env.result(runs[0]) == 2
         assert await env.result(runs[2]) == 2
         assert any(runs[1] in line for line in await env.store.check())
+
+
+@workflow("blocks-beside")
+class BlocksBeside:
+    def __init__(self) -> None:
+        self.mended = not paths
+
+    @signal
+    def word(self, text: str) -> None:
+        if not self.mended:
+            raise ValueError("not yet")
+
+    async def run(self, ctx: Context) -> str:
+        async with ctx.nursery() as nursery:
+            nursery["nap"].start_soon(nap, ctx)
+            nursery["step"].start_soon(commands.book, "room")
+        return "both"
+
+
+async def nap(ctx: Context) -> None:
+    await ctx.sleep("10s")
+    await ctx.step(commands.measure, "after")
+
+
+async def test_a_blocked_run_records_what_runs_and_begins_nothing_until_it_is_mended():
+    commands.fresh_world()
+    paths[:] = [1]
+    async with Env(here) as env:
+        run = await env.start("blocks-beside")
+        await env.signal(run, "word", "now")
+        await trio.sleep(60)
+        kinds = [event.kind for event in await env.events(run)]
+        assert kinds == [Kind.STARTED, Kind.SIGNAL, Kind.STEP_DONE]
+        (incident,) = (await env.engine.incidents(ref=run)).items
+        paths.clear()
+        await env.engine.retry_incident(incident.incident_id, by="ann", why="mended")
+        assert await env.result(run) == "both"
+        kinds = [event.kind for event in await env.events(run)]
+        assert kinds[3:] == [Kind.TIMER_FIRED, Kind.STEP_DONE, Kind.ENDED]
+        assert commands.world.executed.total() == 2
