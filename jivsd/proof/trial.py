@@ -7,7 +7,9 @@ again under the same idempotency key.
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +22,7 @@ from jivsd.proof.daemons import Daemon, DaemonFailed
 from jivsd.proof.notes import Notes
 from jivsd.proof.recount import Databases
 from jivsd.records import ENDED
+from jivsd.resources import bundled
 from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
@@ -115,7 +118,8 @@ class Trial:
         Raises:
             DaemonFailed: it did not start, did not stop, or refused to work.
         """
-        self.databases.world.touch()
+        with closing(sqlite3.connect(self.databases.world)) as world:
+            world.executescript((bundled("plugins") / "showcase" / "world.sql").read_text(encoding="utf-8"))
         if self.databases.source is not None:
             self.scene.rows = await trio.to_thread.run_sync(
                 source.make, self.databases.source, self.plan.rows, self.plan.seed

@@ -10,16 +10,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jivsd import StepContext
 
-_create = """
-CREATE TABLE IF NOT EXISTS call (run_id TEXT, path TEXT, attempt INTEGER, key TEXT, at INTEGER);
-CREATE TABLE IF NOT EXISTS effect (key TEXT PRIMARY KEY, run_id TEXT, path TEXT)
-"""
+assert __package__
+_create = files(__package__).joinpath("world.sql").read_text(encoding="utf-8")
 PATIENCE_S = 30.0
 
 
