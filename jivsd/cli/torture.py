@@ -49,6 +49,7 @@ def torture(
     differs; with a bug built in that is 1, or the torturer is no good.
     """
     from jivsd.proof.daemons import DaemonFailed
+    from jivsd.proof.stage import FolderNotEmpty
     from jivsd.proof.torture.torturer import Wrong, orders, torture
 
     try:
@@ -56,6 +57,8 @@ def torture(
         report = torture(what, keep, (lambda _: None) if json else _Lines())
     except Wrong as error:
         raise CommandError(Exit.USAGE, "usage", str(error)) from None
+    except FolderNotEmpty as error:
+        raise CommandError(Exit.INVALID, "folder_not_empty", str(error)) from None
     except (DaemonFailed, OSError) as error:
         raise CommandError(Exit.FAILED, "torture_failed", f"the torture cannot go on: {error}") from None
 

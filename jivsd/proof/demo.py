@@ -6,25 +6,22 @@ databases themselves are asked what was lost, and what was recorded twice.
 
 from __future__ import annotations
 
-import signal
-import tempfile
 import time
-from contextlib import contextmanager
-from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
 
-from jivsd.proof import recount
+from jivsd.proof import recount, stage
 from jivsd.proof.recount import Count
+from jivsd.proof.stage import FolderNotEmpty
 from jivsd.proof.trial import Kill, Plan, Scene, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from pathlib import Path
 
-__all__ = ["Count", "DemoReport", "Kill", "Scene", "Watcher", "demo"]
+__all__ = ["Count", "DemoReport", "FolderNotEmpty", "Kill", "Scene", "Watcher", "demo"]
 
 LOOK = 0.1
 """Seconds between two pictures that a watcher gets."""
@@ -64,10 +61,6 @@ class Watcher(Protocol):
         ...
 
 
-class FolderNotEmpty(Exception):
-    """There is something in the folder that the databases should be left in."""
-
-
 def demo(keep: Path | None = None, *, seed: int | None = None, watcher: Watcher | None = None) -> DemoReport:
     """Run the demo; it takes less than a minute.
 
@@ -80,46 +73,15 @@ def demo(keep: Path | None = None, *, seed: int | None = None, watcher: Watcher 
         FolderNotEmpty, DaemonFailed, OSError.
     """
     plan = Plan(seed=SystemRandom().randrange(1 << 32) if seed is None else seed)
-    with _folder(keep) as folder, _one_interrupt():
+    with stage.folder(keep, "demo") as folder, stage.one_error():
         return trio.run(_demo, folder, plan, watcher, keep)
-
-
-@contextmanager
-def _folder(keep: Path | None) -> Generator[Path]:
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="jivsd-demo-") as folder:
-            yield Path(folder)
-        return
-    keep = keep.absolute()
-    keep.mkdir(parents=True, exist_ok=True)
-    if any(keep.iterdir()):
-        raise FolderNotEmpty(f"{keep} is not empty; name a new folder, or one that is empty")
-    yield keep
-
-
-@contextmanager
-def _one_interrupt() -> Generator[None]:
-    """Let an interrupt be one, though it comes out of nurseries."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None
-
-
-async def _interrupt_on_sigterm() -> None:
-    """SIGTERM does what Ctrl-C does, so that no daemon is left behind."""
-    with trio.open_signal_receiver(signal.SIGTERM) as arriving:
-        await anext(aiter(arriving))
-        raise KeyboardInterrupt
 
 
 async def _demo(folder: Path, plan: Plan, watcher: Watcher | None, keep: Path | None) -> DemoReport:
     began = time.perf_counter()
     trial = Trial(folder, plan, on_kill=watcher.killed if watcher else lambda _: None)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_interrupt_on_sigterm)
+        nursery.start_soon(stage.interrupt_on_sigterm)
         if watcher is not None:
             nursery.start_soon(_show, trial, watcher)
         await trial.run()

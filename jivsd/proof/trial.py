@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from jivsd.client import Client, ClientError, DaemonNotRunning
-from jivsd.proof import source
+from jivsd.proof import source, stage
 from jivsd.proof.daemons import Daemon, DaemonFailed
 from jivsd.proof.notes import Notes
 from jivsd.proof.recount import Databases
@@ -126,15 +126,14 @@ class Trial:
             )
         try:
             await self.daemon.start()
-            async with Client.connect(self.daemon.data_dir, by="trial") as self._client:
-                with trio.move_on_after(self.plan.patience):
-                    async with trio.open_nursery() as looking:
-                        looking.start_soon(self._look)
-                        await self._work_and_kill()
-                        looking.cancel_scope.cancel()
+            with stage.one_error():
+                async with Client.connect(self.daemon.data_dir, by="trial") as self._client:
+                    with trio.move_on_after(self.plan.patience):
+                        async with trio.open_nursery() as looking:
+                            looking.start_soon(self._look)
+                            await self._work_and_kill()
+                            looking.cancel_scope.cancel()
             await self.daemon.stop()
-        except ExceptionGroup as group:
-            raise _reason(group) from None
         finally:
             await self.daemon.aclose()
 
@@ -263,11 +262,3 @@ class Trial:
             while self.scene.migrated < part:
                 await self._looked.wait()
         await trio.sleep(self._random.uniform(0, 20 * self.plan.pace))
-
-
-def _reason(group: ExceptionGroup) -> Exception:
-    """What a person is told when tasks have failed: that the daemon did, or else everything."""
-    failed = group.subgroup(DaemonFailed)
-    while isinstance(failed, ExceptionGroup):
-        failed = failed.exceptions[0]
-    return failed or group

@@ -131,8 +131,9 @@ def judged(folder):
         scenario = draw(SEED, number)
         case = Case(scenario, foresee(scenario), run_id)
         account.started(case)
+        family = dict(case.plan.family(run_id))
         for message_id, receiver in told:
-            if receiver.startswith(run_id):
+            if receiver in family:
                 account.told(case, receiver, message_id)
     with looking(folder / "state" / "jivsd.db", folder / "world.sqlite") as evidence:
         found = list(check_all(evidence, account))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,6 +12,7 @@ import msgspec
 import trio
 
 from jivsd.client import Client
+from jivsd.proof import stage
 from jivsd.proof.daemons import Daemon, DaemonFailed
 from jivsd.proof.torture.account import Account
 from jivsd.proof.torture.driver import Driver
@@ -27,7 +26,7 @@ from jivsd.proof.torture.workflows import world
 from jivsd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 
 WORKERS: Final = 24
@@ -137,23 +136,10 @@ def torture(what: Orders, keep: Path | None = None, watch: Callable[[Glance], No
         watch: told now and then how things stand.
 
     Raises:
-        Wrong: the folder is not empty. DaemonFailed, OSError: it cannot go on.
+        FolderNotEmpty: see `keep`. DaemonFailed, OSError: it cannot go on.
     """
-    with _folder(keep) as folder:
+    with stage.folder(keep, "torture") as folder, stage.one_error():
         return trio.run(_Torture(what, folder, kept=keep is not None).run, watch)
-
-
-@contextmanager
-def _folder(keep: Path | None) -> Generator[Path]:
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="jivsd-torture-") as folder:
-            yield Path(folder)
-        return
-    keep = keep.absolute()
-    keep.mkdir(parents=True, exist_ok=True)
-    if any(keep.iterdir()):
-        raise Wrong(f"--keep: {keep} is not empty; name a new folder, or one that is empty")
-    yield keep
 
 
 class _Torture:
@@ -198,6 +184,7 @@ class _Torture:
                 driver = Driver(client, self._account, seed=what.seed, world=str(self._world))
                 with trio.move_on_at(until + PATIENCE):
                     async with trio.open_nursery() as nursery:
+                        nursery.start_soon(stage.interrupt_on_sigterm)
                         nursery.start_soon(self._watch, watch)
                         nursery.start_soon(faults.run, until)
                         if what.plant is not None:
