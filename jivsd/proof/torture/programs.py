@@ -118,7 +118,7 @@ class _Maker:
             amount=self._amount(),
             fails=self._rng.choice((0, 0, 0, 1, 2, 3)),
             undo=self._chance(0.4),
-            ms=self._rng.choice((0, 0, 1, 5, 20)),
+            ms=self._rng.choice((0, 0, 1, 20, 150)),
             pause=self._rng.choice((0, 10, 50, 500)),
         )
 
