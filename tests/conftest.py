@@ -15,6 +15,15 @@ settings.register_profile("jivsd", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("jivsd")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip long campaigns unless they are asked for with `-m soak`."""
+    if "soak" in config.getoption("-m"):
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="a long campaign: run it with -m soak"))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run the test in a trio loop of its own; marked `jump`, on a clock that jumps as soon as all tasks wait.
