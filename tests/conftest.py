@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 import trio
 import trio.testing
 from hypothesis import HealthCheck, settings
 
+from jivsd import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # what runs beside a test must not decide whether it passes
 settings.register_profile("jivsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jivsd")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the process's logging back: what runs a daemon in this process has set it up."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    monkeypatch.setattr(logs, "_output", vars(logs)["_output"])
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -19,19 +19,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch):
-    """Puts the process's logging back."""
-    root = logging.getLogger()
-    level, before = root.level, root.handlers[:]
-    monkeypatch.setattr(logs, "_output", logs._output)
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
-
-
 @pytest.fixture
 def lines():
     """The log, as JSON, of what happens before it is called."""

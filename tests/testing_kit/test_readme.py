@@ -21,7 +21,6 @@ def test_the_readmes_tests_pass(tmp_path):
     (tmp_path / "move_tenant.py").write_text(plugin)
     (tmp_path / "test_move_tenant.py").write_text("\n".join(tests))
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", str(tmp_path), str(tmp_path)]
-    command += ["-p", "jivsd.testing.pytest_plugin"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
