@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
@@ -127,7 +128,7 @@ def ask(data_dir: Path | None, use: Callable[[Client], Awaitable[T]]) -> T:
 
     async def connected() -> T:
         async with Client.connect(data_dir) as client:
-            return await use(client)
+            return await _interruptibly(partial(use, client))
 
     try:
         return trio.run(connected)
@@ -140,6 +141,31 @@ def ask(data_dir: Path | None, use: Callable[[Client], Awaitable[T]]) -> T:
         raise CommandError(exit_for(error.status), error.code, error.message, data=error.data) from None
     except ConfigError as error:
         raise CommandError(Exit.INVALID, "config", str(error)) from None
+
+
+async def _interruptibly(work: Callable[[], Awaitable[T]]) -> T:
+    """Do it until Ctrl-C, which cancels it where it awaits; in the middle of a line it could leave a lock locked."""
+    import signal
+
+    import trio
+
+    async def listen() -> None:
+        async for _signal in interrupts:
+            nursery.cancel_scope.cancel()
+
+    failures: list[Exception] = []
+    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            try:
+                return await work()
+            except Exception as error:  # out of the nursery as it is, not in a group
+                failures.append(error)
+            finally:
+                nursery.cancel_scope.cancel()
+    for failure in failures:
+        raise failure
+    raise KeyboardInterrupt
 
 
 def _register(

@@ -102,11 +102,13 @@ async def wait(client: "Client", run: RunRef, json: Json = False) -> Answer:
 
 
 async def _watch(client: "Client", run: Run, *, quiet: bool) -> Run:
+    import trio
+
     from jivsd.cli.watching import watch
 
     try:
         return await watch(client, run, quiet=quiet)
-    except KeyboardInterrupt:
+    except trio.Cancelled:
         if not quiet:
             say(f"The run goes on without you. Watch it again: jivsd wait {run.run_id}")
         raise
