@@ -118,6 +118,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     """The run id of the parent run."""
     parent_path: str | None = None
     """The path of the call in the parent."""
+    parent_args: str | None = None
+    """The hash of that call's arguments; the child's end brings it back (rule 10)."""
     parent_workflow: str | None = None
     parent_workflow_id: str | None = None
     correlation_id: str | None = None
@@ -190,6 +192,8 @@ class ChildEnded(msgspec.Struct, frozen=True, omit_defaults=True):
     status: Status
     output: msgspec.Raw = NULL
     error: ErrorRecord | None = None
+    args_hash: str | None = None
+    """Of the call that started the child; None in journals of versions that did not record it."""
 
 
 class CancelRequested(msgspec.Struct, frozen=True, omit_defaults=True):

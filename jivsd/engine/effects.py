@@ -377,7 +377,7 @@ def _not_started(actor: Actor, entry: Open, status: Status, error: ErrorRecord |
     if actor.machine.open.get(path) is entry and path not in actor.refused and not actor.leaving:
         actor.refused |= {path}
         run_id = derived_id(actor.run.run_id, path)
-        actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, status, error=error))
+        actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, status, error=error, args_hash=entry.command.args_hash))
 
 
 def _cancel_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None:

@@ -57,7 +57,7 @@ def _to_parent(run: Run, event: Event, ended: Ended) -> Message:
         message_id=f"end:{run.run_id}",
         kind=Kind.CHILD_ENDED,
         path=options.parent_path or "",
-        payload=encode(ChildEnded(run.run_id, ended.status, ended.output, ended.error)),
+        payload=encode(ChildEnded(run.run_id, ended.status, ended.output, ended.error, options.parent_args)),
         at=event.at,
         run_id=options.parent,
     )

@@ -51,6 +51,7 @@ def prepare(
         priority=options.priority,
         parent=parent.run_id if parent else None,
         parent_path=parent_path,
+        parent_args=hash_of(input) if parent else None,
         parent_workflow=parent.workflow if parent else None,
         parent_workflow_id=parent.workflow_id if parent else None,
         correlation_id=_text("correlation_id", options.correlation_id)

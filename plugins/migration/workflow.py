@@ -85,7 +85,8 @@ class Migration:
             self.meter.status = MigrationStatus.CANCELLED
             raise
         except Exception as error:
-            self.meter.fail(ctx.now())
+            with ctx.shield():
+                self.meter.fail(ctx.now())
             raise leaf(error) from None
         self.meter.complete(ctx.now())
         return self._summary(request, (ctx.now() - began).total_seconds())

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from jivsd import NO_RETRY, ChildFailed, Context, Failure, StepContext, step, workflow
-from jivsd.records import Kind, Status, derived_id, payload_of
+from jivsd.records import Kind, Status, derived_id, hash_of, payload_of
 from jivsd.store.api import RunFilter
 from jivsd.testing import Env
 
@@ -82,6 +82,7 @@ async def test_a_child_is_a_run_of_its_own_with_a_derived_id():
         assert [one.run_id for one in children.items] == [child.run_id]
         ended = [payload_of(event) for event in await env.events(run) if event.kind == Kind.CHILD_ENDED]
         assert [(one.run_id, one.status) for one in ended] == [(child.run_id, Status.COMPLETED)]
+        assert ended[0].args_hash == child.options.parent_args == hash_of(bytes(child.input))
 
 
 async def test_a_failing_child_compensates_itself_and_raises_in_its_parent():

@@ -117,8 +117,9 @@ class Script:
     def granted(self, path: str) -> Machine:
         return self.deliver(Kind.LOCK_GRANTED, path, LockGranted(1))
 
-    def child_ended(self, path: str, status: Status, output: Any = None) -> Machine:
-        return self.deliver(Kind.CHILD_ENDED, path, ChildEnded("child", status, Raw(encode(output))))
+    def child_ended(self, path: str, status: Status, output: Any = None, args_hash: str | None = None) -> Machine:
+        ended = ChildEnded("child", status, Raw(encode(output)), args_hash=args_hash)
+        return self.deliver(Kind.CHILD_ENDED, path, ended)
 
     def recovered(self, *paths: str) -> Machine:
         return self.deliver(Kind.RECOVERED, "", Recovered(list(paths)))

@@ -75,6 +75,29 @@ def test_cancel_wait_stays_until_the_step_has_settled():
     assert output(script.cancelled("patient")) is None
 
 
+@pytest.mark.parametrize("call", ["now", "random", "uuid"])
+def test_what_only_asks_raises_in_a_cancelled_scope_too_and_not_in_a_shield(call):
+    def ask(ctx):
+        return ctx.random if call == "random" else getattr(ctx, call)()
+
+    @flow
+    async def asking(ctx):
+        said = []
+        with ctx.move_on_after(5):
+            try:
+                await ctx.step(work)
+            finally:
+                with ctx.shield():
+                    ask(ctx)
+                    said.append("shielded")
+                ask(ctx)
+                said.append("never")
+        ask(ctx)
+        return [*said, "after"]
+
+    assert output(Script(asking).fire("deadline")) == ["shielded", "after"]
+
+
 def test_a_shield_lets_cleanup_finish():
     @flow
     async def shielded(ctx):
@@ -230,3 +253,24 @@ def test_a_cancelled_child_is_waited_for():
     assert [entry.path for entry in machine.dropped] == ["child"]
     assert machine.outcome is None
     assert output(script.child_ended("child", Status.CANCELLED)) == "after"
+
+
+def test_a_childs_end_is_for_the_call_with_its_arguments_and_older_journals_do_not_say_which():
+    @flow
+    async def parent(ctx):
+        return await ctx.run("child", 1)
+
+    @flow
+    async def changed(ctx):
+        return await ctx.run("child", 2)
+
+    script = Script(parent)
+    script.child_ended("child", Status.COMPLETED, "done")
+    assert output(script.again(changed)) == "done"
+    script = Script(parent)
+    hash_of_call = script.entry("child").command.args_hash
+    script.child_ended("child", Status.COMPLETED, "done", args_hash=hash_of_call)
+    assert output(script.again()) == "done"
+    blocked = script.again(changed).blocked
+    assert (blocked.kind, blocked.path) == ("replay", "child")
+    assert blocked.expected == f"child with arguments {hash_of_call}"

@@ -247,11 +247,10 @@ def _signal(machine: Machine, event: Event) -> None:
 
 def _child_ended(machine: Machine, event: Event) -> None:
     payload: ChildEnded = payload_of(event)
-    entry = machine.open.get(event.path)
-    if entry is not None and entry.command.kind != "child":
-        _take(machine, event, "child")
-        return
-    entry = _take(machine, event, "child", entry.command.args_hash if entry is not None else "")
+    args_hash = payload.args_hash
+    if args_hash is None:  # an older version's: whatever the code's call is
+        args_hash = machine.open[event.path].command.args_hash if event.path in machine.open else ""
+    entry = _take(machine, event, "child", args_hash)
     if entry is None:
         return
     command = entry.command

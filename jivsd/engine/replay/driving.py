@@ -68,17 +68,17 @@ class Driving(State):
         return branch
 
     def now(self) -> int:
-        self.entering(uncancelled=False)
+        self.entering()
         return self.at
 
     def random(self) -> Random:
-        branch = self.entering(uncancelled=False)
+        branch = self.entering()
         if branch.random is None:
             branch.random = Random(f"{self.seed}/{branch.path}")
         return branch.random
 
     def uuid(self) -> UUID:
-        branch = self.entering(uncancelled=False)
+        branch = self.entering()
         drawn = f"{self.seed}/{branch.path}/uuid#{branch.count('uuid()')}"
         return UUID(bytes=hashlib.blake2b(drawn.encode(), digest_size=16).digest(), version=4)
 
