@@ -24,7 +24,7 @@ import trio
 from jivsd import jsonguard
 from jivsd.admin import wire
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
-from jivsd.engine.api import Answer, PluginState, Receipt, StartOptions
+from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions
 from jivsd.places import default_data_dir, socket_path
 from jivsd.records import ENDED, encode
 from jivsd.store.api import Plugin, RunFilter
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 30.0
 """Seconds to wait for an answer, beyond what the request itself asks to wait for."""
 PRUNE_PATIENCE: Final = 3600.0
+RELOAD_PATIENCE: Final = 600.0
 CONNECT_PATIENCE: Final = 5.0
 POLL: Final = 30.0
 """Seconds that one request waits for a result; longer waits are several requests."""
@@ -282,6 +283,10 @@ class Client:
     async def plugins(self) -> list[PluginState]:
         """The plugins that the daemon found, those too that do not load."""
         return (await self._get("/plugins", wire.PluginPage)).items
+
+    async def reload_plugins(self) -> Reloaded:
+        """Load the plugins again, for new runs; says what has become of each."""
+        return await self._post("/plugins/reload", Reloaded, wire.NoBody(), patience=RELOAD_PATIENCE)
 
     async def status(self) -> EngineStatus:
         """The daemon in one record."""

@@ -16,21 +16,19 @@ import trio
 from jivsd import logs, memory
 from jivsd.clock import SECOND, SystemClock
 from jivsd.config import sqlite_path
-from jivsd.engine.api import ChildState
+from jivsd.engine.api import ChildState, EngineError
 from jivsd.engine.engine import Engine
-from jivsd.engine.incidents import resolved
+from jivsd.engine.plugins import settle
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
 from jivsd.places import ConfigError, socket_path
-from jivsd.records import Incident, IncidentState, derived_id
 from jivsd.registry.registry import Registry
-from jivsd.registry.source import PluginProblem
-from jivsd.store.api import StoreAway, StoreError
+from jivsd.store.api import StoreError
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.supervision import ChildSpec, Intensity, RestartsExceeded, SupervisionError, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from jivsd.admin.server import Server
@@ -42,8 +40,6 @@ log = logs.get(__name__)
 OK, FAILED, INTERRUPTED = 0, 1, 130
 SWITCH_INTERVAL = 0.0002
 """Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
-NO_RUN = "00000000-0000-7000-8000-000000000000"
-"""Incidents that belong to no run derive their ids from this one."""
 HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
 
@@ -70,15 +66,16 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
         raise StoreError("redis is for nodes that share a PostgreSQL journal; leave it out with the embedded store")
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
     registry = Registry()
-    registry.load(config.plugins)
+    found = registry.load(config.plugins)
     url = config.store.get_secret_value()
     async with open_store(url) as store:
         epoch = await store.open(config.node)
-        await _settle_plugins(registry, store, SystemClock().now())
+        await settle(registry, store, found, [], SystemClock().now())
         memory.settle()
         parts = _Parts(config, store, registry, epoch, masked(url))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
+            nursery.start_soon(_reload_on_hangup, parts.reload)
             await parts.run()
             nursery.cancel_scope.cancel()
     log.info("stopped")
@@ -89,29 +86,6 @@ def _make_folder(data_dir: Path) -> None:
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"data_dir: cannot make the folder {data_dir}: {error.strerror}") from None
-
-
-async def _settle_plugins(registry: Registry, store: Store, now: int) -> None:
-    """Keep the loaded code in the store; what did not load is an incident until it does."""
-    for plugin in registry.plugins:
-        for finding in plugin.findings:
-            log.warning("a plugin may not be durable", plugin=plugin.name, finding=str(finding))
-        await store.put_plugin(plugin.stored)
-        try:
-            await store.migrate_plugin(plugin.name, plugin.migrations)
-        except StoreAway:
-            raise
-        except StoreError as error:
-            registry.problems.append(PluginProblem(str(error), plugin=plugin.name, where=plugin.where))
-    problems = {derived_id(NO_RUN, str(problem)): problem for problem in registry.problems}
-    for incident_id, problem in problems.items():
-        log.error("a plugin cannot be used", plugin=problem.plugin, why=str(problem))
-        details = {"plugin": problem.plugin, "where": problem.where}
-        await store.put_incident(Incident(incident_id, "plugin", str(problem), now, details=details))
-    known, _ = await store.incidents(IncidentState.OPEN, limit=1000)
-    for incident in known:
-        if incident.kind == "plugin" and incident.run_id is None and incident.incident_id not in problems:
-            await store.put_incident(resolved(incident, "gone", by="daemon", why="the plugin loads now", at=now))
 
 
 def _store(url: str) -> Store:
@@ -167,6 +141,13 @@ class _Parts:
                 self._server.close()
         if self._failure is not None:
             raise RestartsExceeded("the engine crashed too often") from self._failure
+
+    async def reload(self) -> None:
+        """Load the plugins again."""
+        try:
+            await self._engine.reload_plugins(by="SIGHUP")
+        except EngineError as error:
+            log.error("the plugins were not loaded again", why=str(error))
 
     def _gave_up(self, name: str, error: BaseException | None) -> None:
         """Without the engine there is no daemon; without the endpoint the runs go on."""
@@ -235,6 +216,13 @@ async def _watch_signals(supervisor: Supervisor, grace: float) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def _reload_on_hangup(reload: Callable[[], Awaitable[None]]) -> None:
+    """Load the plugins again at every SIGHUP."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            await reload()
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -362,6 +362,10 @@ class ReasonBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     reason: str = ""
 
 
+class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing has to be said."""
+
+
 class WhyBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Why somebody lets the work of an incident be tried again."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jivsd.admin.http import Route, answer
-from jivsd.admin.wire import PluginPage, WorkflowPage, WorkflowView
+from jivsd.admin.http import Route, answer, body_of, caller
+from jivsd.admin.wire import NoBody, PluginPage, WorkflowPage, WorkflowView
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -20,10 +20,18 @@ class WorkflowRoutes:
         self._engine = engine
 
     def routes(self) -> list[Route]:
-        return [("GET", "/workflows", self.workflows), ("GET", "/plugins", self.plugins)]
+        return [
+            ("GET", "/workflows", self.workflows),
+            ("GET", "/plugins", self.plugins),
+            ("POST", "/plugins/reload", self.reload),
+        ]
 
     async def workflows(self) -> Response:
         return answer(WorkflowPage([WorkflowView.of(info) for info in self._engine.workflows()]))
 
     async def plugins(self) -> Response:
         return answer(PluginPage((await self._engine.status()).plugins))
+
+    async def reload(self) -> Response:
+        await body_of(NoBody, required=False)
+        return answer(await self._engine.reload_plugins(by=caller()))

@@ -1,4 +1,4 @@
-"""Plugins: list what the daemon has, check a file or folder, write a new one."""
+"""Plugins: list what the daemon has, load them again, check a file or folder, write a new one."""
 
 import sys
 from contextlib import redirect_stdout
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jivsd.cli.output import Page
     from jivsd.client import Client
 
-commands = group("List, check or write plugins.")
+commands = group("List, reload, check or write plugins.")
 
 
 @remote(commands, "list", "jivsd plugins list", "jivsd plugins list --json | jq '.items[] | select(.problem)'")
@@ -31,6 +31,25 @@ async def list_plugins(client: "Client") -> Answer:
         return [daemonpages.plugins_table(plugins)]
 
     return Answer(wire.PluginPage(plugins), view)
+
+
+@remote(commands, "reload", "jivsd plugins reload", "kill -HUP PID   # the same, without an answer")
+async def reload(client: "Client") -> Answer:
+    """Load the plugins again, for new runs.
+
+    Open runs stay on the code they began with. A plugin that cannot be used as it is now keeps its version in use, and
+    the exit code is 1.
+    """
+    reloaded = await client.reload_plugins()
+
+    def view() -> "Page":
+        from jivsd.cli import codepages
+
+        return codepages.reloaded(reloaded)
+
+    changed = [one.name for one in reloaded.plugins if one.change == "changed"]
+    notes = [f"Move its open runs to the new code: jivsd plugins adopt {name} --dry-run" for name in changed]
+    return Answer(reloaded, view, Exit.FAILED if reloaded.problems else Exit.OK, notes)
 
 
 @local(commands, "check", "jivsd plugins check plugins/orders.py", "jivsd plugins check plugins")

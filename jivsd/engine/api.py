@@ -153,6 +153,28 @@ class PluginState(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
+class PluginChange(msgspec.Struct, frozen=True):
+    """What has become of a plugin when the files were loaded again.
+
+    `change`: "added", "changed", "unchanged", "removed" (open runs go on, its workflows cannot be started) or "kept"
+    (what is there now cannot be used: the version before stays). `code_hash` is the version that is in use, or was
+    last; `was` the one before.
+    """
+
+    name: str
+    change: str
+    code_hash: str
+    was: str | None
+    workflows: list[str]
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """`problems`: a sentence for each plugin that cannot be used as it is now."""
+
+    plugins: list[PluginChange]
+    problems: list[str]
+
+
 class ChildState(msgspec.Struct, frozen=True):
     """A supervised child of the daemon and how often it was started again."""
 

@@ -16,10 +16,11 @@ from jivsd.engine.host import Host
 from jivsd.engine.looking import Looking
 from jivsd.engine.mending import Mending
 from jivsd.engine.messages import Messages
+from jivsd.engine.plugins import Plugins
 from jivsd.records import IncidentState
 
 if TYPE_CHECKING:
-    from jivsd.engine.api import Answer, Incidents, Receipt, Start, Timeline, Why
+    from jivsd.engine.api import Answer, Incidents, Receipt, Reloaded, Start, Timeline, Why
     from jivsd.records import Incident, Run
     from jivsd.store.api import RunFilter, Runs
 
@@ -48,6 +49,10 @@ class Engine(Host):
     @cached_property
     def _mending(self) -> Mending:
         return Mending(self, self._looking, self._admission)
+
+    @cached_property
+    def _reloading(self) -> Plugins:
+        return Plugins(self)
 
     # ---- starting
 
@@ -157,6 +162,19 @@ class Engine(Host):
     def _plugins(self) -> list[PluginState]:
         loaded = [PluginState(one.name, one.code_hash, sorted(one.workflows)) for one in self.code.plugins]
         return [*loaded, *(PluginState(one.plugin, "", [], str(one)) for one in self.code.problems)]
+
+    # ---- code
+
+    async def reload_plugins(self, *, by: str) -> Reloaded:
+        """Load the plugins again, for new runs; open runs stay on the code that they began with.
+
+        A plugin that cannot be used as it is now is an incident, and its version in use stays. New migrations are
+        applied.
+
+        Raises:
+            Unavailable: the store is away; nothing has changed.
+        """
+        return await self._reloading.reload(by)
 
     # ---- mending
 

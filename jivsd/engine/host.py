@@ -248,7 +248,7 @@ class Host:
     ) -> tuple[NewRun, Event]:
         """See `Services`."""
         return starts.prepare(
-            self.workflow(workflow),
+            self.code.resolve(workflow, actor.run.code_hash) or self.workflow(workflow),
             input,
             StartOptions(id=workflow_id),
             now=self.clock.now(),
@@ -371,7 +371,10 @@ class Host:
         """The newest code of a workflow. Raises NotFound."""
         workflow = self.code.workflow(name)
         if workflow is None:
-            raise NotFound(f"there is no workflow {name!r}", workflow=name)
+            why = ""
+            if (plugin := self.code.gone(name)) is not None:
+                why = f" any more: plugin {plugin.name!r} ({plugin.where}) no longer has it; its open runs go on"
+            raise NotFound(f"there is no workflow {name!r}{why}", workflow=name)
         return workflow
 
     async def code_of(self, run: Run) -> Workflow[..., Any] | None:

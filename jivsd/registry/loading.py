@@ -42,18 +42,19 @@ def load(source: Source) -> list[ModuleType]:
     try:
         main = importlib.import_module(name)
     except KeyboardInterrupt:
-        _forget(source)
+        forget(source)
         raise
     except BaseException as error:  # SystemExit too: a plugin that exits must not take the daemon along
         problem = _explain(error, _finder.sources[source.code_hash])
-        _forget(source)
+        forget(source)
         raise problem from error
-    return [main, *(module for loaded, module in sys.modules.items() if loaded.startswith(f"{name}."))]
+    return [main, *(module for loaded, module in list(sys.modules.items()) if loaded.startswith(f"{name}."))]
 
 
-def _forget(source: Source) -> None:
+def forget(source: Source) -> None:
+    """Take a plugin that cannot be used out of Python's modules."""
     name = f"{ROOT}.{source.code_hash}"
-    for loaded in [loaded for loaded in sys.modules if loaded == name or loaded.startswith(f"{name}.")]:
+    for loaded in [loaded for loaded in list(sys.modules) if loaded == name or loaded.startswith(f"{name}.")]:
         del sys.modules[loaded]
     _finder.sources.pop(source.code_hash, None)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from jivsd.authoring.errors import InvalidDefinition
@@ -18,7 +21,7 @@ from jivsd.registry.source import PluginProblem, Source
 from jivsd.store.api import Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import ModuleType
 
@@ -57,16 +60,19 @@ class Registry:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._current: dict[str, LoadedPlugin] = {}
+        self._look: Callable[[], Iterable[discovery.Found]] = tuple
+        self._modules: list[LoadedPlugin] = []
+        self._plugins: list[LoadedPlugin] = []
         self._newest: dict[str, AnyWorkflow] = {}
+        self._gone: dict[str, LoadedPlugin] = {}
         self._versions: dict[tuple[str, str], AnyWorkflow] = {}
         self.problems: list[PluginProblem] = []
-        """Those of the last `load`."""
+        """Those of what is in use."""
 
     @property
     def plugins(self) -> list[LoadedPlugin]:
         """The plugins that new runs use."""
-        return list(self._current.values())
+        return list(self._plugins)
 
     @property
     def workflows(self) -> list[AnyWorkflow]:
@@ -76,6 +82,10 @@ class Registry:
     def workflow(self, name: str) -> AnyWorkflow | None:
         """The newest code of a workflow."""
         return self._newest.get(name)
+
+    def gone(self, name: str) -> LoadedPlugin | None:
+        """The plugin that had a workflow which cannot be started any more, as it was when it was in use last."""
+        return self._gone.get(name)
 
     def resolve(self, name: str, code_hash: str) -> AnyWorkflow | None:
         """The code that a run began with, if it is loaded; if not, `load_source` loads what the store has kept."""
@@ -91,15 +101,49 @@ class Registry:
         stays. Loaded again, what is found now takes the place of what was found before; older code stays at hand for
         `resolve`.
         """
-        self._current, self._newest, self.problems = {}, {}, []
-        for found in _found(paths, bundled=bundled, installed=installed, trusted=trusted):
+        self._look = partial(_found, tuple(paths), bundled=bundled, installed=installed, trusted=trusted)
+        self._modules.clear()
+        report = self._survey([])
+        self.use(report)
+        return report
+
+    def survey(self) -> Report:
+        """Load what is now where `load` has looked, and use nothing of it yet: that is for `use`.
+
+        Of a plugin that was in use and now has a problem the report has the problem, and the version in use. May be
+        called in a thread.
+        """
+        importlib.invalidate_caches()
+        return self._survey(self.plugins)
+
+    def use(self, report: Report) -> None:
+        """Let new runs use these plugins and no others."""
+        newest = {name: workflow for plugin in report.plugins for name, workflow in plugin.workflows.items()}
+        for plugin in self._plugins:
+            self._gone.update((name, plugin) for name in plugin.workflows)
+        for name in newest:
+            self._gone.pop(name, None)
+        self._plugins, self._newest, self.problems = list(report.plugins), newest, list(report.problems)
+        for plugin in report.plugins:
+            self._remember(plugin)
+
+    def _survey(self, before: list[LoadedPlugin]) -> Report:
+        plugins: dict[str, LoadedPlugin] = {}
+        problems: list[PluginProblem] = []
+        for found in self._look():
             try:
                 if isinstance(found, PluginProblem):
                     raise found
-                self._admit(self._load(found))
+                _admit(plugins, _unchanged(found, before) or self._load(found))
             except PluginProblem as problem:
-                self.problems.append(problem)
-        return Report(self.plugins, self.problems)
+                problems.append(problem)
+                for old in before:
+                    if problem.concerns(old.name, old.where):
+                        with suppress(PluginProblem):
+                            _admit(plugins, old)
+        for plugin in self._modules:
+            _admit(plugins, plugin)
+        return Report(list(plugins.values()), problems)
 
     def load_source(self, stored: Plugin) -> LoadedPlugin:
         """Load a version that the store has kept, for `resolve`; new runs do not use it.
@@ -128,7 +172,10 @@ class Registry:
             text = module.__name__
         source = Source(module.__name__.rpartition(".")[2], {f"{module.__name__}.py": text})
         plugin = self._describe(source, [module], check=False)
-        self._admit(plugin)
+        plugins = {other.name: other for other in self._plugins}
+        _admit(plugins, plugin)
+        self._modules.append(plugin)
+        self.use(Report(list(plugins.values()), self.problems))
         return plugin
 
     def _load(self, source: Source) -> LoadedPlugin:
@@ -136,8 +183,10 @@ class Registry:
         try:
             return self._describe(source, modules, check=source.origin is not None)
         except PluginProblem:
+            loading.forget(source)
             raise
         except Exception as error:  # what stands in its namespace may answer any question with any exception
+            loading.forget(source)
             raise source.problem(f"{type(error).__name__} when its workflows were looked for: {error}") from error
 
     def _describe(self, source: Source, modules: list[ModuleType], *, check: bool) -> LoadedPlugin:
@@ -160,28 +209,32 @@ class Registry:
             migrations=migrations,
         )
 
-    def _admit(self, plugin: LoadedPlugin) -> None:
-        first = self._current.get(plugin.name)
-        if first is not None and first.code_hash == plugin.code_hash:
-            return
-        if first is not None:
-            raise self._refused(plugin, f"there is a plugin of this name already, {first.where}")
-        for name in plugin.workflows:
-            for other in self._current.values():
-                if name in other.workflows:
-                    raise self._refused(
-                        plugin, f"workflow {name!r} is in plugin {other.name!r} ({other.where}) already"
-                    )
-        self._current[plugin.name] = plugin
-        self._newest.update(plugin.workflows)
-        self._remember(plugin)
-
-    def _refused(self, plugin: LoadedPlugin, why: str) -> PluginProblem:
-        return PluginProblem(f"{why}; that one stays, rename this one", plugin=plugin.name, where=plugin.where)
-
     def _remember(self, plugin: LoadedPlugin) -> None:
         for name, workflow in plugin.workflows.items():
             self._versions[name, plugin.code_hash] = workflow
+
+
+def _admit(plugins: dict[str, LoadedPlugin], plugin: LoadedPlugin) -> None:
+    """Take a plugin in with others, unless its name, or that of a workflow, is taken."""
+    first = plugins.get(plugin.name)
+    if first is not None and first.code_hash == plugin.code_hash:
+        return
+    if first is not None:
+        raise _refused(plugin, f"there is a plugin of this name already, {first.where}")
+    for name in plugin.workflows:
+        for other in plugins.values():
+            if name in other.workflows:
+                raise _refused(plugin, f"workflow {name!r} is in plugin {other.name!r} ({other.where}) already")
+    plugins[plugin.name] = plugin
+
+
+def _refused(plugin: LoadedPlugin, why: str) -> PluginProblem:
+    return PluginProblem(f"{why}; that one stays, rename this one", plugin=plugin.name, where=plugin.where)
+
+
+def _unchanged(source: Source, before: Iterable[LoadedPlugin]) -> LoadedPlugin | None:
+    """The plugin in use that has this very source, which need not be looked at again."""
+    return next((old for old in before if (old.code_hash, old.where) == (source.code_hash, source.where)), None)
 
 
 def _found(paths: Iterable[Path], *, bundled: bool, installed: bool, trusted: bool) -> Iterator[discovery.Found]:

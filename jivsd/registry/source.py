@@ -39,6 +39,19 @@ class PluginProblem(Exception):
         self.where = where
         self.line = line
 
+    def concerns(self, plugin: str, where: str) -> bool:
+        """Whether this is a problem of a plugin that was read at `where`, or of its folder, and not that it is gone."""
+        if self.plugin == plugin:
+            return True
+        place, own = Path(self.where).resolve(), Path(where)
+        try:
+            place.stat()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass
+        return own == place or own in place.parents or place in own.parents
+
 
 @dataclass(frozen=True)
 class Source:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from jivsd.engine.api import Wait
+    from jivsd.engine.api import Reloaded, Wait
     from jivsd.records import Event, Run
     from jivsd.store.api import Store
 
@@ -138,6 +138,10 @@ class Env(Comforts):
     async def retry(self, run: str) -> str:
         """Reset a failed run to its last good event; return the new run's id."""
         return await self.ask(f"retry {run}", lambda engine: _retry(engine, run))
+
+    async def reload(self) -> Reloaded:
+        """Load the plugins that were given as paths again: new runs get the new code."""
+        return await self.ask("reload", lambda engine: engine.reload_plugins(by=BY))
 
     async def resolve(self, run: str, value: Any, *, why: str = "a test") -> None:
         """Give a value for the step that an incident of the run holds."""

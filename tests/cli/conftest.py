@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,18 @@ class Daemon:
                 if json.loads(line)["event"] == "ready":
                     self._ready.set()
         self._ready.set()
+
+    def hang_up(self) -> None:
+        """Send SIGHUP, and wait until the daemon has said that it has loaded its plugins again."""
+        said = self._count("plugins loaded again")
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while self._count("plugins loaded again") == said:
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.02)
+
+    def _count(self, event: str) -> int:
+        return sum(json.loads(line)["event"] == event for line in self.lines)
 
     def end(self, *, kill: bool = False) -> int:
         """Ask it to stop, or kill it; return its exit code."""

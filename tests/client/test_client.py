@@ -48,6 +48,7 @@ async def test_it_speaks_for_the_engine(tmp_path):
         assert await client.workflows() == engine.workflows()
         assert await client.plugins() == (await engine.status()).plugins
         assert await client.status() == await engine.status()
+        assert await client.reload_plugins() == await engine.reload_plugins(by="test")
 
 
 async def test_failures_retries_and_incidents(tmp_path):
