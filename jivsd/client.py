@@ -10,6 +10,7 @@ Its methods are named like the engine's and return the same records.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from http.client import responses
@@ -30,7 +31,7 @@ from jivsd.records import ENDED, encode
 from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from jivsd.engine.api import EngineStatus, Incidents, Start, Timeline, Why, WorkflowInfo
     from jivsd.records import Incident, Run
@@ -52,6 +53,7 @@ _STANDARD: Final = frozenset({"type", "title", "status", "detail", "code"})
 
 Kind = TypeVar("Kind")
 NO_OPTIONS: Final = StartOptions()
+Parameters = Mapping[str, str | list[str] | None]
 
 
 class DaemonNotRunning(Exception):
@@ -232,6 +234,7 @@ class Client:
             "workflow": where.workflow,
             "id": where.workflow_id,
             "status": ",".join(where.statuses) or None,
+            "attribute": [f"{name}={value}" for name, value in where.attributes.items()] or None,
             "open": "true" if where.open_only else None,
             "parent": where.parent,
             "ended_before": None if where.ended_before is None else as_datetime(where.ended_before).isoformat(),
@@ -248,6 +251,7 @@ class Client:
             status=list(where.statuses),
             parent=where.parent,
             ended_before=wire.moment(where.ended_before),
+            attributes=where.attributes,
         )
         return (await self._post("/prune", wire.Pruned, body, patience=PRUNE_PATIENCE)).pruned
 
@@ -303,7 +307,7 @@ class Client:
         kind: type[Kind],
         body: msgspec.Struct,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Parameters | None = None,
         patience: float = PATIENCE,
     ) -> Kind:
         content = encode(body)
@@ -318,7 +322,12 @@ class Client:
             raise self._explained(error) from None
 
     async def _get(
-        self, path: str, kind: type[Kind], query: Mapping[str, str | None] | None = None, *, patience: float = PATIENCE
+        self,
+        path: str,
+        kind: type[Kind],
+        query: Parameters | None = None,
+        *,
+        patience: float = PATIENCE,
     ) -> Kind:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         request = partial(self._request, "GET", path, given, patience)
@@ -335,7 +344,12 @@ class Client:
         return _understood(response, kind)
 
     def _request(
-        self, method: str, path: str, query: Mapping[str, str] | None, patience: float, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        query: Parameters | None,
+        patience: float,
+        content: bytes | None = None,
     ) -> httpx.Request:
         timeout = httpx.Timeout(patience, connect=CONNECT_PATIENCE)
         try:

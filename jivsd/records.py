@@ -269,6 +269,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     started_at: int | None = None
     ended_at: int | None = None
     wake_at: int | None = None
+    attributes: dict[str, Any] = {}
+    """As they are now. Those of the start are in the options of Started, not in `options` here."""
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

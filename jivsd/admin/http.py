@@ -31,6 +31,8 @@ BODY_DEADLINE: Final = 10.0
 
 LISTED: Final = frozenset({"status"})
 """Query parameters that may be given several times, or with commas."""
+REPEATED: Final = frozenset({"attribute"})
+"""Query parameters that may be given several times."""
 
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*?)`(?: - at `\$\.?(.*)`)?", re.DOTALL)
 _PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
@@ -91,6 +93,8 @@ def query_of(kind: type[Kind]) -> Kind:
     for name, values in request.args.lists():
         if name in LISTED:
             found[name] = [part for value in values for part in value.split(",")]
+        elif name in REPEATED:
+            found[name] = values
         elif len(values) > 1:
             raise Problem(422, "invalid", f"the query parameter `{name}` is given {len(values)} times", {"field": name})
         else:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from jivsd import attributes
 from jivsd.admin.http import Route, answer, body_of, caller, duration, once_key, patience, query_of, wait_seconds
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
@@ -47,6 +48,7 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflow: str | None = None
     id: str | None = None
     status: list[Status] = []
+    attribute: list[str] = []
     open: bool = False
     parent: str | None = None
     ended_before: datetime | None = None
@@ -112,6 +114,7 @@ class RunRoutes:
             open_only=query.open,
             parent=query.parent,
             ended_before=_moment(query.ended_before),
+            attributes=_attributes(query.attribute),
         )
         return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
 
@@ -182,6 +185,7 @@ class RunRoutes:
             statuses=body.status,
             parent=body.parent,
             ended_before=before,
+            attributes=body.attributes,
         )
         return answer(Pruned(await self._engine.prune(where)))
 
@@ -195,6 +199,13 @@ class RunRoutes:
         body = await body_of(ReasonBody, required=False)
         run = await action(ref, by=caller(), reason=body.reason)
         return answer(RunView.of(run), headers={"Location": _location(run)})
+
+
+def _attributes(given: list[str]) -> dict[str, str]:
+    try:
+        return dict(attributes.parse(one) for one in given)
+    except ValueError as error:
+        raise Problem(422, "invalid", f"the field `attribute` does not fit: {error}", {"field": "attribute"}) from None
 
 
 def _moment(time: datetime | None) -> int | None:

@@ -113,7 +113,7 @@ class RunView(Struct, frozen=True, kw_only=True):
             lock_wait=None if options.lock_wait is None else duration_text(options.lock_wait),
             priority=options.priority,
             correlation_id=options.correlation_id,
-            attributes=options.attributes,
+            attributes=run.attributes,
             parent=options.parent,
             parent_path=options.parent_path,
             parent_workflow=options.parent_workflow,
@@ -145,11 +145,11 @@ class RunView(Struct, frozen=True, kw_only=True):
                 parent_workflow=self.parent_workflow,
                 parent_workflow_id=self.parent_workflow_id,
                 correlation_id=self.correlation_id,
-                attributes=self.attributes,
             ),
             started_at=instant(self.started_at),
             ended_at=instant(self.ended_at),
             wake_at=instant(self.wake_at),
+            attributes=self.attributes,
         )
 
 
@@ -388,6 +388,7 @@ class PruneBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     parent: str | None = None
     ended_before: datetime | None = None
     older_than: str | None = None
+    attributes: dict[str, str] = {}
 
 
 class Pruned(Struct, frozen=True):

@@ -6,10 +6,11 @@ a running workflow, so a timer's duration is not in it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
+from jivsd import attributes
 from jivsd.authoring.paths import check_name
 from jivsd.records import hash_of
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.signature import Codec
     from jivsd.authoring.steps import Step
+
+
+ATTRIBUTES: Final = "!attributes"
+"""What the path of a change of attributes ends with, but for its count: no name of an author's can be that."""
 
 
 class Command:
@@ -105,6 +110,17 @@ class SideEffect(Command):
         self.codec = codec
 
 
+class SetAttributes(Command):
+    """Change the run's attributes. `changes`: as JSON; null takes one away."""
+
+    __slots__ = ("changes",)
+    kind = "attributes"
+
+    def __init__(self, changes: bytes) -> None:
+        super().__init__(ATTRIBUTES, hash_of(changes))
+        self.changes = changes
+
+
 class VersionCall(Command):
     __slots__ = ("change", "maximum", "minimum")
     kind = "version"
@@ -133,6 +149,12 @@ def step_call(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if signature is None or not hasattr(step, "mode"):
         raise TypeError(f"ctx.step takes a function declared with @step, not {step!r}")
     return StepCall(step, signature.encode(args, kwargs))
+
+
+def set_attributes(present: dict[str, Any], changes: dict[str, Any]) -> SetAttributes:
+    """Raises ValueError when a name or value is not one of an attribute, or there would be too many."""
+    attributes.checked(attributes.merged(present, changes))
+    return SetAttributes(msgspec.json.encode(changes))
 
 
 def child_call(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ChildCall:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from jivsd.authoring import commands
 from jivsd.authoring.signature import Codec, hints_of, result_kind
 from jivsd.clock import Duration, as_datetime, from_datetime, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import datetime
     from random import Random
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -103,6 +104,8 @@ class Driver(Protocol):
     def random(self) -> Random: ...
 
     def uuid(self) -> UUID: ...
+
+    def attributes_now(self) -> dict[str, Any]: ...
 
     def perform(self, command: commands.Command) -> Awaitable[Any]: ...
 
@@ -194,6 +197,22 @@ class Context:
         name = getattr(function, "__name__", "side_effect").strip("<>")
         return await self._driver.perform(commands.SideEffect(name, function, Codec(kind, "side_effect")))
 
+    async def set_attributes(self, **changes: str | float | bool | None) -> None:
+        """Change attributes of the run, by which people find it: `await ctx.set_attributes(region="eu", tries=3)`.
+
+        None takes one away. Values are texts of up to 512 characters, numbers and truth values. When this returns,
+        the change is durable and the run is listed by it.
+
+        Raises:
+            ValueError: a name or a value is not one of an attribute, or there would be more than 32.
+        """
+        await self._driver.perform(commands.set_attributes(self.attributes, changes))
+
+    @property
+    def attributes(self) -> dict[str, str | int | float | bool]:
+        """The run's attributes as they are now: those of its start, and what was changed since."""
+        return self._driver.attributes_now()
+
     async def version(self, change: str, minimum: int, maximum: int) -> int:
         """Which version of a change this run keeps to: `maximum` for new code, what was recorded for older runs.
 
@@ -217,6 +236,70 @@ class Context:
     def nursery(self, name: str = "nursery", *, limit: int | None = None) -> AbstractAsyncContextManager[Nursery]:
         """Open a nursery; `limit` is how many children run at once, the others wait in order."""
         return self._driver.nursery(name, limit)
+
+    @overload
+    async def map(
+        self,
+        target: Step[Concatenate[T, ...], R],
+        items: Iterable[T],
+        /,
+        *,
+        name: str = "map",
+        key: Callable[[T], object] | None = None,
+        limit: int | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        target: Workflow[Concatenate[T, ...], R],
+        items: Iterable[T],
+        /,
+        *,
+        name: str = "map",
+        key: Callable[[T], object] | None = None,
+        limit: int | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        target: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        /,
+        *,
+        name: str = "map",
+        key: Callable[[T], object] | None = None,
+        limit: int | None = None,
+    ) -> list[R]: ...
+
+    async def map(
+        self,
+        target: Any,
+        items: Iterable[T],
+        /,
+        *,
+        name: str = "map",
+        key: Callable[[T], object] | None = None,
+        limit: int | None = None,
+    ) -> list[Any]:
+        """Do the same with many items side by side, in a nursery; return the results in the order of the items.
+
+        Args:
+            target: a step, a workflow (child runs) or an async function that takes one item.
+            items: what it is called with, one each.
+            name: the nursery's.
+            key: what an item's place is called in paths, by default its number. With keys of their own, items may
+                come and go in a later version of the code.
+            limit: how many run at once.
+
+        Raises:
+            ExceptionGroup: what failed, as from a nursery; the others are cancelled.
+        """
+        async with self.nursery(name, limit=limit) as nursery:
+            jobs = [
+                nursery[place if key is None else key(item)].start_soon(target, item)
+                for place, item in enumerate(items)
+            ]
+        return [job.result for job in jobs]
 
     def race(self, name: str = "race") -> AbstractAsyncContextManager[Race]:
         """Open a nursery that ends with its first child that returns: see `winner`."""

@@ -56,6 +56,10 @@ Statuses = Annotated[
         autocompletion=complete_status,
     ),
 ]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option("--attribute", metavar="NAME=VALUE", help="By which runs are found; can be given several times."),
+]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", metavar="C", help="Go on where a page ended: its `next`.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.")]

@@ -53,7 +53,7 @@ def run(run: Run) -> Page:
         ("Priority", str(options.priority) if options.priority else None),
         ("Parent run", options.parent),
         ("Correlation", options.correlation_id),
-        ("Attributes", look.json_line(options.attributes) if options.attributes else None),
+        ("Attributes", look.json_line(run.attributes) if run.attributes else None),
         ("Code", run.code_hash),
         ("Input", look.value_text(run.input)),
         ("Output", look.value_text(run.output) if run.output is not None else None),

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd.cli.command import FLAG, Cursor, Limit, RunRef, Statuses, group, remote
+from jivsd.cli.command import FLAG, Attributes, Cursor, Limit, RunRef, Statuses, group, remote
 from jivsd.cli.output import Answer
-from jivsd.cli.values import read_statuses
+from jivsd.cli.values import read_attributes, read_statuses
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
@@ -23,6 +23,7 @@ commands = group()
     "jivsd list --open",
     "jivsd list --workflow migration --limit 5",
     "jivsd list --status FAILED --status BLOCKED",
+    "jivsd list --attribute region=eu --attribute tier=gold",
     "jivsd list --json | jq -r '.items[].run_id'",
     panel=PANEL,
 )
@@ -31,6 +32,7 @@ async def list_runs(
     workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")] = None,
     workflow_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Only this workflow id.")] = None,
     status: Statuses = None,
+    attribute: Attributes = None,
     open_only: Annotated[bool, typer.Option("--open", metavar=FLAG, help="Only runs that have not ended.")] = False,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -40,7 +42,13 @@ async def list_runs(
     from jivsd.cli.paging import collect
     from jivsd.store.api import RunFilter, Runs
 
-    where = RunFilter(workflow=workflow, workflow_id=workflow_id, statuses=read_statuses(status), open_only=open_only)
+    where = RunFilter(
+        workflow=workflow,
+        workflow_id=workflow_id,
+        statuses=read_statuses(status),
+        attributes=read_attributes(attribute),
+        open_only=open_only,
+    )
     runs, following = await collect(lambda size, begin: client.runs(where, limit=size, cursor=begin), limit, cursor)
 
     def view() -> "Page":

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from jivsd.cli.command import FLAG, Json, RunRef, group, remote
+from jivsd.cli.command import FLAG, Attributes, Json, RunRef, group, remote
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer, say
-from jivsd.cli.values import read_value
+from jivsd.cli.values import attribute_values, read_value
 from jivsd.records import Run, Status
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ async def start(
     ] = None,
     correlation_id: Annotated[str | None, typer.Option(metavar="ID", help="Appears in logs and child runs.")] = None,
     priority: Annotated[int, typer.Option(metavar="N", help="Higher goes first.")] = 0,
+    attribute: Attributes = None,
     json: Json = False,
 ) -> Answer:
     """Start a run of a workflow.
@@ -69,6 +70,7 @@ async def start(
         lock_wait=lock_wait,
         timeout=timeout,
         priority=priority,
+        attributes=attribute_values(attribute),
     )
     try:
         started = await client.start(workflow, read_value(value, "--input"), options)

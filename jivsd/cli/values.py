@@ -7,6 +7,9 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
+from jivsd import attributes
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.records import Status
 
@@ -79,3 +82,31 @@ def read_statuses(given: list[str] | None) -> tuple[Status, ...]:
     except ValueError as error:
         known = ", ".join(Status)
         raise CommandError(Exit.USAGE, "usage", f"--status: {error}: it is one of {known}") from None
+
+
+def read_attributes(given: list[str] | None) -> dict[str, str]:
+    """Return names and values as `--attribute NAME=VALUE` gives them.
+
+    Raises:
+        CommandError: one is not of that form.
+    """
+    try:
+        return dict(attributes.parse(one) for one in given or ())
+    except ValueError as error:
+        raise CommandError(Exit.USAGE, "usage", f"--attribute: {error}") from None
+
+
+def attribute_values(given: list[str] | None) -> dict[str, attributes.Value]:
+    """Return attributes for a start: what reads as a number or a truth value is one, the rest is text.
+
+    Raises:
+        CommandError: one is not of the form NAME=VALUE.
+    """
+    return {name: _plain(value) for name, value in read_attributes(given).items()}
+
+
+def _plain(text: str) -> attributes.Value:
+    try:
+        return msgspec.json.decode(text, type=bool | int | float)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text

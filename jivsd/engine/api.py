@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from jivsd.attributes import Value
 from jivsd.records import Event, Incident, Run
 
 
@@ -72,7 +73,8 @@ class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     """How long to wait for the lock; "0s": fail at once."""
     timeout: str | None = None
     priority: int = 0
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Value] = {}
+    """By which people find the run: texts, numbers, truth values."""
 
 
 class Start(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jivsd import logs
+from jivsd import attributes, logs
 from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.authoring.steps import StepContext
@@ -35,7 +35,7 @@ from jivsd.records import (
     derived_id,
     encode,
 )
-from jivsd.store.api import Entry, Refused, TxStep, Verdict, Written
+from jivsd.store.api import Entry, Refused, RunChange, TxStep, Verdict, Written
 
 if TYPE_CHECKING:
     from typing import Any
@@ -69,6 +69,9 @@ def carry_out(actor: Actor, entry: Open) -> None:
         case commands.SideEffect() as command:
             actor.active.add(entry.path)
             actor.append(Kind.MARKER, entry.path, _call(command))
+        case commands.SetAttributes() as command:
+            actor.active.add(entry.path)
+            _set_attributes(actor, entry.path, command.changes)
         case commands.VersionCall() as command:
             actor.active.add(entry.path)
             actor.append(Kind.MARKER, entry.path, Marker(msgspec.Raw(encode(command.maximum))))
@@ -327,6 +330,13 @@ def _call(command: commands.SideEffect) -> Marker:
     except (Exception, SystemExit) as error:  # the author's own; recorded like a value
         return Marker(error=record_error(error))
     return Marker(msgspec.Raw(value))
+
+
+def _set_attributes(actor: Actor, path: str, changes: bytes) -> None:
+    """Record a change of attributes, and write it into the run's row in the same transaction."""
+    present = attributes.merged(actor.run.attributes, msgspec.json.decode(changes))
+    actor.run.attributes = present
+    actor.append(Kind.MARKER, path, Marker(msgspec.Raw(changes)), change=RunChange(attributes=present))
 
 
 def _granted(actor: Actor, path: str, fence: int) -> None:

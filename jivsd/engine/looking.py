@@ -166,6 +166,8 @@ def _wait(entry: Open, ahead: list[str]) -> Wait:
             return Wait(entry.path, "signal", f"signal {wait.signal!r}")
         case commands.ChildCall() as child:
             return Wait(entry.path, "child", f"child run of workflow {child.workflow!r}")
+        case commands.SetAttributes():
+            return Wait(entry.path, "marker", "a change of its attributes")
         case commands.Lock() as lock:
             return Wait(entry.path, "lock", f"lock {lock.key!r}", behind=ahead)
         case _:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jivsd import attributes
 from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.engine.looking import replayed
@@ -43,7 +44,7 @@ async def reset(
     at = max(now, journal[-1].at)
     for kind, payload in _turning_point(run, seed, doubtful):
         journal.append(Event(run_id, len(journal) + 1, kind, "", encode(payload), at, 0, by))
-    return _row(workflow, run, run_id, now), journal
+    return _row(workflow, run, run_id, now, _attributes(journal)), journal
 
 
 def _turning_point(run: Run, seed: str, doubtful: list[str]) -> Iterable[tuple[Kind, msgspec.Struct]]:
@@ -52,7 +53,7 @@ def _turning_point(run: Run, seed: str, doubtful: list[str]) -> Iterable[tuple[K
         yield Kind.RECOVERED, Recovered(doubtful)
 
 
-def _row(workflow: Workflow[..., Any], run: Run, run_id: str, now: int) -> Run:
+def _row(workflow: Workflow[..., Any], run: Run, run_id: str, now: int, present: dict[str, Any]) -> Run:
     """The new run has no parent that waits for it: a child's parent has had its end."""
     locked = run.options.lock_key is not None
     return msgspec.structs.replace(
@@ -68,7 +69,17 @@ def _row(workflow: Workflow[..., Any], run: Run, run_id: str, now: int) -> Run:
         error=None,
         paused=False,
         options=msgspec.structs.replace(run.options, parent_path=None),
+        attributes=present,
     )
+
+
+def _attributes(journal: list[Event]) -> dict[str, Any]:
+    """The attributes at the end of a journal: what was changed behind the cut has not happened."""
+    present: dict[str, Any] = payload_of(journal[0]).options.attributes
+    for event in journal:
+        if event.kind == Kind.MARKER and event.path.rpartition("/")[2].startswith(commands.ATTRIBUTES):
+            present = attributes.merged(present, msgspec.json.decode(payload_of(event).value))
+    return present
 
 
 def _seed(events: list[Event]) -> str:

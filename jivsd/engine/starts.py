@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jivsd import attributes
 from jivsd.authoring.errors import InvalidValue
 from jivsd.clock import microseconds
 from jivsd.engine.api import Invalid, StartOptions
@@ -56,7 +57,7 @@ def prepare(
         parent_workflow_id=parent.workflow_id if parent else None,
         correlation_id=_text("correlation_id", options.correlation_id)
         or (parent.options.correlation_id if parent else None),
-        attributes=options.attributes,
+        attributes=_attributes(options.attributes),
     )
     raw = msgspec.Raw(input)
     started = Started(raw, workflow.code_hash, hash_of(run_id.encode()), resolved)
@@ -71,7 +72,8 @@ def prepare(
         input=raw,
         created_at=now,
         started_at=None if lock_key else now,
-        options=resolved,
+        options=msgspec.structs.replace(resolved, attributes={}) if resolved.attributes else resolved,
+        attributes=resolved.attributes,
     )
     key = _text("idempotency_key", options.idempotency_key)
     canonical = msgspec.json.encode(msgspec.json.decode(input), order="deterministic")
@@ -93,6 +95,13 @@ def _duration(option: str, text: str | None) -> int | None:
     if value < 0:
         raise Invalid(f"option {option}: {text!r} is negative", field=option)
     return value
+
+
+def _attributes(given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return attributes.checked(given)
+    except ValueError as error:
+        raise Invalid(str(error), field="attributes") from None
 
 
 def _text(option: str, text: str | None) -> str | None:

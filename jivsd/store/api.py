@@ -56,6 +56,8 @@ class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: int | None = None
     ended_at: int | None = None
     wake_at: int | None = None
+    attributes: dict[str, Any] | None = None
+    """All of them, as they are from now on."""
 
 
 class TxStep(msgspec.Struct, frozen=True):
@@ -177,6 +179,8 @@ class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     open_only: bool = False
     parent: str | None = None
     ended_before: int | None = None
+    attributes: dict[str, str] = {}
+    """Each with its value as text (see `jivsd.attributes.text`)."""
 
 
 class Runs(msgspec.Struct, frozen=True):

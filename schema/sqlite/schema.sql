@@ -29,6 +29,7 @@ CREATE TABLE run (
     ended_at INTEGER,
     wake_at INTEGER,
     options TEXT NOT NULL,
+    attributes TEXT NOT NULL,
     input TEXT NOT NULL,
     output TEXT,
     error TEXT,
@@ -49,6 +50,15 @@ CREATE INDEX run_workflow_status ON run (workflow, status);
 CREATE INDEX run_status ON run (status);
 CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 CREATE INDEX run_ended ON run (ended_at) WHERE ended_at IS NOT NULL;
+
+-- The attributes of runs, to find runs by: each name and value has its runs in the order of their numbers.
+CREATE TABLE attribute (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    run_number INTEGER NOT NULL,
+    PRIMARY KEY (name, value, run_number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attribute_run ON attribute (run_number);
 
 -- The journal. Never updated. A payload over 64 KiB lies in the table payload, under payload_hash.
 CREATE TABLE event (
@@ -161,7 +171,7 @@ SELECT
         AS created_at,
     strftime('%Y-%m-%dT%H:%M:%S', ended_at / 1000000, 'unixepoch') || printf('.%06dZ', ended_at % 1000000) AS ended_at,
     strftime('%Y-%m-%dT%H:%M:%S', wake_at / 1000000, 'unixepoch') || printf('.%06dZ', wake_at % 1000000) AS wake_at,
-    parent, lock_key, correlation_id, code_hash, shard, options
+    parent, lock_key, correlation_id, attributes, code_hash, shard, options
 FROM run;
 
 -- For people: what happened, with the payload as JSON.

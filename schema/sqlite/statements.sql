@@ -60,8 +60,8 @@ WHERE run_id = ?1 AND seq = ?2
 -- name: insert_run
 -- A new run.
 INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at,
-                 wake_at, options, input, output, error)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 wake_at, options, attributes, input, output, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: change_run
 -- New values for a run; NULL keeps a column. wake_at belongs to the status: a new status brings its own.
@@ -73,13 +73,14 @@ UPDATE run SET
     code_hash = coalesce(?6, code_hash),
     started_at = coalesce(?7, started_at),
     ended_at = coalesce(?8, ended_at),
-    wake_at = CASE WHEN ?2 IS NULL THEN coalesce(?9, wake_at) ELSE ?9 END
+    wake_at = CASE WHEN ?2 IS NULL THEN coalesce(?9, wake_at) ELSE ?9 END,
+    attributes = coalesce(?10, attributes)
 WHERE run_id = ?1
 
 -- name: run
 -- One run.
 SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, input, output, error, number
+       options, attributes, input, output, error, number
 FROM run WHERE run_id = ?1
 
 -- name: addressed_run
@@ -97,14 +98,38 @@ SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 ORDER BY number 
 -- name: open_runs
 -- Open runs by run id, for recovery.
 SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, input, output, error, number
+       options, attributes, input, output, error, number
 FROM run WHERE open AND run_id > ?1 ORDER BY run_id LIMIT ?2
 
 -- name: list_runs
 -- A page of runs, newest first; the reader puts its conditions in the place of "true".
 SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, input, output, error, number
+       options, attributes, input, output, error, number
 FROM run WHERE true ORDER BY number DESC LIMIT :limit
+
+-- name: list_attributed_runs
+-- A page of the runs that have an attribute, newest first; the reader puts further conditions in the place of "true".
+-- CROSS JOIN: the runs of the attribute come in order, and are looked at until the page is full.
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
+       options, attributes, input, output, error, number
+FROM attribute CROSS JOIN run ON number = run_number
+WHERE name = :name AND value = :value AND run_number < :before AND true ORDER BY run_number DESC LIMIT :limit
+
+-- name: count_attribute
+-- How many runs have an attribute, as far as one has to know.
+SELECT count(*) FROM (SELECT 1 FROM attribute WHERE name = :name AND value = :value LIMIT :limit)
+
+-- name: count_some_runs
+-- How many runs a condition leaves, as far as one has to know; the reader puts it in the place of "true".
+SELECT count(*) FROM (SELECT 1 FROM run WHERE true LIMIT :limit)
+
+-- name: put_attribute
+-- A run has an attribute.
+INSERT INTO attribute (name, value, run_number) SELECT ?2, ?3, number FROM run WHERE run_id = ?1
+
+-- name: delete_attributes
+-- A run has no attributes any more.
+DELETE FROM attribute WHERE run_number = (SELECT number FROM run WHERE run_id = ?1)
 
 -- name: count_runs
 -- How many runs have each status.
@@ -289,7 +314,7 @@ WHERE (event.run_id, seq) > (?1, ?2) ORDER BY event.run_id, seq LIMIT ?3
 -- name: check_runs
 -- The next runs in the order of their number.
 SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, input, output, error, number
+       options, attributes, input, output, error, number
 FROM run WHERE number > ?1 ORDER BY number LIMIT ?2
 
 -- name: check_orphans

@@ -43,7 +43,9 @@ class Approval:
         return self.by
 
     async def run(self, ctx: Context) -> str:
-        return await ctx.wait_until(lambda: self.by)
+        by = await ctx.wait_until(lambda: self.by)
+        await ctx.set_attributes(approved_by=by)
+        return by
 
 
 @step(retry=NO_RETRY)

@@ -93,7 +93,7 @@ async def test_an_open_workflow_id_is_a_conflict_that_names_its_run(tmp_path):
 async def test_lists_have_pages_and_filters_and_no_payloads(tmp_path):
     async with api(tmp_path) as http:
         bought = [await start(http, "buy", {"item": "tea"}, "5s") for _ in range(3)]
-        waiting = await start(http, "approval", id="w")
+        waiting = await start(http, "approval", id="w", attributes={"place": "a=b,c", "tries": 2})
         page = (await http.get(f"{API}/runs?limit=3")).json()
         assert [run["run_id"] for run in page["items"]] == [r["run_id"] for r in (waiting, bought[2], bought[1])]
         assert set(page["items"][0]) == RUN_FIELDS
@@ -108,6 +108,8 @@ async def test_lists_have_pages_and_filters_and_no_payloads(tmp_path):
             ("status=RUNNING,WAITING", [waiting]),
             ("status=RUNNING&status=WAITING", [waiting]),
             ("status=FAILED", []),
+            ("attribute=place=a=b,c&attribute=tries=2", [waiting]),
+            ("attribute=tries=2&status=COMPLETED", []),
             ("ended_before=2000-01-01T00:00:00Z", []),
         ]:
             page = (await http.get(f"{API}/runs?{query}")).json()
@@ -127,6 +129,7 @@ async def test_lists_have_pages_and_filters_and_no_payloads(tmp_path):
         ("workflow=a%00b", "workflow", "has a control character"),
         ("open=perhaps", "open", "expected `bool`"),
         ("ended_before=2000-01-01T00:00:00", "ended_before", "needs a time zone"),
+        ("attribute=place", "attribute", "'place' is not of the form NAME=VALUE"),
         ("ended_before=soon", "ended_before", "invalid RFC3339"),
     ],
 )

@@ -166,12 +166,31 @@ async def jobs(ctx: Context) -> None:
     assert_type(race.winner.result, Any)
 
 
+async def doubled(number: int) -> float:
+    return number * 2.0
+
+
+async def maps(ctx: Context, tables: list[str]) -> None:
+    assert_type(await ctx.map(copy, tables), list[int])
+    assert_type(await ctx.map(copy.options(timeout="1h"), tables, limit=3, key=len), list[int])
+    assert_type(await ctx.map(plain, tables), list[list[str]])
+    assert_type(await ctx.map(nap, [1.5]), list[str])
+    assert_type(await ctx.map(MoveTenant, (Move(table, []) for table in tables)), list[int])
+    assert_type(await ctx.map(doubled, [1]), list[float])
+
+    await ctx.map(copy, [5])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.map(doubled, tables)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 async def values(ctx: Context) -> None:
     assert_type(await ctx.wait_signal("go", Move), Move)
     assert_type(await ctx.wait_signal("go"), Any)
     assert_type(await ctx.side_effect(datetime.now), datetime)
     assert_type(await ctx.version("new-tax", 1, 2), int)
     assert_type(ctx.now(), datetime)
+    assert_type(ctx.attributes, dict[str, str | int | float | bool])
+    await ctx.set_attributes(region="eu", tries=3, gold=None)
+    await ctx.set_attributes(region=["eu"])  # pyright: ignore[reportArgumentType]
     assert_type(await ctx.wait_until(lambda: ctx.now() if ctx.run_id else None), datetime)
     with ctx.move_on_after("1m") as scope:
         await ctx.sleep("2m")

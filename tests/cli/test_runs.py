@@ -97,6 +97,17 @@ def test_an_unknown_workflow_is_told_the_known_ones(jivsd):
     assert "add-up" in jivsd("start", "nope").err
 
 
+def test_runs_are_found_by_their_attributes(jivsd):
+    given = ("--attribute", "region=eu", "--attribute", "tries=3", "--attribute", "gold=true")
+    run_id = jivsd("start", "add-up", "--input", "1", *given).out.strip()
+    assert jivsd("show", run_id, "--json").json["attributes"] == {"region": "eu", "tries": 3, "gold": True}
+    assert '"region": "eu"' in jivsd("show", run_id).out
+    assert [run["run_id"] for run in jivsd("list", *given, "--json").json["items"]] == [run_id]
+    assert jivsd("list", "--attribute", "region=us").out == "No runs.\n"
+    refused = jivsd("list", "--attribute", "region")
+    assert (refused.code, refused.err) == (2, "jivsd: --attribute: 'region' is not of the form NAME=VALUE\n")
+
+
 @pytest.mark.slow
 def test_the_life_of_a_run_that_waits(jivsd):
     run_id = jivsd("start", "gate", "--id", "g1").out.strip()
@@ -155,13 +166,13 @@ def test_retry_is_a_new_run(jivsd):
 
 @pytest.mark.slow
 def test_lists_are_whole_lines_and_pages(jivsd):
-    for number in range(3):
+    for number in range(4):
         jivsd("start", "add-up", "--input", "1", "--id", f"an id of some length, number {number}", "--wait")
     listed = jivsd("list", "--workflow", "add-up", "--limit", "3")
     head, *lines = listed.out.splitlines()
     assert head.split() == ["RUN", "STATUS", "AGE", "TOOK", "WORKFLOW:ID"]
     assert len(lines) == 3
-    for number, line in zip((2, 1, 0), lines, strict=True):
+    for number, line in zip((3, 2, 1), lines, strict=True):
         assert re.fullmatch(rf"{UUID}  COMPLETED +\S+ +\S+  add-up:an id of some length, number {number}", line)
     assert "--cursor" in listed.err
 

@@ -30,7 +30,7 @@ async def test_it_speaks_for_the_engine(tmp_path):
     """The same records come from both, whatever was asked."""
     async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
         engine = served.engine
-        started = await client.start("approval", options=StartOptions(id="a/b", priority=3, attributes={"x": [1]}))
+        started = await client.start("approval", options=StartOptions(id="a/b", priority=3, attributes={"x": 1}))
         run = started.run.run_id
         ref = "approval:a/b"
         assert await client.show(ref) == await engine.show(run)
@@ -43,7 +43,9 @@ async def test_it_speaks_for_the_engine(tmp_path):
         ended = await client.result(ref, 5)
         assert ended == await engine.show(run)
         assert ended.output == msgspec.Raw(b'"ann"')
-        listed = await client.runs(RunFilter(workflow="approval", statuses=[Status.COMPLETED]), limit=1)
+        assert ended.attributes == {"x": 1, "approved_by": "ann"}
+        where = RunFilter(workflow="approval", statuses=[Status.COMPLETED], attributes={"x": "1", "approved_by": "ann"})
+        listed = await client.runs(where, limit=1)
         assert listed.items == [msgspec.structs.replace(ended, input=NULL, output=None)]
         assert await client.workflows() == engine.workflows()
         assert await client.plugins() == (await engine.status()).plugins
@@ -82,6 +84,7 @@ async def test_cancel_terminate_and_prune(tmp_path):
         with pytest.raises(ClientError, match="give one of"):
             await client.prune(RunFilter())
         assert await client.prune(RunFilter(ended_before=1)) == 0
+        assert await client.prune(RunFilter(attributes={"no": "one"}, ended_before=2**52)) == 0
         assert await client.prune(RunFilter(workflow="approval", ended_before=2**52, statuses=[Status.CANCELLED])) == 1
 
 

@@ -140,6 +140,8 @@ async def everything(ctx: Context, name: str) -> dict[str, Any]:
     async with ctx.nursery("rooms", limit=2) as rooms:
         jobs = [rooms[room].start_soon(book, room) for room in ("red", "green", "blue")]
     found["rooms"] = [job.result for job in jobs]
+    await ctx.set_attributes(stage="rooms", gone=None)
+    found["lengths"] = await ctx.map(measure, ["a", "bb", "ccc"], limit=2)
     with ctx.move_on_after("5s") as scope:
         await ctx.step(linger, 8)
     found["moved on"] = scope.cancelled
@@ -162,6 +164,7 @@ async def everything(ctx: Context, name: str) -> dict[str, Any]:
             raise Declined("inside")
     except Declined:
         found["undone"] = True
+    found["attributes"] = ctx.attributes
     found["child"] = await ctx.run(child, "kid")
     try:
         await ctx.run("child", "bad")

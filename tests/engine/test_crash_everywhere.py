@@ -15,7 +15,10 @@ pytestmark = pytest.mark.slow
 
 async def everything(env):
     commands.fresh_world()
-    assert (await env.result(await env.start("everything", "Ann")))["child"] == "booked for kid"
+    run = await env.start("everything", "Ann", attributes={"gone": 1, "tier": "gold"})
+    found = await env.result(run)
+    assert (found["child"], found["lengths"]) == ("booked for kid", [1, 2, 3])
+    assert found["attributes"] == (await env.show(run)).attributes == {"tier": "gold", "stage": "rooms"}
 
 
 async def talk(env):

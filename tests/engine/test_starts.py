@@ -162,7 +162,8 @@ async def test_what_was_resolved_is_recorded_with_the_start():
         assert started.options.timeout == 7_200_000_000
         assert (started.options.correlation_id, started.options.priority) == ("c", 3)
         row = await env.show("shop:o")
-        assert row.options == started.options
+        assert row.options == msgspec.structs.replace(started.options, attributes={})
+        assert row.attributes == started.options.attributes == {"region": "eu"}
         assert bytes(row.input) == msgspec.json.encode(BASKET)
 
 

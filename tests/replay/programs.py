@@ -193,6 +193,17 @@ class Program:
         value = await ctx.side_effect(lambda: (tag, {2: 3}))
         self.note(tag, value)
 
+    async def _attribute(self, ctx: Context, frame: Frame, tag: str, name: str, gone: bool) -> None:
+        await ctx.set_attributes(**{name: None if gone else self.print})
+        self.note(tag, ctx.attributes)
+
+    async def _map(self, ctx: Context, frame: Frame, tag: str, limit: int | None, count: int, nodes: list[Any]) -> None:
+        async def one(place: int) -> int:
+            await self.block(ctx, nodes, frame)
+            return place
+
+        self.note(tag, await ctx.map(one, range(count), name=tag, limit=limit))
+
     async def _version(self, ctx: Context, frame: Frame, tag: str, change: str) -> None:
         self.note(tag, await ctx.version(change, 1, 2))
 
@@ -396,6 +407,12 @@ class Maker:
     def _effect(self, tag: str, depth: int) -> list[Any]:
         return [tag]
 
+    def _attribute(self, tag: str, depth: int) -> list[Any]:
+        return [tag, self._rng.choice(["region", "tier"]), self._rng.random() < 0.3]
+
+    def _map(self, tag: str, depth: int) -> list[Any]:
+        return [tag, self._rng.choice([None, 1, 2]), self._rng.randint(0, 3), self.block(depth, 2)]
+
     def _version(self, tag: str, depth: int) -> list[Any]:
         return [tag, self._rng.choice(["one", "two"])]
 
@@ -461,6 +478,7 @@ LEAVES = {
     "until": 1.5,
     "bump": 1.5,
     "effect": 1,
+    "attribute": 1,
     "version": 1,
     "draw": 1,
     "raise": 1,
@@ -471,6 +489,7 @@ BRANCHES = {
     "step": 5,
     "nursery": 6,
     "race": 2.5,
+    "map": 1.5,
     "saga": 2.5,
     "shield": 1,
     "scope": 1.5,

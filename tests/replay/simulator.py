@@ -247,6 +247,8 @@ class Life:
                 value = Marker(msgspec.Raw(encode(command.function())))
                 if self.rng.random() < 0.2:
                     value = Marker(error=ErrorRecord("Declined", "side effect", {"amount": 1}))
+            case commands.SetAttributes() as command:
+                value = Marker(msgspec.Raw(command.changes))
             case commands.VersionCall() as command:
                 value = Marker(msgspec.Raw(encode(command.maximum)))
             case _:
@@ -382,7 +384,7 @@ class Life:
                 happenings[number]()
 
     def markers(self) -> list[Open]:
-        kinds = (commands.SideEffect, commands.VersionCall)
+        kinds = (commands.SideEffect, commands.VersionCall, commands.SetAttributes)
         return [entry for entry in self.open() if isinstance(entry.command, kinds)]
 
     def open(self) -> list[Open]:
@@ -399,7 +401,7 @@ class Life:
                 case commands.Sleep():
                     weight = 0.1 if entry.target is self.machine.root else 1 if entry.target is not None else 3
                     choices.append((weight, partial(self.fire, entry)))
-                case commands.SideEffect() | commands.VersionCall():
+                case commands.SideEffect() | commands.VersionCall() | commands.SetAttributes():
                     choices.append((3, partial(self.mark, entry)))
                 case commands.ChildCall():
                     choices.append((3, partial(self.end_child, entry)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 from typing import Any
 
@@ -152,6 +153,15 @@ MUTANTS = [
 ]
 
 
+@pytest.fixture
+def _aborted_lives():
+    """A life that is broken off leaves branches behind that never began."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.usefixtures("_aborted_lives")
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mutant_is_found_out(mutant, monkeypatch):
     mutant(monkeypatch)

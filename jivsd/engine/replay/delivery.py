@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jivsd import attributes
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
 from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, TIMEOUT, Open, Outcome, Phase, Scope
@@ -24,6 +25,7 @@ from jivsd.records import (
     StepCancelled,
     StepDone,
     StepFailed,
+    hash_of,
     payload_of,
 )
 
@@ -64,6 +66,7 @@ def _started(machine: Machine, event: Event) -> None:
     payload: Started = payload_of(event)
     machine.seed = payload.seed
     machine.options = payload.options
+    machine.attributes = payload.options.attributes
     try:
         arguments = machine.workflow.signature.decode_input(bytes(payload.input))
     except InvalidValue as error:
@@ -189,6 +192,9 @@ def _marker(machine: Machine, event: Event) -> None:
     if event.path.startswith("version:"):
         _version_marker(machine, event, payload)
         return
+    if event.path.rpartition("/")[2].startswith(commands.ATTRIBUTES):
+        _attributes_marker(machine, event, payload)
+        return
     entry = _take(machine, event, "marker")
     if entry is None:
         return
@@ -203,6 +209,15 @@ def _marker(machine: Machine, event: Event) -> None:
         machine.block("result", f"the recorded value of {event.path} does not fit the code's type: {error}", event.path)
         return
     _hand_over(machine, entry, value)
+
+
+def _attributes_marker(machine: Machine, event: Event, payload: Marker) -> None:
+    """It counts also when nobody waits for it any more: the run's row was changed with it."""
+    entry = _take(machine, event, "attributes", hash_of(bytes(payload.value)))
+    if machine.blocked is None:
+        machine.attributes = attributes.merged(machine.attributes, msgspec.json.decode(payload.value))
+    if entry is not None:
+        _hand_over(machine, entry)
 
 
 def _version_marker(machine: Machine, event: Event, payload: Marker) -> None:

@@ -82,6 +82,10 @@ class Driving(State):
         drawn = f"{self.seed}/{branch.path}/uuid#{branch.count('uuid()')}"
         return UUID(bytes=hashlib.blake2b(drawn.encode(), digest_size=16).digest(), version=4)
 
+    def attributes_now(self) -> dict[str, Any]:
+        self.entering(uncancelled=False)
+        return dict(self.attributes)
+
     def scope(self, deadline: int | None, *, shield: bool, fail: bool) -> Any:
         return ScopeBlock(self, deadline, shield=shield, fail=fail)
 

@@ -42,6 +42,7 @@ class State:
         "_serial",
         "_settling",
         "at",
+        "attributes",
         "blocked",
         "closed",
         "compensated",
@@ -78,6 +79,7 @@ class State:
         self.seq = 0
         self.at = 0
         self.seed = ""
+        self.attributes: dict[str, Any] = {}
         self.blocked: Block | None = None
         self.frozen = False
         self.misfits: list[tuple[str, str]] = []

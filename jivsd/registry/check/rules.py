@@ -147,7 +147,18 @@ SWALLOWING: Final = frozenset({"BaseException", "BaseExceptionGroup", "Generator
 SWALLOWING_OF_JIVSD: Final = ("Cancelled", "Frozen")
 
 COROUTINES: Final = frozenset(
-    {"step", "run", "sleep", "sleep_until", "wait_signal", "wait_until", "side_effect", "version"}
+    {
+        "step",
+        "run",
+        "map",
+        "set_attributes",
+        "sleep",
+        "sleep_until",
+        "wait_signal",
+        "wait_until",
+        "side_effect",
+        "version",
+    }
 )
 """The Context's methods that must be awaited."""
 

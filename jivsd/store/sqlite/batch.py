@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
+from jivsd import attributes
 from jivsd.store.api import DamagedRow, Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
@@ -177,6 +178,9 @@ class _Attempt:
             self._run(self._sql["change_run"], rows.change_row(entry.run_id, entry.change))
             if not self._writer.connection.changes():
                 return Refused("not_found", entry.run_id)
+            if entry.change.attributes is not None:
+                self._run(self._sql["delete_attributes"], (entry.run_id,))
+                self._put_attributes(entry.run_id, entry.change.attributes)
         for event in entry.events:
             self._append(event)
         if entry.consumed or entry.inbox or entry.incidents or entry.ends:
@@ -248,10 +252,15 @@ class _Attempt:
                 return Refused("locked", holder[0])
             self._draw_ticket(run.options.lock_key, run.run_id, run.created_at)
         self._run(self._sql["insert_run"], rows.run_row(run))
+        self._put_attributes(run.run_id, run.attributes)
         if new.idempotency_key is not None:
             key = (run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at)
             self._run(self._sql["insert_key"], key)
         return None
+
+    def _put_attributes(self, run_id: str, present: dict[str, Any]) -> None:
+        for name, value in present.items():
+            self._run(self._sql["put_attribute"], (run_id, name, attributes.text(value)))
 
     def _repeated(self, input_hash: str, first: str, repeated_hash: str) -> Verdict:
         """What to say to a start whose idempotency key is known."""

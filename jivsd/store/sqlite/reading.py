@@ -14,6 +14,8 @@ from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import apsw
 
     from jivsd.records import Event, Incident, Message, Run
@@ -21,8 +23,17 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
+FEW: Final = 2000
+"""Rows that may be looked at one by one: about a millisecond."""
+
 _OPEN: Final = tuple(status for status in Status if status not in ENDED)
 _sql: Final = statements("sqlite")
+_NONE: Final[Mapping[str, str]] = {}
+_LAST: Final = 2**63 - 1
+_HAS: Final = (
+    "EXISTS (SELECT 1 FROM attribute AS a{place}"
+    " WHERE a{place}.name = :name{place} AND a{place}.value = :value{place} AND a{place}.run_number = number)"
+)
 
 
 def events(connection: apsw.Connection, run_id: str, after: int, limit: int | None) -> list[Event]:
@@ -128,18 +139,55 @@ def conditions_of(where: RunFilter) -> dict[str, Any]:
     }
 
 
-def with_conditions(statement: str, conditions: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A statement with those conditions that have a value in the place of its `true`, and their parameters."""
+def with_conditions(
+    statement: str, conditions: dict[str, Any], attributes: Mapping[str, str] = _NONE
+) -> tuple[str, dict[str, Any]]:
+    """A statement with those conditions that have a value in the place of its `true`, and their parameters.
+
+    `attributes`: those that a run must have, too.
+    """
     given = {condition: value for condition, value in conditions.items() if value is not None}
-    sql = _sql[statement].replace("true", " AND ".join(given) or "true")
-    return sql, {condition.rpartition(":")[2]: value for condition, value in given.items()}
+    parameters = {condition.rpartition(":")[2]: value for condition, value in given.items()}
+    wanted = list(given)
+    for place, (name, value) in enumerate(attributes.items()):
+        wanted.append(_HAS.format(place=place))
+        parameters |= {f"name{place}": name, f"value{place}": value}
+    return _sql[statement].replace("true", " AND ".join(wanted) or "true"), parameters
 
 
 def _page(
     connection: apsw.Connection, where: RunFilter, status: Status | None, limit: int, cursor: str | None
 ) -> list[rows.Row]:
-    conditions = {**conditions_of(where), "status = :status": status, "number < :cursor": _cursor(cursor)}
-    return _list(connection, "list_runs", conditions, limit)
+    conditions = {**conditions_of(where), "status = :status": status}
+    before = _cursor(cursor)
+    if (name := _rarest(connection, where, conditions)) is None:
+        sql, parameters = with_conditions("list_runs", {**conditions, "number < :cursor": before}, where.attributes)
+    else:
+        others = {other: value for other, value in where.attributes.items() if other != name}
+        sql, parameters = with_conditions("list_attributed_runs", conditions, others)
+        parameters |= {"name": name, "value": where.attributes[name], "before": _LAST if before is None else before}
+    return query(connection, sql, {**parameters, "limit": limit}).fetchall()
+
+
+def _rarest(connection: apsw.Connection, where: RunFilter, conditions: dict[str, Any]) -> str | None:
+    """The attribute that best leads to the runs that are looked for; None if the other conditions lead there sooner.
+
+    Whatever leads, its runs are looked at newest first until the page is full: many do no harm, unless the rest of
+    the filter leaves hardly any of them. Then something else in the filter is rare, and leads.
+    """
+    if not where.attributes:
+        return None
+    counts: dict[str, int] = {}
+    for name, value in where.attributes.items():
+        few = {"name": name, "value": value, "limit": FEW}
+        ((counts[name],),) = query(connection, _sql["count_attribute"], few).fetchall()
+    rarest = min(counts, key=lambda name: counts[name])
+    if counts[rarest] == FEW and any(value is not None for value in conditions.values()):
+        sql, parameters = with_conditions("count_some_runs", conditions)
+        ((others,),) = query(connection, sql, {**parameters, "limit": FEW}).fetchall()
+        if others < FEW:
+            return None
+    return rarest
 
 
 def _list(connection: apsw.Connection, statement: str, conditions: dict[str, Any], limit: int) -> list[rows.Row]:

@@ -32,6 +32,10 @@ def text(raw: msgspec.Raw | bytes | None) -> str | None:
     return None if raw is None else bytes(raw).decode()
 
 
+def _attributes(attributes: dict[str, Any]) -> str:
+    return msgspec.json.encode(attributes).decode() if attributes else "{}"
+
+
 def event_of(row: Row, run_id: str, seq: int) -> Event:
     """The event of a row, which should be event `seq` of run `run_id`.
 
@@ -66,6 +70,7 @@ def run_row(run: Run) -> Row:
         run.ended_at,
         run.wake_at,
         msgspec.json.encode(run.options).decode(),
+        _attributes(run.attributes),
         text(run.input),
         text(run.output),
         None if run.error is None else msgspec.json.encode(run.error).decode(),
@@ -98,9 +103,10 @@ def _run_of(row: Row) -> Run:
         ended_at=row[9],
         wake_at=row[10],
         options=_options.decode(row[11]),
-        input=msgspec.Raw(row[12].encode()),
-        output=None if row[13] is None else msgspec.Raw(row[13].encode()),
-        error=None if row[14] is None else _error.decode(row[14]),
+        attributes=msgspec.json.decode(row[12]) if row[12] != "{}" else {},
+        input=msgspec.Raw(row[13].encode()),
+        output=None if row[14] is None else msgspec.Raw(row[14].encode()),
+        error=None if row[15] is None else _error.decode(row[15]),
     )
 
 
@@ -116,6 +122,7 @@ def change_row(run_id: str, change: RunChange) -> Row:
         change.started_at,
         change.ended_at,
         change.wake_at,
+        None if change.attributes is None else _attributes(change.attributes),
     )
 
 

@@ -153,7 +153,7 @@ def _sync(path: str) -> None:
 def prune(connection: apsw.Connection, where: RunFilter, limit: int) -> int:
     """Remove some ended runs, up to `limit`, in one transaction; return how many: 0 when there are none left."""
     conditions = dict(conditions_of(where))
-    sql, parameters = with_conditions("prunable", conditions)
+    sql, parameters = with_conditions("prunable", conditions, where.attributes)
     if where.statuses:
         marks = {f"status{number}": status for number, status in enumerate(where.statuses)}
         sql = sql.replace("ORDER BY", f"AND status IN ({', '.join(f':{mark}' for mark in marks)}) ORDER BY")
@@ -181,5 +181,6 @@ _PRUNE: Final = (
     "delete_events",
     "empty_messages",
     "delete_incidents",
+    "delete_attributes",
     "delete_run",
 )

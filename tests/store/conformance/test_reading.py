@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from jivsd.records import Incident, IncidentState, Status
-from jivsd.store.api import Plugin, RunChange, RunFilter, StoreError
+from jivsd.store.api import Entry, Plugin, RunChange, RunFilter, StoreError
+from jivsd.store.sqlite import reading
 from store.builders import append, end, new_run, start
 
 
@@ -25,7 +26,9 @@ async def populated(j):
     """Runs of two workflows in several statuses, oldest first."""
     runs = []
     for number in range(30):
-        run = await j.start(workflow=("nap", "order")[number % 2], workflow_id=f"id{number}")
+        run = new_run(workflow=("nap", "order")[number % 2], workflow_id=f"id{number}")
+        run.attributes = {"third": number % 3, "rare": number == 8}
+        await j.write(start(run))
         runs.append(run)
         if number % 3 == 0:
             status = (Status.COMPLETED, Status.FAILED)[number % 2]
@@ -34,6 +37,9 @@ async def populated(j):
         elif number % 5 == 0:
             await j.one(append(run, 2, change=RunChange(status=Status.WAITING)))
             run.status = Status.WAITING
+        if number % 7 == 0:
+            run.attributes = {"seventh": "yes", "third": number % 3}
+            await j.one(Entry(run.run_id, run.shard, change=RunChange(attributes=run.attributes)))
     return runs
 
 
@@ -52,6 +58,15 @@ FILTERS = [
     (RunFilter(workflow_id="id7"), lambda run: run.workflow_id == "id7"),
     (RunFilter(ended_before=1010), lambda run: run.ended_at is not None and run.ended_at < 1010),
     (RunFilter(workflow="nobody's"), lambda run: False),
+    (RunFilter(attributes={"third": "1"}), lambda run: run.attributes["third"] == 1),
+    (RunFilter(attributes={"rare": "true"}), lambda run: run.attributes.get("rare")),
+    (RunFilter(attributes={"rare": "true", "third": "2"}), lambda run: run.attributes.get("rare")),
+    (RunFilter(attributes={"rare": "true", "third": "1"}), lambda run: False),
+    (
+        RunFilter(attributes={"third": "0", "seventh": "yes"}, statuses=[Status.COMPLETED, Status.FAILED]),
+        lambda run: run.attributes == {"seventh": "yes", "third": 0},
+    ),
+    (RunFilter(attributes={"seventh": "no"}), lambda run: False),
 ]
 
 
@@ -62,6 +77,26 @@ async def test_lists_are_newest_first_and_come_in_pages(journal, where, matches)
         expected = [run.run_id for run in reversed(runs) if matches(run)]
         for limit in (1, 4, 30, 100):
             assert await pages(j, where, limit) == expected
+
+
+@pytest.mark.parametrize(("where", "matches"), FILTERS)
+async def test_what_is_frequent_does_not_lead_to_what_is_rare(journal, where, matches, monkeypatch):
+    """Whichever condition leads, the list is the same."""
+    monkeypatch.setattr(reading, "FEW", 5)
+    await test_lists_are_newest_first_and_come_in_pages(journal, where, matches)
+
+
+async def test_attributes_go_with_their_run(journal):
+    async with journal() as j:
+        run = new_run()
+        run.attributes = {"region": "eu"}
+        await j.write(start(run))
+        await j.one(end(run, 2))
+        assert await j.store.prune(RunFilter(attributes={"region": "us"}), 10) == 0
+        assert await j.store.prune(RunFilter(attributes={"region": "eu"}), 10) == 1
+        other = await j.start()  # may get the number that the first one had
+        assert await pages(j, RunFilter(attributes={"region": "eu"}), 10) == []
+        assert (await j.store.run(other.run_id)).attributes == {}
 
 
 async def test_a_list_goes_on_where_it_was_when_runs_come_and_go(journal):
