@@ -196,6 +196,10 @@ def _frozen(value: Mapping[str, Connection]) -> Mapping[str, Connection]:
     return MappingProxyType(dict(value))
 
 
+def _fixed(value: Mapping[str, WorkflowSettings]) -> Mapping[str, WorkflowSettings]:
+    return MappingProxyType(dict(value))
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Microseconds = Annotated[int, BeforeValidator(_duration), AfterValidator(Duration)]
 Size = Annotated[int, BeforeValidator(_size)]
@@ -268,6 +272,17 @@ class Connection(Section):
     system: str | None = Field(default=None, max_length=100, description="What it is, for people")
 
 
+class WorkflowSettings(Section):
+    """`[workflows.NAME]`: limits of one workflow, instead of those in its code."""
+
+    active_runs: Whole | None = Field(
+        default=None, ge=1, le=10_000_000, description="Its runs that do not wait; for new starts"
+    )
+    running_steps: Whole | None = Field(
+        default=None, ge=1, le=1_000_000, description="Its steps that run at once; for new starts"
+    )
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -301,6 +316,10 @@ class Config(Section):
     supervision: Supervision = Supervision()
     connections: Annotated[Mapping[str, Connection], AfterValidator(_frozen)] = Field(
         default_factory=lambda: MappingProxyType(dict[str, Connection]()), description="Named connections"
+    )
+
+    workflows: Annotated[Mapping[str, WorkflowSettings], AfterValidator(_fixed)] = Field(
+        default_factory=lambda: MappingProxyType(dict[str, WorkflowSettings]()), description="Limits of workflows"
     )
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
@@ -377,10 +396,10 @@ def load(path: Path | None, overrides: Mapping[str, Any], environ: Mapping[str, 
 
 
 def describe(config: Config) -> list[Setting]:
-    """Return all settings as people may see them, those of named connections last."""
+    """Return all settings as people may see them, those of what has a name of its own last."""
     rows: list[Setting] = []
     for key, help in KEYS_HELP.items():
-        names = config.connections if "*" in key.path else [""]
+        names = getattr(config, key.path[0]) if "*" in key.path else [""]
         for name in names:
             path = tuple(part if part != "*" else name for part in key.path)
             rows.append(Setting(dotted(path), _shown(_value(config, path)), config.source(dotted(path)), help))
@@ -393,8 +412,8 @@ def _keys(section: type[Section], path: KeyPath = ()) -> dict[Key, str]:
         kind: object = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
             found |= _keys(kind, (*path, name))
-        elif name == "connections":
-            found |= _keys(Connection, (*path, name, "*"))
+        elif name in NAMED:
+            found |= _keys(NAMED[name], (*path, name, "*"))
         else:
             secret = "Secret" in repr(cast("object", kind))
             key = Key((*path, name), secret=secret, folders=name in ("data_dir", "plugins"))
@@ -402,6 +421,8 @@ def _keys(section: type[Section], path: KeyPath = ()) -> dict[Key, str]:
     return found
 
 
+NAMED: Mapping[str, type[Section]] = {"connections": Connection, "workflows": WorkflowSettings}
+"""Sections whose members have names that people choose."""
 KEYS_HELP = _keys(Config)
 KEYS = list(KEYS_HELP)
 

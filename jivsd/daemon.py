@@ -18,6 +18,7 @@ from jivsd.clock import SECOND, SystemClock
 from jivsd.config import sqlite_path
 from jivsd.engine.api import ChildState, EngineError
 from jivsd.engine.engine import Engine
+from jivsd.engine.limits import Limits, Own
 from jivsd.engine.plugins import settle
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
@@ -67,6 +68,9 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
     registry = Registry()
     found = registry.load(config.plugins)
+    for name in config.workflows:
+        if registry.workflow(name) is None:
+            log.warning("limits are configured for a workflow that is not loaded", workflow=name)
     url = config.store.get_secret_value()
     async with open_store(url) as store:
         epoch = await store.open(config.node)
@@ -86,6 +90,11 @@ def _make_folder(data_dir: Path) -> None:
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"data_dir: cannot make the folder {data_dir}: {error.strerror}") from None
+
+
+def _limits(config: Config) -> Limits:
+    own = {name: Own(one.active_runs, one.running_steps) for name, one in config.workflows.items()}
+    return Limits(config.limits.active_runs, config.limits.running_steps, own)
 
 
 def _store(url: str) -> Store:
@@ -110,6 +119,7 @@ class _Parts:
             metrics=self._metrics,
             threads=config.limits.threads,
             recovery=config.recovery.concurrency,
+            limits=_limits(config),
             store_url=shown_url,
         )
         self._engine.children = self._children

@@ -143,10 +143,16 @@ class Metrics(Collector):
             "jivsd_fenced_appends_total", "Entries refused because their shard was taken over"
         )
         self.starts_rejected = self._counter("jivsd_starts_rejected_total", "Starts refused for want of room")
+        self.starts_waiting = self._gauge("jivsd_starts_waiting", "Starts that wait for room to be accepted")
+        self.runs_pending = self._gauge("jivsd_runs_pending", "Accepted runs that wait for room to begin")
+        self.steps_running = self._gauge("jivsd_steps_running", "Steps that run")
+        self.steps_waiting = self._gauge("jivsd_steps_waiting", "Steps that wait for their turn to run")
         self.incidents_open = self._gauges("jivsd_incidents_open", "Incidents that nobody has resolved", "workflow")
         self.supervisor_restarts = self._counters(
             "jivsd_supervisor_restarts_total", "Restarts of a supervised child", "child"
         )
+        self.before_scrape: Callable[[], None] | None = None
+        """Called on each scrape, to bring up to date what is too dear to be counted all the time."""
         self.registry = CollectorRegistry()
         """Where a plugin registers metrics of its own."""
         self.registry.register(self)
@@ -171,6 +177,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the present values; `prometheus_client` calls this on each scrape."""
+        if self.before_scrape is not None:
+            self.before_scrape()
         return [gather() for gather in self._gather]
 
     def render(self) -> bytes:

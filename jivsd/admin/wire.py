@@ -17,6 +17,7 @@ from jivsd.engine.api import (
     ChildState,
     EngineStatus,
     Incidents,
+    LimitState,
     PluginState,
     Start,
     StartOptions,
@@ -292,6 +293,8 @@ class WorkflowView(Struct, frozen=True, kw_only=True):
     queries: list[str]
     lock_key: str | None
     timeout: str | None
+    active_runs: int | None
+    running_steps: int | None
 
     @classmethod
     def of(cls, info: WorkflowInfo) -> WorkflowView:
@@ -323,6 +326,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     runs: dict[str, int]
     actors: int
     steps_running: int
+    limits: list[LimitState]
     journal_pending: int
     store_away: str | None
     incidents: int

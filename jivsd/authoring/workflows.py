@@ -56,6 +56,8 @@ class Workflow(Generic[P, R]):
         lock_key: str | None = None,
         timeout: Duration | None = None,
         signals: Mapping[str, Any] | None = None,
+        active_runs: int | None = None,
+        running_steps: int | None = None,
     ) -> None:
         self.name = check_name(name, "a workflow's name")
         self.where = f"workflow {name!r}"
@@ -64,6 +66,8 @@ class Workflow(Generic[P, R]):
         self.description = inspect.getdoc(target) or ""
         self.signature = Signature(self.function, 2 if self.factory else 1, self.where)
         self.timeout = limit_of(timeout, self.where)
+        self.active_runs = _at_least_one("active_runs", active_runs, self.where)
+        self.running_steps = _at_least_one("running_steps", running_steps, self.where)
         self.lock_key = lock_key
         self.lock_fields: tuple[str, ...] = _lock_fields(lock_key, self.signature, self.where)
         self.signals: dict[str, Handler] = {}
@@ -171,11 +175,14 @@ def workflow(
     lock_key: str | None = None,
     timeout: Duration | None = None,
     signals: Mapping[str, Any] | None = None,
+    active_runs: int | None = None,
+    running_steps: int | None = None,
 ) -> _Decorator:
     """Declare a workflow: an async function of a Context and the input, or a class with such a method `run`.
 
     `lock_key`: runs with one key exclude each other; `{field}` stands for a field of the input. `timeout`: for the
-    whole run. `signals`: the types of signals that are waited for by name; others may carry any JSON.
+    whole run. `signals`: the types of signals that are waited for by name; others may carry any JSON. `active_runs` and
+    `running_steps`: while so many of its runs do something, or so many of their steps run, new ones wait for room.
 
     Raises:
         InvalidDefinition: the declaration cannot work; the message says why.
@@ -185,7 +192,15 @@ def workflow(
         raise InvalidDefinition(f'@workflow needs a name: @workflow("{getattr(name, "__name__", "name")}")')
 
     def register(target: Any, /) -> Any:
-        declared: Workflow[..., Any] = Workflow(name, target, lock_key=lock_key, timeout=timeout, signals=signals)
+        declared: Workflow[..., Any] = Workflow(
+            name,
+            target,
+            lock_key=lock_key,
+            timeout=timeout,
+            signals=signals,
+            active_runs=active_runs,
+            running_steps=running_steps,
+        )
         return declared
 
     return register
@@ -211,6 +226,12 @@ def query(name: str, /) -> Callable[[F], F]: ...
 def query(function: Any, /) -> Any:
     """Mark a plain method that answers a question about the run's state and changes nothing."""
     return _marked(QUERY_MARK, function)
+
+
+def _at_least_one(what: str, value: Any, where: str) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InvalidDefinition(f"{where}: {what} is a whole number from 1, not {value!r}")
+    return value
 
 
 def _hashable(value: Any) -> bool:

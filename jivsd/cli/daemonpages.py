@@ -41,7 +41,13 @@ def status(found: EngineStatus) -> Page:
     children = look.table("CHILD", "STATE", "RESTARTS", numbers=("RESTARTS",))
     for child in found.children:
         children.add_row(child.name, child.state, str(child.restarts))
+    limits = look.table("LIMIT", "WORKFLOW", "USED", "OF", "WAITING", numbers=("USED", "OF", "WAITING"))
+    for limit in found.limits:
+        full = "yellow" if limit.used >= limit.limit else ""
+        used, waiting = Text(f"{limit.used:,}", style=full), f"{limit.waiting:,}" if limit.waiting else ""
+        limits.add_row(limit.what, limit.workflow or "all", used, f"{limit.limit:,}", waiting)
     parts = [facts, look.section("Runs", runs if runs.row_count else "none so far")]
+    parts.append(look.section("Limits", limits))
     if found.children:
         parts.append(look.section("Supervised", children))
     return [*parts, look.section("Plugins", plugins_table(found.plugins))]

@@ -260,6 +260,7 @@ class Actor(Pen):
             self.services.locks.forget(self.run.options.lock_key, self.run.run_id)
         self._notify()
         if self._lone is not None:
+            self.services.slots.release(self.workflow)
             del self.attempts[self._lone.entry.path]
         self._stop_attempts()
         while self.attempts or self.pending:
@@ -344,8 +345,18 @@ class Actor(Pen):
             self.carry_out(entry)
 
     def carry_out(self, entry: Open) -> None:
-        if not self.leaving and self._final is None and self.machine.blocked is None:
+        if self.startable:
             effects.carry_out(self, entry)
+
+    @property
+    def startable(self) -> bool:
+        """Whether anything may still be started for this run."""
+        return not self.leaving and self._final is None and self.machine.blocked is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the run is active: it does something, or is about to, and does not just wait."""
+        return not self.live or bool(self.attempts or self.pending or self._mail)
 
     @property
     def held_back(self) -> bool:

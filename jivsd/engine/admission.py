@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from jivsd.engine import starts
 from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, Start, StartOptions, Unavailable
 from jivsd.store.api import Entry, Existing, NewRun, Refused, Written
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.authoring.workflows import Workflow
     from jivsd.engine.host import Host
     from jivsd.records import Event, Run
     from jivsd.store.api import Verdict
@@ -23,11 +27,19 @@ class Admission:
     async def start(self, workflow: str, input: bytes, options: StartOptions, by: str) -> Start:
         """See `Engine.start`."""
         self.check()
-        host = self._host
-        found = host.workflow(workflow)
-        new, event = starts.prepare(found, input, options, run_id=host.ids(), now=host.clock.now(), by=by)
-        verdict = await self.commit(new, [event])
+        gate, found = self._host.gate, self._host.workflow(workflow)
+        new, event = self._prepared(found, input, options, by)
+        if not gate.enter(found):
+            await gate.wait(found, options.priority)
+            new, event = self._prepared(found, input, options, by)  # its time begins now
+        verdict = await self.commit(new, [event], partial(gate.arrive, found))
         return Start(verdict.run, existing=True) if isinstance(verdict, Existing) else Start(new.run, existing=False)
+
+    def _prepared(
+        self, workflow: Workflow[..., Any], input: bytes, options: StartOptions, by: str
+    ) -> tuple[NewRun, Event]:
+        host = self._host
+        return starts.prepare(workflow, input, options, run_id=host.ids(), now=host.clock.now(), by=by)
 
     def check(self) -> None:
         """Raises Unavailable when nothing new is accepted."""
@@ -35,10 +47,11 @@ class Admission:
             self._host.metrics.starts_rejected.inc()
             raise Unavailable("the daemon is shutting down")
 
-    async def commit(self, new: NewRun, journal: list[Event]) -> Verdict:
-        """Have a run and its first events written, and bring it to life.
+    async def commit(self, new: NewRun, journal: list[Event], arrive: Callable[[], None]) -> Verdict:
+        """Have a run that was let in and its first events written, and bring it to life.
 
-        It lives as soon as it is committed, also when the caller is cancelled while it waits here.
+        It lives as soon as it is committed, also when the caller is cancelled while it waits here. `arrive` is called
+        then, or when it will never live.
 
         Raises:
             Conflict, Gone, Invalid, Unavailable: it was refused.
@@ -49,6 +62,7 @@ class Admission:
         def done(verdict: Verdict) -> None:
             if isinstance(verdict, Written):
                 self._host.began(run, journal)
+            arrive()
 
         verdict = await self._host.committed(entry, done)
         if isinstance(verdict, Refused):

@@ -73,6 +73,7 @@ class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     """How long to wait for the lock; "0s": fail at once."""
     timeout: str | None = None
     priority: int = 0
+    """From -100 to 100: where there is not enough room, the higher one goes first."""
     attributes: dict[str, Value] = {}
     """By which people find the run: texts, numbers, truth values."""
 
@@ -144,6 +145,9 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     queries: list[str]
     lock_key: str | None = None
     timeout: int | None = None
+    active_runs: int | None = None
+    running_steps: int | None = None
+    """Limits of its own, in force here."""
 
 
 class PluginState(msgspec.Struct, frozen=True):
@@ -185,6 +189,17 @@ class ChildState(msgspec.Struct, frozen=True):
     restarts: int
 
 
+class LimitState(msgspec.Struct, frozen=True):
+    """A limit and its use. `what`: "active_runs" or "running_steps"; `workflow`: whose, or None for the daemon's."""
+
+    what: str
+    workflow: str | None
+    used: int
+    limit: int
+    waiting: int
+    """Runs that wait for room, or steps that wait for their turn."""
+
+
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon in one record."""
 
@@ -198,6 +213,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     actors: int
     """Runs in memory."""
     steps_running: int
+    limits: list[LimitState]
+    """The daemon's first, then those of workflows that have their own."""
     journal_pending: int
     """Entries that wait for the next group commit."""
     store_away: str | None

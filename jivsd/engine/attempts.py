@@ -17,7 +17,9 @@ from jivsd.engine import unwind
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
     from jivsd.authoring.steps import Step, StepContext
+    from jivsd.engine.line import Place
     from jivsd.engine.replay import Open
+    from jivsd.engine.slots import Turn
     from jivsd.engine.timers import Timer
 
 
@@ -50,7 +52,7 @@ class Stopped(msgspec.Struct, frozen=True):
 class Attempt:
     """One try of a step that is under way."""
 
-    __slots__ = ("_scope", "cut_short", "entry", "number", "stopping", "watch")
+    __slots__ = ("_scope", "cut_short", "entry", "number", "stopping", "turn", "watch")
 
     def __init__(self, entry: Open, number: int) -> None:
         self.entry = entry
@@ -58,6 +60,8 @@ class Attempt:
         self.stopping = False
         self.cut_short = False
         """Whether the scope that it ran in was cancelled: its stop was asked for, or its time was up."""
+        self.turn: Place[Turn] | None = None
+        """Where it waits for its turn to run; None once it had it."""
         self.watch: Timer | None = None
         """What will say so when its thread does not return."""
         self._scope: trio.CancelScope | None = None

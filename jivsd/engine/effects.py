@@ -145,9 +145,38 @@ def _start_step(actor: Actor, entry: Open) -> None:
     if call.step.mode == "transaction":
         _submit_transaction(actor, attempt)
         return
-    if call.step.mode == "plain" and call.step.timeout is not None:
-        _watch_thread(actor, attempt, now + call.step.timeout + THREAD_GRACE)
+    slots = actor.services.slots
+    if slots.take(actor.workflow):
+        _begin(actor, attempt)
+    else:
+        go = partial(actor.guard, _its_turn, actor, attempt)
+        attempt.turn = slots.wait(actor.workflow, actor.run.options.priority, go)
+
+
+def _begin(actor: Actor, attempt: Attempt) -> None:
+    step = _step_of(attempt.entry)
+    if step.mode == "plain" and step.timeout is not None:
+        _watch_thread(actor, attempt, actor.services.clock.now() + step.timeout + THREAD_GRACE)
     actor.begin(attempt)
+
+
+def _its_turn(actor: Actor, attempt: Attempt) -> None:
+    """An attempt that has waited for a slot has one."""
+    attempt.turn = None
+    if actor.startable and not actor.held_back:
+        _begin(actor, attempt)
+    else:
+        actor.services.slots.release(actor.workflow)
+        call_off(actor, attempt)
+
+
+def call_off(actor: Actor, attempt: Attempt) -> None:
+    """An attempt will not begin, at least not now."""
+    path = attempt.entry.path
+    actor.attempts.pop(path, None)
+    actor.active.discard(path)
+    settle_cancelled(actor, attempt.entry)
+    actor.wake()
 
 
 def _context(actor: Actor, attempt: Attempt) -> StepContext:
@@ -179,6 +208,7 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
     try:
         how = await attempt.run(actor.services.threads, scope, context)
     finally:
+        actor.services.slots.release(actor.workflow)
         actor.attempts.pop(path, None)
         actor.active.discard(path)
         if attempt.watch is not None:
@@ -242,6 +272,11 @@ def _submit_transaction(actor: Actor, attempt: Attempt) -> None:
 
 def stop(actor: Actor, attempt: Attempt) -> None:
     """Stop an attempt as soon as it can be; if it is a thread that goes on and on, say so."""
+    if attempt.turn is not None:
+        actor.services.slots.leave(attempt.turn)
+        attempt.turn = None
+        call_off(actor, attempt)
+        return
     _watch_thread(actor, attempt, actor.services.clock.now() + THREAD_GRACE)
     attempt.cancel()
 

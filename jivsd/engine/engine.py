@@ -136,6 +136,8 @@ class Engine(Host):
                 queries=sorted(workflow.queries),
                 lock_key=workflow.lock_key,
                 timeout=workflow.timeout,
+                active_runs=self.gate.limits.runs_of(workflow),
+                running_steps=self.gate.limits.steps_of(workflow),
             )
             for plugin in self.code.plugins
             for workflow in plugin.workflows.values()
@@ -152,7 +154,8 @@ class Engine(Host):
             incidents=counts.pop("incidents", 0),
             runs=counts,
             actors=len(self.actors),
-            steps_running=sum(len(actor.attempts) for actor in self.actors.values()),
+            steps_running=self.slots.used,
+            limits=self.gate.states(),
             journal_pending=self.committer.pending,
             store_away=self.committer.away,
             plugins=self._plugins(),

@@ -6,6 +6,7 @@ It recovers them, brings new ones to life, carries messages to them and lets the
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,7 +19,10 @@ from jivsd.engine import incidents, starts
 from jivsd.engine.actor import Actor
 from jivsd.engine.api import ChildState, NotFound, StartOptions
 from jivsd.engine.attempts import Exit
+from jivsd.engine.gate import Gate
 from jivsd.engine.life import Life
+from jivsd.engine.limits import Limits
+from jivsd.engine.slots import Slots
 from jivsd.engine.timers import Timers
 from jivsd.journal.committer import Committer
 from jivsd.metrics import Metrics
@@ -60,6 +64,7 @@ class Host:
         threads: int = 40,
         recovery: int = 200,
         look_again: float = 30.0,
+        limits: Limits | None = None,
         store_url: str = "",
         ids: Callable[[], str] = new_id,
     ) -> None:
@@ -75,6 +80,7 @@ class Host:
                 which time jumps).
             recovery: how many runs are read from the store at once.
             look_again: seconds after which sleeping timers read the clock again.
+            limits: how much may go on at once.
             store_url: for `status`, without a password.
             ids: draws the ids of runs and messages; a seam for tests.
         """
@@ -112,8 +118,16 @@ class Host:
             on_away=self._away,
         )
         self._look_again = look_again
+        self._limits = limits or Limits()
+        self.slots: Slots
+        """Who may run a step."""
+        self.gate: Gate
+        """Who may come in."""
         self._lives: trio.Nursery
-        self._living: set[str] = set()
+        self.living: dict[str, str] = {}
+        """The runs that have a task here, and their workflows."""
+        self.resident: Counter[str] = Counter()
+        """How many those are, by workflow."""
         self._stop = trio.Event()
         self._stopped = trio.Event()
         self._ends: dict[str, list[_Waiter]] = {}
@@ -130,6 +144,9 @@ class Host:
         self._stop, self._stopped = trio.Event(), trio.Event()
         self.timers = Timers(self.clock, look_again=self._look_again)
         self.loading = trio.CapacityLimiter(self._recovery)
+        self.gate = Gate(self, self._limits)
+        self.slots = Slots(self._limits, self.clock, self.metrics, self.gate.look)
+        self.metrics.before_scrape = self.measure
         try:
             async with trio.open_nursery() as base:
                 async with trio.open_nursery() as self.nursery:
@@ -145,6 +162,7 @@ class Host:
                     await self.committer.drain()
                 base.cancel_scope.cancel()
         finally:
+            self.metrics.before_scrape = None
             self._stopped.set()
 
     async def _commit(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -208,6 +226,7 @@ class Host:
             return
         self.stopping = True
         self._stop.set()
+        self.gate.close()
         for suspension in list(self.suspended.values()):
             suspension.over.set()
         for actor in list(self.actors.values()):
@@ -234,6 +253,13 @@ class Host:
         self.metrics.journal_batch_size.observe(entries)
         self.metrics.journal_commit_seconds.observe(seconds)
         self.metrics.journal_pending.set(self.committer.pending)
+
+    def measure(self) -> None:
+        """Bring the gauges up to date that are not kept so all the time."""
+        active = self.gate.census()
+        for workflow in (*self.metrics.runs_active.series, *((name,) for name in active)):
+            self.metrics.runs_active.labels(*workflow).set(active[workflow[0]])
+        self.metrics.steps_running.set(self.slots.used)
 
     def _away(self, reason: str | None) -> None:
         if reason is None:
@@ -316,20 +342,26 @@ class Host:
 
     def _bring(self, life: Life, actor: Actor | None, journal: list[Event]) -> bool:
         """Let a life begin. False if the run lives already, or nothing begins any more."""
-        if self.stopping or life.run_id in self._living:
+        if self.stopping or life.run_id in self.living:
             return False
-        self._living.add(life.run_id)
+        try:
+            self._lives.start_soon(self._live, life, actor, journal)
+        except RuntimeError:  # the host has crashed: the next `run` brings the run back
+            return False
+        self.living[life.run_id] = life.workflow
+        self.resident[life.workflow] += 1
         if actor is not None:
             self.actors[life.run_id] = actor
-        self._lives.start_soon(self._live, life, actor, journal)
         return True
 
     async def _live(self, life: Life, actor: Actor | None, journal: list[Event]) -> None:
         try:
             await (life.recover() if actor is None else life.begin(actor, journal))
         finally:
-            self._living.discard(life.run_id)
+            del self.living[life.run_id]
+            self.resident[life.workflow] -= 1
             self.actors.pop(life.run_id, None)
+            self.gate.gone(life.workflow)
 
     async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
         """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""

@@ -46,10 +46,11 @@ class Suspension:
 class Life:
     """One run, through all the lives of its actor on this host."""
 
-    __slots__ = ("_crashes", "_host", "_run", "admitted", "run_id")
+    __slots__ = ("_crashes", "_host", "_run", "admitted", "run_id", "workflow")
 
     def __init__(self, host: Host, run: Run) -> None:
         self.run_id = run.run_id
+        self.workflow = run.workflow
         self.admitted = False
         """Whether it has a token of `host.loading` already."""
         self._host = host

@@ -88,7 +88,8 @@ class Looking:
         ahead = await self._ahead(run)
         actor = self._host.actors.get(run.run_id)
         if actor is not None and actor.live:
-            return Why(run, waits(actor.run, actor.machine, ahead))
+            in_line = {path for path, attempt in actor.attempts.items() if attempt.turn is not None}
+            return Why(run, [_in_line(wait, in_line) for wait in waits(actor.run, actor.machine, ahead)])
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             return Why(run, [Wait("", "incident", suspension.incident.message)])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
@@ -138,6 +139,13 @@ def waits(run: Run, machine: Machine, ahead: list[str]) -> list[Wait]:
         found += (_wait(entry, ahead) for entry in listeners)
     found += (_until(command) for command in machine.predicates.values())
     return found
+
+
+def _in_line(wait: Wait, waiting: set[str]) -> Wait:
+    """What is said of a step whose path is among those that wait for their turn."""
+    if wait.path not in waiting:
+        return wait
+    return msgspec.structs.replace(wait, what=f"its turn to run {wait.what}: as many steps run as may")
 
 
 def _is_over(entry: Open) -> bool:

@@ -41,7 +41,9 @@ class Mending:
         workflow = await self._looking.code_of(run)
         events = await self._host.store.events(run.run_id)
         new, journal = await reset(workflow, run, events, run_id=self._host.ids(), now=self._host.clock.now(), by=by)
-        await self._admission.commit(NewRun(new), journal)
+        gate = self._host.gate
+        arrive = partial(gate.arrive, workflow) if gate.enter(workflow) else _nothing
+        await self._admission.commit(NewRun(new), journal, arrive)
         return new
 
     async def incidents(self, state: str | None, ref: str | None, limit: int, cursor: str | None) -> Incidents:
@@ -132,3 +134,7 @@ class Mending:
         if incident.state is not IncidentState.OPEN:
             raise Conflict(f"incident {incident_id} is resolved already", incident=incident_id)
         return incident
+
+
+def _nothing() -> None:
+    """Nobody counts on it."""

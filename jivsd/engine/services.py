@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jivsd.clock import Clock
     from jivsd.cluster.locks import Locks
     from jivsd.engine.actor import Actor
+    from jivsd.engine.slots import Slots
     from jivsd.engine.timers import Timers
     from jivsd.journal.committer import Committer
     from jivsd.metrics import Metrics
@@ -36,6 +37,9 @@ class Services(Protocol):
 
     @property
     def locks(self) -> Locks: ...
+
+    @property
+    def slots(self) -> Slots: ...
 
     @property
     def metrics(self) -> Metrics: ...

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_KEY = 512
 """Characters that a workflow id, a key or a correlation id may have."""
+PRIORITIES = range(-100, 101)
+"""From the last to the first."""
 
 
 def prepare(
@@ -49,7 +51,7 @@ def prepare(
         timeout=_duration("timeout", options.timeout) or timeout or workflow.timeout,
         lock_key=lock_key,
         lock_wait=_duration("lock_wait", options.lock_wait),
-        priority=options.priority,
+        priority=_priority(options.priority) or (parent.options.priority if parent else 0),
         parent=parent.run_id if parent else None,
         parent_path=parent_path,
         parent_args=hash_of(input) if parent else None,
@@ -83,6 +85,13 @@ def prepare(
 def _lock_key(workflow: Workflow[..., Any], arguments: tuple[Any, ...]) -> str | None:
     key = workflow.lock_key_of(arguments)
     return None if key is None else _text("lock_key", key)
+
+
+def _priority(number: int) -> int:
+    if number not in PRIORITIES:
+        low, high = PRIORITIES[0], PRIORITIES[-1]
+        raise Invalid(f"option priority: a whole number from {low} to {high}, not {number}", field="priority")
+    return number
 
 
 def _duration(option: str, text: str | None) -> int | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jivsd.engine.api import Reloaded, Wait
+    from jivsd.engine.limits import Limits
     from jivsd.records import Event, Run
     from jivsd.store.api import Store
 
@@ -61,12 +62,14 @@ class Env(Comforts):
     `jivsd.testing.run`. Its methods are those of a client of the daemon; `engine` and `store` are at hand for more.
     """
 
-    def __init__(self, *plugins: Plugin, store: Store | None = None) -> None:
+    def __init__(self, *plugins: Plugin, store: Store | None = None, limits: Limits | None = None) -> None:
+        """Prepare. `limits`: how much may go on at once, as the configuration of a daemon says it."""
         self.registry = registry_of(plugins)
         self.store: Store = store or SqliteStore(":memory:", threaded=False)
         self.engine: Engine
         super().__init__(TrioClock(EPOCH))
         self._stack = AsyncExitStack()
+        self._limits = limits
 
     async def __aenter__(self) -> Env:
         epoch = await self.store.open("test")
@@ -86,7 +89,16 @@ class Env(Comforts):
     def make_engine(self, epoch: int) -> Engine:
         """An engine on the store, which has been claimed under `epoch`."""
         clock = TrioClock(EPOCH)
-        return Engine(self.store, self.registry, node="test", epoch=epoch, clock=clock, threads=0, look_again=1e9)
+        return Engine(
+            self.store,
+            self.registry,
+            node="test",
+            epoch=epoch,
+            clock=clock,
+            threads=0,
+            look_again=1e9,
+            limits=self._limits,
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -278,3 +278,20 @@ def test_a_data_folder_with_odd_characters_keeps_its_store(tmp_path):
 def test_sqlite_urls_that_name_no_file(url):
     with pytest.raises(ValueError, match="must"):
         sqlite_path(url)
+
+
+def test_workflows_have_limits_of_their_own(write):
+    config = load(write("[workflows.move-tenant]\nactive_runs = 3\n[workflows.'a b']\nrunning_steps = 2"), {}, {})
+    assert (config.workflows["move-tenant"].active_runs, config.workflows["move-tenant"].running_steps) == (3, None)
+    assert config.workflows["a b"].running_steps == 2
+    shown = {row.key: row.value for row in describe(config)}
+    assert (shown["workflows.move-tenant.active_runs"], shown["workflows.a b.active_runs"]) == ("3", "none")
+    assert load(None, {}, {"JIVSD_WORKFLOWS__NAP__ACTIVE_RUNS": "5"}).workflows["nap"].active_runs == 5
+    with pytest.raises(ConfigError) as caught:
+        load(write("[workflows]\nx = 3\n[workflows.nap]\nactive_runs = 0\nrunning_steps = 'many'\nactive = 1"), {}, {})
+    said = "\n".join(caught.value.problems)
+    assert "workflows.nap.active_runs = 0" in said
+    assert "must be greater than or equal to 1" in said
+    assert "workflows.nap.running_steps = 'many'" in said
+    assert "workflows.nap.active (file" in said
+    assert "workflows.x (file" in said
