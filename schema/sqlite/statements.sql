@@ -63,6 +63,30 @@ INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused
                  wake_at, options, attributes, input, output, error)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
+-- name: known_runs
+-- Which of these run ids exist; ?1 is a JSON array, as in those that follow.
+SELECT run_id FROM run WHERE run_id IN (SELECT value FROM json_each(?1))
+
+-- name: open_ids
+-- Which of these pairs of a workflow and a workflow id have an open run.
+SELECT workflow, workflow_id
+FROM json_each(?1) AS wanted
+CROSS JOIN run ON workflow = wanted.value ->> 0 AND workflow_id = wanted.value ->> 1 AND open
+
+-- name: known_keys
+-- Which of these pairs of a workflow and an idempotency key are known.
+SELECT workflow, idempotency_key.key
+FROM json_each(?1) AS wanted
+CROSS JOIN idempotency_key ON workflow = wanted.value ->> 0 AND idempotency_key.key = wanted.value ->> 1
+
+-- name: waiting_runs
+-- Which of these runs hold or wait for a lock.
+SELECT run_id FROM lock_ticket WHERE run_id IN (SELECT value FROM json_each(?1))
+
+-- name: leave_all_messages
+-- These runs have ended: see leave_messages.
+UPDATE inbox SET state = 'LEFT' WHERE state = 'UNREAD' AND run_id IN (SELECT value FROM json_each(?1))
+
 -- name: change_run
 -- New values for a run; NULL keeps a column. wake_at belongs to the status: a new status brings its own.
 UPDATE run SET

@@ -1,13 +1,12 @@
 """Writing a batch: one transaction, a verdict for each entry.
 
-A batch is written boldly first: what may be refused is looked up, and the events of all entries go in together at the
-end. If something then stands in the way (a seq that is there already, a value that SQLite does not take), all is
+A batch is written boldly first: what may be refused is looked up for all entries at once, and their rows go in together
+at the end. If something then stands in the way (a seq that is there already, a value that SQLite does not take), all is
 rolled back and written again carefully, each entry in a savepoint of its own, so that it can fail alone.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
@@ -15,6 +14,7 @@ import apsw
 from jivsd import attributes
 from jivsd.store.api import DamagedRow, Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
 from jivsd.store.sqlite import rows
+from jivsd.store.sqlite.bulk import EVENT_COLUMNS, Known, Many, as_json, many_inserted, many_updated
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
 from jivsd.store.sqlite.transaction import Guard, Lost, drive
 from jivsd.store.statements import statements
@@ -23,16 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jivsd.records import Event, Message
-    from jivsd.store.api import Entry, Verdict
+    from jivsd.store.api import Entry, NewRun, RunChange, Verdict
 
-_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""How many rows the forms of `insert_events` have.
-
-All events of a batch go in with one statement if possible, because every call into SQLite gives up the interpreter's
-lock and has to get it back from a busy main thread: with a row each, ten times slower.
-"""
-_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_COLUMNS: Final = _ROW.count("?")
 _WRITTEN: Final = Written()
 _FENCED: Final = Refused("fenced")
 _CONTENT: Final = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
@@ -48,7 +40,9 @@ class BatchWriter:
         self.sql = statements("sqlite")
         self.guard = Guard(connection)
         self._path = path
-        self._inserts = {size: self.sql["insert_events"].replace(_ROW, ", ".join([_ROW] * size)) for size in _SIZES}
+        self.many_events = Many(self.run, self.sql["insert_events"])
+        self.many_runs = Many(self.run, many_inserted(self.sql["insert_run"]))
+        self.many_changes = Many(self.run, many_updated(self.sql["change_run"]))
 
     def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         """Write a batch; see `jivsd.store.api.Store.commit`."""
@@ -68,18 +62,6 @@ class BatchWriter:
                 if careful:
                     raise
             careful = True
-
-    def insert(self, values: list[Any], *, careful: bool) -> None:
-        """Insert events, given as the values of their rows one after the other."""
-        step = 1 if careful else _SIZES[-1]
-        for at in range(0, len(values), step * _COLUMNS):
-            chunk = values[at : at + step * _COLUMNS]
-            if careful:
-                self.run(self.sql["insert_event"], chunk)
-            else:
-                size = _SIZES[bisect_left(_SIZES, len(chunk) // _COLUMNS)]
-                chunk += [None] * (size * _COLUMNS - len(chunk))
-                self.run(self._inserts[size], chunk)
 
     def _transact(self, attempt: _Attempt) -> list[Verdict]:
         self.run(self.sql["begin"])
@@ -120,11 +102,21 @@ class _Attempt:
         self._sql = writer.sql
         self._epochs: dict[int, int] = {}
         self._refused: dict[str, Refused] = {}
-        self._values: list[Any] = []
+        self._known: Known
+        self._events: list[Any] = []
+        """The values of rows that are still to be written; so are the next two."""
+        self._runs: list[Any] = []
+        self._changes: list[Any] = []
+        self._changed: list[str] = []
+        """The runs of `_changes`: each once."""
+        self._ended: list[str] = []
+        """Runs whose unread messages are still to be left."""
 
     def write(self) -> list[Verdict]:
         """Write every entry that can be written."""
         self._epochs = dict(self._run(self._sql["epochs"]).fetchall())
+        if not self._careful:
+            self._known = Known(self._run, self._sql, self._batch)
         verdicts = [self._decide(place, entry) for place, entry in enumerate(self._batch)]
         self._flush()
         return verdicts
@@ -157,7 +149,7 @@ class _Attempt:
         except Exception as error:
             if isinstance(error, apsw.Error) and not isinstance(error, _CONTENT):
                 raise
-            self._values.clear()
+            self._events.clear()
             self._undo()
             seen = self._seen(entry) if entry is not None and isinstance(error, apsw.ConstraintError) else None
             return seen or Refused("invalid", detail=f"{type(error).__name__}: {error}")
@@ -174,13 +166,8 @@ class _Attempt:
             return verdict
         if entry.tx is not None and (verdict := self._seen_step(entry)) is not None:
             return verdict
-        if entry.change is not None:
-            self._run(self._sql["change_run"], rows.change_row(entry.run_id, entry.change))
-            if not self._writer.connection.changes():
-                return Refused("not_found", entry.run_id)
-            if entry.change.attributes is not None:
-                self._run(self._sql["delete_attributes"], (entry.run_id,))
-                self._put_attributes(entry.run_id, entry.change.attributes)
+        if entry.change is not None and not self._change(entry.run_id, entry.change):
+            return Refused("not_found", entry.run_id)
         for event in entry.events:
             self._append(event)
         if entry.consumed or entry.inbox or entry.incidents or entry.ends:
@@ -200,7 +187,7 @@ class _Attempt:
         if len(event.payload) > rows.INLINE_BYTES:
             payload, name = None, rows.payload_hash(event.payload)
             self._run(self._sql["use_payload"], (name, event.payload))
-        self._values += (
+        self._events += (
             event.run_id,
             event.seq,
             event.kind,
@@ -213,13 +200,53 @@ class _Attempt:
             payload,
         )
 
+    def _change(self, run_id: str, change: RunChange) -> bool:
+        """Change a run's row; False if there is none."""
+        if self._careful or change.attributes is not None:
+            self._flush_runs()
+            self._run(self._sql["change_run"], rows.change_row(run_id, change))
+            if not self._writer.connection.changes():
+                return False
+            if change.attributes is not None:
+                self._run(self._sql["delete_attributes"], (run_id,))
+                self._put_attributes(run_id, change.attributes)
+            return True
+        if run_id in self._changed:
+            self._flush_runs()
+        self._changes += rows.change_row(run_id, change)
+        self._changed.append(run_id)
+        return True
+
     def _flush(self) -> None:
-        if self._values:
-            values, self._values = self._values, []
-            self._writer.insert(values, careful=self._careful)
+        """Write the rows that were put off."""
+        self._flush_runs()
+        if self._ended:
+            self._run(self._sql["leave_all_messages"], (as_json(self._ended),))
+            self._ended.clear()
+        if self._events:
+            events, self._events = self._events, []
+            if self._careful:
+                for at in range(0, len(events), EVENT_COLUMNS):
+                    self._run(self._sql["insert_event"], events[at : at + EVENT_COLUMNS])
+            else:
+                self._writer.many_events(events)
+
+    def _flush_runs(self) -> None:
+        """Write what later entries of the batch may look for: the rows of runs."""
+        if self._runs:
+            runs, self._runs = self._runs, []
+            self._writer.many_runs(runs)
+        if self._changed:
+            changes, self._changes = self._changes, []
+            found = self._writer.many_changes(changes, self._writer.connection.changes)
+            if found != len(self._changed):
+                raise _Carefully
+            self._changed.clear()
 
     def _accompany(self, entry: Entry) -> None:
         """Write what goes with the events of an entry."""
+        if entry.consumed or entry.inbox:
+            self._flush_runs()
         for message_id in entry.consumed:
             self._run(self._sql["consume_message"], (entry.run_id, message_id))
         for message in entry.inbox:
@@ -228,14 +255,27 @@ class _Attempt:
                 self._run(self._sql["insert_message"], rows.message_row(message, run_id))
         for incident in entry.incidents:
             self._run(self._sql["put_incident"], rows.incident_row(incident))
-        if entry.ends:
+        if entry.ends and self._careful:
             self._release_lock(entry.run_id)
             self._run(self._sql["leave_messages"], (entry.run_id,))
+        elif entry.ends:
+            if entry.run_id in self._known.waiting:
+                self._release_lock(entry.run_id)
+            self._ended.append(entry.run_id)
 
     def _start(self, entry: Entry) -> Verdict | None:
         """Insert a new run; or why not."""
         assert entry.new is not None
         new, run = entry.new, entry.new.run
+        if not self._careful:
+            if self._known.nothing_against(new):
+                self._runs += rows.run_row(run)
+                if run.attributes:
+                    self._flush_runs()
+                    self._put_attributes(run.run_id, run.attributes)
+                self._keep_key(new)
+                return None
+            self._flush_runs()
         if self._one("addressed_run", run.run_id) is not None:
             if not self._careful:
                 raise _Carefully
@@ -253,10 +293,14 @@ class _Attempt:
             self._draw_ticket(run.options.lock_key, run.run_id, run.created_at)
         self._run(self._sql["insert_run"], rows.run_row(run))
         self._put_attributes(run.run_id, run.attributes)
+        self._keep_key(new)
+        return None
+
+    def _keep_key(self, new: NewRun) -> None:
         if new.idempotency_key is not None:
+            run = new.run
             key = (run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at)
             self._run(self._sql["insert_key"], key)
-        return None
 
     def _put_attributes(self, run_id: str, present: dict[str, Any]) -> None:
         for name, value in present.items():
@@ -272,6 +316,8 @@ class _Attempt:
     def _draw_ticket(self, key: str, run_id: str, since: int) -> None:
         (ticket,) = self._run(self._sql["next_ticket"], (key,)).fetchall()[0]
         self._run(self._sql["insert_ticket"], (key, ticket, run_id, since))
+        if not self._careful:
+            self._known.waiting.add(run_id)
 
     def _release_lock(self, run_id: str) -> None:
         """Leave the lock's queue; when the holder leaves, the next one gets a higher fence number."""
@@ -284,6 +330,7 @@ class _Attempt:
 
     def _post(self, message: Message) -> Verdict:
         """Put a message from outside into the inbox of the open run that it is for."""
+        self._flush_runs()
         seen = self._one("seen_message", message.workflow, message.workflow_id, message.message_id)
         if seen is not None:
             return Duplicate(seen[0])

@@ -1,0 +1,110 @@
+"""Many rows with one statement, and what is known of all entries of a batch before it is written.
+
+Every call into SQLite gives up the interpreter's lock and has to get it back from a busy main thread: with a statement
+for each row, ten times slower.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jivsd.store.api import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from jivsd.store.api import NewRun, Post
+    from jivsd.store.statements import Statements
+
+SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""How many rows the forms of a statement have."""
+EVENT_COLUMNS: Final = 10
+
+_ROW: Final = re.compile(r"\(\?(?:, \?)*\)")
+_NUMBERED: Final = re.compile(r"\?(\d+)")
+
+
+class Many:
+    """A statement over a row of values, in forms for many rows; what is left over is filled up with NULL."""
+
+    def __init__(self, run: Callable[..., Any], sql: str) -> None:
+        """`sql` has the row of values once: `(?, ?, ...)`."""
+        (row,) = _ROW.findall(sql)
+        self._run = run
+        self._columns = row.count("?")
+        self._forms = {size: sql.replace(row, ", ".join([row] * size)) for size in SIZES}
+
+    def __call__(self, values: list[Any], changes: Callable[[], int] = lambda: 0) -> int:
+        """Run it for rows, given as their values one after the other; return the sum of what `changes` says."""
+        changed = 0
+        step = SIZES[-1] * self._columns
+        for at in range(0, len(values), step):
+            chunk = values[at : at + step]
+            size = SIZES[bisect_left(SIZES, len(chunk) // self._columns)]
+            chunk += [None] * (size * self._columns - len(chunk))
+            self._run(self._forms[size], chunk)
+            changed += changes()
+        return changed
+
+
+def many_inserted(insert: str) -> str:
+    """A statement that inserts one row, `VALUES (?, ?, ...)`, as one for several."""
+    return _ROW.sub(r"(VALUES \g<0>) WHERE column1 IS NOT NULL", insert).replace(
+        "VALUES (VALUES", "SELECT * FROM (VALUES"
+    )
+
+
+def many_updated(update: str) -> str:
+    """A statement that changes the row of one key, `... WHERE key = ?1`, as one for several: ?2 is their column 2."""
+    named = _NUMBERED.sub(r"column\1", update)
+    marks = ", ".join("?" * max(map(int, _NUMBERED.findall(update))))
+    assignments, where, key = named.rpartition("WHERE")
+    return f"{assignments}FROM (VALUES ({marks}))\n{where}{key}"
+
+
+class Known:
+    """What the database holds that bears on a batch, looked up once for all its entries."""
+
+    def __init__(self, run: Callable[..., Any], sql: Statements, batch: Sequence[Entry | Post]) -> None:
+        entries = [entry for entry in batch if isinstance(entry, Entry)]
+        starts = [entry.new for entry in entries if entry.new is not None]
+
+        def look(statement: str, wanted: Iterable[Any]) -> list[Any]:
+            asked = list(wanted)
+            return run(sql[statement], (as_json(asked),)).fetchall() if asked else []
+
+        self._runs = {row[0] for row in look("known_runs", (new.run.run_id for new in starts))}
+        self._open = set(look("open_ids", ((new.run.workflow, new.run.workflow_id) for new in starts)))
+        keys = ((new.run.workflow, new.idempotency_key) for new in starts if new.idempotency_key is not None)
+        self._keys = set(look("known_keys", keys))
+        self.waiting = {row[0] for row in look("waiting_runs", (entry.run_id for entry in entries if entry.ends))}
+        """Which of the runs that end hold or wait for a lock."""
+
+    def nothing_against(self, new: NewRun) -> bool:
+        """Whether a start needs no closer look: nothing that was there, or came earlier in the batch, is in its way.
+
+        If so it is taken down as there.
+        """
+        run, key = new.run, new.idempotency_key
+        place = (run.workflow, run.workflow_id)
+        if (
+            run.options.lock_key is not None
+            or run.run_id in self._runs
+            or place in self._open
+            or (key is not None and (run.workflow, key) in self._keys)
+        ):
+            return False
+        self._runs.add(run.run_id)
+        self._open.add(place)
+        if key is not None:
+            self._keys.add((run.workflow, key))
+        return True
+
+
+def as_json(values: list[Any]) -> str:
+    """A parameter for `json_each`."""
+    return msgspec.json.encode(values).decode()
