@@ -53,9 +53,8 @@ class Many:
 
 def many_inserted(insert: str) -> str:
     """A statement that inserts one row, `VALUES (?, ?, ...)`, as one for several."""
-    return _ROW.sub(r"(VALUES \g<0>) WHERE column1 IS NOT NULL", insert).replace(
-        "VALUES (VALUES", "SELECT * FROM (VALUES"
-    )
+    whole = _ROW.sub(r"(VALUES \g<0>) WHERE column1 IS NOT NULL", insert)
+    return whole.replace("VALUES (VALUES", "SELECT * FROM (VALUES")
 
 
 def many_updated(update: str) -> str:
