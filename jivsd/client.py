@@ -27,6 +27,7 @@ from jivsd.admin import wire
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions
 from jivsd.places import default_data_dir, socket_path
+from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode
 from jivsd.store.api import Plugin, RunFilter
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 30.0
 """Seconds to wait for an answer, beyond what the request itself asks to wait for."""
-PRUNE_PATIENCE: Final = 3600.0
 RELOAD_PATIENCE: Final = 600.0
 CONNECT_PATIENCE: Final = 5.0
 POLL: Final = 30.0
@@ -79,7 +79,7 @@ class ClientError(Exception):
         self.data = dict(data or {})
 
 
-class Client:
+class Client(PruneCalls):
     """A connection to a daemon; get one from `connect`.
 
     A `ref` is a run id, or "workflow:workflow_id" for the open run of that workflow id, or else its newest. Inputs,
@@ -237,23 +237,15 @@ class Client:
             "attribute": [f"{name}={value}" for name, value in where.attributes.items()] or None,
             "open": "true" if where.open_only else None,
             "parent": where.parent,
-            "ended_before": None if where.ended_before is None else as_datetime(where.ended_before).isoformat(),
+            "correlation_id": where.correlation_id,
+            "created_after": _text(where.created_after),
+            "created_before": _text(where.created_before),
+            "ended_after": _text(where.ended_after),
+            "ended_before": _text(where.ended_before),
             "limit": str(limit),
             "cursor": cursor,
         }
         return (await self._get("/runs", wire.RunPage, query)).record()
-
-    async def prune(self, where: RunFilter) -> int:
-        """Remove ended runs, those that ended before `where.ended_before`; returns how many there were."""
-        body = wire.PruneBody(
-            workflow=where.workflow,
-            id=where.workflow_id,
-            status=list(where.statuses),
-            parent=where.parent,
-            ended_before=wire.moment(where.ended_before),
-            attributes=where.attributes,
-        )
-        return (await self._post("/prune", wire.Pruned, body, patience=PRUNE_PATIENCE)).pruned
 
     # ---- incidents
 
@@ -439,6 +431,10 @@ def _json(value: Any) -> msgspec.Raw:
 
 def _seconds(length: float) -> str:
     return f"{round(length * 1000)}ms"
+
+
+def _text(at: int | None) -> str | None:
+    return None if at is None else as_datetime(at).isoformat()
 
 
 def _run(ref: str) -> str:

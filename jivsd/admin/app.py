@@ -11,6 +11,7 @@ from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Route, Text
 from jivsd.admin.incidents import IncidentRoutes
 from jivsd.admin.problems import problem_of
+from jivsd.admin.pruning import PruneRoutes
 from jivsd.admin.runs import RunRoutes
 from jivsd.admin.status import StatusRoutes
 from jivsd.admin.wire import API
@@ -38,7 +39,7 @@ def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[st
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
-    for noun in (RunRoutes(engine), IncidentRoutes(engine), WorkflowRoutes(engine), status):
+    for noun in (RunRoutes(engine), IncidentRoutes(engine), WorkflowRoutes(engine), PruneRoutes(engine), status):
         _add(app, API, noun.routes())
     _add(app, "", status.health_routes())
     app.register_error_handler(Exception, _explain)

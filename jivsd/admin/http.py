@@ -14,11 +14,12 @@ from werkzeug.routing import BaseConverter, ValidationError
 
 from jivsd import jsonguard
 from jivsd.admin.problems import Problem
-from jivsd.admin.wire import BY_HEADER, MAX_WAIT
+from jivsd.admin.wire import BY_HEADER, MAX_WAIT, instant
 from jivsd.clock import SECOND, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from jivsd.admin.patience import Patience
 
@@ -138,6 +139,19 @@ def duration(text: str, field: str) -> int:
         return microseconds(text)
     except (ValueError, OverflowError) as error:
         raise Problem(422, "invalid", f"the field `{field}` does not fit: {error}", {"field": field}) from None
+
+
+def moment_of(time: datetime | None, field: str) -> int | None:
+    """A time from outside as journal time, None as None.
+
+    Raises:
+        Problem: it has no time zone (422).
+    """
+    try:
+        return instant(time)
+    except ValueError:
+        detail = f"the field `{field}` does not fit: it needs a time zone, as in 2026-11-30T12:00:00Z"
+        raise Problem(422, "invalid", detail, {"field": field}) from None
 
 
 def wait_seconds(text: str | None) -> float:

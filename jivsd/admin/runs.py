@@ -9,13 +9,11 @@ from urllib.parse import quote
 import msgspec
 
 from jivsd import attributes
-from jivsd.admin.http import Route, answer, body_of, caller, duration, once_key, patience, query_of, wait_seconds
+from jivsd.admin.http import Route, answer, body_of, caller, moment_of, once_key, patience, query_of, wait_seconds
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
     API,
     MAX_PAGE,
-    PruneBody,
-    Pruned,
     QueryBody,
     ReasonBody,
     RunPage,
@@ -25,9 +23,7 @@ from jivsd.admin.wire import (
     StartView,
     TimelinePage,
     WhyView,
-    instant,
 )
-from jivsd.clock import SystemClock
 from jivsd.engine.api import Start
 from jivsd.records import ENDED, Run, Status
 from jivsd.store.api import RunFilter
@@ -51,6 +47,10 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attribute: list[str] = []
     open: bool = False
     parent: str | None = None
+    correlation_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    ended_after: datetime | None = None
     ended_before: datetime | None = None
     limit: Limit = 50
     cursor: str | None = None
@@ -68,7 +68,7 @@ class Action(Protocol):
 
 
 class RunRoutes:
-    """Answers everything under /runs, and /prune."""
+    """Answers everything under /runs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -89,7 +89,6 @@ class RunRoutes:
             ("POST", "/runs/<ref>/cancel", self.cancel),
             ("POST", "/runs/<ref>/terminate", self.terminate),
             ("POST", "/runs/<ref>/retry", self.retry),
-            ("POST", "/prune", self.prune),
         ]
 
     async def start(self) -> Response:
@@ -113,7 +112,11 @@ class RunRoutes:
             statuses=query.status,
             open_only=query.open,
             parent=query.parent,
-            ended_before=_moment(query.ended_before),
+            correlation_id=query.correlation_id,
+            created_after=moment_of(query.created_after, "created_after"),
+            created_before=moment_of(query.created_before, "created_before"),
+            ended_after=moment_of(query.ended_after, "ended_after"),
+            ended_before=moment_of(query.ended_before, "ended_before"),
             attributes=_attributes(query.attribute),
         )
         return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
@@ -167,28 +170,6 @@ class RunRoutes:
     async def retry(self, ref: str) -> Response:
         return await self._act(self._engine.retry, ref)
 
-    async def prune(self) -> Response:
-        """Remove ended runs. A limit in time has to be given: nobody should remove them all by leaving it out."""
-        body = await body_of(PruneBody)
-        if (body.ended_before is None) == (body.older_than is None):
-            raise Problem(422, "invalid", "give one of `older_than` and `ended_before`", {"field": "older_than"})
-        if open_ones := [status for status in body.status if status not in ENDED]:
-            detail = f"the field `status` does not fit: runs that are {open_ones[0]} have not ended"
-            raise Problem(422, "invalid", detail, {"field": "status"})
-        if body.older_than is not None:
-            before = SystemClock().now() - duration(body.older_than, "older_than")
-        else:
-            before = _moment(body.ended_before)
-        where = RunFilter(
-            workflow=body.workflow,
-            workflow_id=body.id,
-            statuses=body.status,
-            parent=body.parent,
-            ended_before=before,
-            attributes=body.attributes,
-        )
-        return answer(Pruned(await self._engine.prune(where)))
-
     async def _ended(self, ref: str, seconds: float) -> Run:
         """The run when it has ended, or as it stands when the time is up or the server is to stop."""
         with patience().wait():
@@ -206,14 +187,6 @@ def _attributes(given: list[str]) -> dict[str, str]:
         return dict(attributes.parse(one) for one in given)
     except ValueError as error:
         raise Problem(422, "invalid", f"the field `attribute` does not fit: {error}", {"field": "attribute"}) from None
-
-
-def _moment(time: datetime | None) -> int | None:
-    try:
-        return instant(time)
-    except ValueError:
-        detail = "the field `ended_before` does not fit: it needs a time zone, as in 2026-11-30T12:00:00Z"
-        raise Problem(422, "invalid", detail, {"field": "ended_before"}) from None
 
 
 def _status_of(run: Run) -> int:

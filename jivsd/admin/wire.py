@@ -7,7 +7,7 @@ by `of(record)` at the server and turned back by `record()` at the client.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -27,7 +27,7 @@ from jivsd.engine.api import (
     WorkflowInfo,
 )
 from jivsd.records import NULL, ErrorRecord, Event, Incident, IncidentState, Options, Run, Status, shard_of
-from jivsd.store.api import Runs
+from jivsd.store.api import Journal, Journals, PruneCount, Runs
 
 API: Final = "/api/v1"
 BY_HEADER: Final = "X-Jivsd-By"
@@ -383,6 +383,10 @@ class ResolveBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     why: str = ""
 
 
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+"""The part of the time that removing may take while there is other work."""
+
+
 class PruneBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Which ended runs to remove: those that ended before a time, or longer ago than a duration."""
 
@@ -390,10 +394,63 @@ class PruneBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     id: str | None = None
     status: list[Status] = []
     parent: str | None = None
+    correlation_id: str | None = None
     ended_before: datetime | None = None
     older_than: str | None = None
     attributes: dict[str, str] = {}
+    cursor: str | None = None
+    share: Share = 0.1
 
 
-class Pruned(Struct, frozen=True):
-    pruned: int
+class RemoveBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    run_ids: Annotated[list[str], msgspec.Meta(max_length=MAX_PAGE)]
+    share: Share = 0.1
+
+
+class KeysBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which idempotency keys to forget: those from before a time whose runs have been removed."""
+
+    before: datetime
+    share: Share = 0.1
+
+
+class ShrinkBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    share: Share = 0.1
+
+
+class Forgotten(Struct, frozen=True):
+    forgotten: int
+
+
+class PruneCounts(Struct, frozen=True):
+    items: list[PruneCount]
+    next: str | None
+
+
+class JournalView(Struct, frozen=True):
+    """A run with its whole journal."""
+
+    run: RunView
+    events: list[EventView]
+
+    @classmethod
+    def of(cls, journal: Journal) -> JournalView:
+        return cls(RunView.of(journal.run), [EventView.of(event) for event in journal.events])
+
+    def record(self) -> Journal:
+        return Journal(self.run.record(), [event.record() for event in self.events])
+
+
+class JournalPage(Struct, frozen=True):
+    """`damaged` says what is wrong with the runs that cannot be read: they are not among the items."""
+
+    items: list[JournalView]
+    damaged: list[str]
+    next: str | None
+
+    @classmethod
+    def of(cls, page: Journals) -> JournalPage:
+        return cls([JournalView.of(one) for one in page.items], page.damaged, page.next)
+
+    def record(self) -> Journals:
+        return Journals([view.record() for view in self.items], self.damaged, self.next)

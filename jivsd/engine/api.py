@@ -133,6 +133,20 @@ class Incidents(msgspec.Struct, frozen=True):
     next: str | None
 
 
+class Pruned(msgspec.Struct, frozen=True):
+    """So many runs have been removed; `next`: the cursor to go on with, or None when none are left."""
+
+    pruned: int
+    next: str | None
+
+
+class Shrunk(msgspec.Struct, frozen=True):
+    """So many bytes were given back to the disk; `left`: how many more can be."""
+
+    freed: int
+    left: int
+
+
 class WorkflowInfo(msgspec.Struct, frozen=True):
     """A workflow type as people see it."""
 

@@ -17,12 +17,15 @@ from jivsd.engine.looking import Looking
 from jivsd.engine.mending import Mending
 from jivsd.engine.messages import Messages
 from jivsd.engine.plugins import Plugins
+from jivsd.engine.pruning import SHARE, Pruning
 from jivsd.records import IncidentState
 
 if TYPE_CHECKING:
-    from jivsd.engine.api import Answer, Incidents, Receipt, Reloaded, Start, Timeline, Why
+    from collections.abc import Sequence
+
+    from jivsd.engine.api import Answer, Incidents, Pruned, Receipt, Reloaded, Shrunk, Start, Timeline, Why
     from jivsd.records import Incident, Run
-    from jivsd.store.api import RunFilter, Runs
+    from jivsd.store.api import Journals, PruneCount, RunFilter, Runs
 
 NO_OPTIONS = StartOptions()
 
@@ -53,6 +56,10 @@ class Engine(Host):
     @cached_property
     def _reloading(self) -> Plugins:
         return Plugins(self)
+
+    @cached_property
+    def _pruning(self) -> Pruning:
+        return Pruning(self)
 
     # ---- starting
 
@@ -215,9 +222,39 @@ class Engine(Host):
         """
         return await self._mending.resolve_incident(incident_id, value, by, why)
 
-    async def prune(self, where: RunFilter) -> int:
-        """Remove ended runs and their journals, in small batches. Returns how many."""
-        total = 0
-        while removed := await self.store.prune(where, 500):
-            total += removed
-        return total
+    # ---- pruning; `share` is the part of the time that it may take while there is other work
+
+    async def prune(
+        self, where: RunFilter, cursor: str | None = None, *, seconds: float | None = None, share: float = SHARE
+    ) -> Pruned:
+        """Remove ended runs and their journals, oldest first, for about so many seconds; all of them by default.
+
+        Runs whose parent or whose child is open stay.
+        """
+        return await self._pruning.prune(where, cursor, seconds, share)
+
+    async def count_prunable(self, where: RunFilter) -> list[PruneCount]:
+        """How many runs `prune` would remove, by workflow and status."""
+        return await self._pruning.count(where)
+
+    async def prunable_journals(
+        self, where: RunFilter, limit: int = 200, cursor: str | None = None, *, share: float = SHARE
+    ) -> Journals:
+        """A page of the runs that `prune` would remove, with their journals: for an archive."""
+        return await self._pruning.journals(where, limit, cursor, share)
+
+    async def remove(self, run_ids: Sequence[str], *, share: float = SHARE) -> Pruned:
+        """Remove those of these runs that `prune` could remove."""
+        return await self._pruning.remove(run_ids, share)
+
+    async def forget_keys(self, before: int, *, share: float = SHARE) -> int:
+        """Forget the idempotency keys from before a time whose runs have been removed. Returns how many.
+
+        Raises:
+            Invalid: the time is less than 24 hours ago.
+        """
+        return await self._pruning.forget_keys(before, share)
+
+    async def shrink(self, *, seconds: float = 1.0, share: float = SHARE) -> Shrunk:
+        """Give room in the database that nothing lies in back to the disk, for about so many seconds."""
+        return await self._pruning.shrink(seconds, share)

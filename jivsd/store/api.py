@@ -171,13 +171,17 @@ Verdict = Written | Existing | Duplicate | Delivered | Refused | Busy
 
 
 class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which runs to list, newest first."""
+    """Which runs to list: those that meet everything that is given. Times: from `after` on, and before `before`."""
 
     workflow: str | None = None
     workflow_id: str | None = None
     statuses: Sequence[Status] = ()
     open_only: bool = False
     parent: str | None = None
+    correlation_id: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    ended_after: int | None = None
     ended_before: int | None = None
     attributes: dict[str, str] = {}
     """Each with its value as text (see `jivsd.attributes.text`)."""
@@ -187,6 +191,36 @@ class Runs(msgspec.Struct, frozen=True):
     """A page of runs. `next`: the cursor of the following page, or None."""
 
     items: list[Run]
+    next: str | None
+
+
+class RunIds(msgspec.Struct, frozen=True):
+    """A page of runs that may be removed, oldest first. `next`: the cursor of the following page, or None."""
+
+    run_ids: list[str]
+    next: str | None
+
+
+class PruneCount(msgspec.Struct, frozen=True):
+    """How many runs of a workflow in a status may be removed."""
+
+    workflow: str
+    status: Status
+    runs: int
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """A run and its events."""
+
+    run: Run
+    events: list[Event]
+
+
+class Journals(msgspec.Struct, frozen=True):
+    """A page of runs that may be removed, with their journals. `damaged` says what is wrong with those left out."""
+
+    items: list[Journal]
+    damaged: list[str]
     next: str | None
 
 
@@ -271,7 +305,13 @@ class Store(Protocol):
         """The open run of a workflow id, or else its newest one."""
         ...
 
-    async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs: ...
+    async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs:
+        """A page of runs, newest first; those that are looked for by their end alone: the last one that ended first.
+
+        Raises:
+            BadCursor: the cursor came with no page.
+        """
+        ...
 
     async def open_runs(self, after: str | None, limit: int) -> list[Run]:
         """Open runs by run id (oldest first), after the given run id: for recovery. Damaged rows are left out."""
@@ -319,8 +359,38 @@ class Store(Protocol):
         """How many runs have each status, and "incidents": how many are open."""
         ...
 
-    async def prune(self, where: RunFilter, limit: int) -> int:
-        """Remove up to `limit` ended runs with their journals; their idempotency keys stay, answering "gone"."""
+    async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:
+        """Up to `limit` ended runs that may be removed, oldest first; fewer, if they have many events.
+
+        Those are left out whose parent or whose child is open: a parent that comes back would start its child again.
+        """
+        ...
+
+    async def count_prunable(self, where: RunFilter) -> list[PruneCount]:
+        """How many runs may be removed, by workflow and status."""
+        ...
+
+    async def journals(self, where: RunFilter, limit: int, cursor: str | None = None) -> Journals:
+        """The runs that `prunable` would name, with their journals."""
+        ...
+
+    async def remove(self, run_ids: Sequence[str]) -> int:
+        """Remove those of some runs that may be removed, with all that is theirs, in one transaction; say how many.
+
+        Their idempotency keys stay, and answer "gone". The ids of their messages stay while their workflow id has
+        another run.
+        """
+        ...
+
+    async def forget_keys(self, before: int, after: tuple[str, str] = ("", "")) -> tuple[int, tuple[str, str] | None]:
+        """Forget some idempotency keys from before a time whose runs have been removed.
+
+        Returns how many, and the key to go on after, or None when all have been looked at.
+        """
+        ...
+
+    async def shrink(self) -> tuple[int, int]:
+        """Give some room that nothing lies in back to the disk: how many bytes, and how many are left (0: none)."""
         ...
 
     async def check(self) -> list[str]:

@@ -40,22 +40,52 @@ CREATE TABLE run (
     correlation_id TEXT AS (options ->> 'correlation_id') VIRTUAL
 ) STRICT;
 
--- Every index ends with the row's number, so that each of these lists newest first without sorting.
 CREATE UNIQUE INDEX run_open ON run (workflow, workflow_id) WHERE open;
 CREATE INDEX run_recovery ON run (run_id) WHERE open;
-CREATE INDEX run_workflow_id ON run (workflow_id, workflow);
-CREATE INDEX run_workflow ON run (workflow);
-CREATE INDEX run_workflow_status ON run (workflow, status);
-CREATE INDEX run_status ON run (status);
-CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
-CREATE INDEX run_ended ON run (ended_at) WHERE ended_at IS NOT NULL;
 
--- The attributes of runs, to find runs by: each name and value has its runs in the order of their numbers.
+-- For lists: each stretch of one status is in the order of its time, then of the row's number, so that a page of any
+-- list is read off one stretch, or merged from a few, without sorting.
+CREATE INDEX run_status ON run (status, created_at);
+CREATE INDEX run_workflow_status ON run (workflow, status, created_at);
+CREATE INDEX run_workflow_id ON run (workflow_id, created_at);
+CREATE INDEX run_parent ON run (parent, status, created_at) WHERE parent IS NOT NULL;
+CREATE INDEX run_correlation ON run (correlation_id, status, created_at) WHERE correlation_id IS NOT NULL;
+CREATE INDEX run_ended ON run (status, ended_at, number, created_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX run_workflow_ended ON run (workflow, status, ended_at, number, created_at) WHERE ended_at IS NOT NULL;
+
+-- How many runs there are; kept by triggers, because counting a million takes long.
+CREATE TABLE run_count (
+    status TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    runs INTEGER NOT NULL,
+    PRIMARY KEY (status, workflow)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER run_counts_insert AFTER INSERT ON run
+BEGIN
+    INSERT INTO run_count (status, workflow, runs) VALUES (new.status, new.workflow, 1)
+    ON CONFLICT (status, workflow) DO UPDATE SET runs = runs + 1;
+END;
+
+CREATE TRIGGER run_counts_update AFTER UPDATE OF status ON run WHEN new.status <> old.status
+BEGIN
+    UPDATE run_count SET runs = runs - 1 WHERE status = old.status AND workflow = old.workflow;
+    INSERT INTO run_count (status, workflow, runs) VALUES (new.status, new.workflow, 1)
+    ON CONFLICT (status, workflow) DO UPDATE SET runs = runs + 1;
+END;
+
+CREATE TRIGGER run_counts_delete AFTER DELETE ON run
+BEGIN
+    UPDATE run_count SET runs = runs - 1 WHERE status = old.status AND workflow = old.workflow;
+END;
+
+-- The attributes of runs, to find runs by: each name and value has its runs in the order of lists.
 CREATE TABLE attribute (
     name TEXT NOT NULL,
     value TEXT NOT NULL,
+    run_created_at INTEGER NOT NULL,
     run_number INTEGER NOT NULL,
-    PRIMARY KEY (name, value, run_number)
+    PRIMARY KEY (name, value, run_created_at, run_number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attribute_run ON attribute (run_number);
 

@@ -117,7 +117,7 @@ SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 AND open
 
 -- name: newest_run
 -- The newest run of a workflow id, open or not.
-SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 ORDER BY number DESC LIMIT 1
+SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 ORDER BY created_at DESC, number DESC LIMIT 1
 
 -- name: open_runs
 -- Open runs by run id, for recovery.
@@ -126,38 +126,29 @@ SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_
 FROM run WHERE open AND run_id > ?1 ORDER BY run_id LIMIT ?2
 
 -- name: list_runs
--- A page of runs, newest first; the reader puts its conditions in the place of "true".
+-- A page of runs, newest first; the reader puts its conditions in the place of "true", and what leads to the runs (an
+-- index or the table of attributes) and its order in the place of the index, time and number here.
 SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, attributes, input, output, error, number
-FROM run WHERE true ORDER BY number DESC LIMIT :limit
-
--- name: list_attributed_runs
--- A page of the runs that have an attribute, newest first; the reader puts further conditions in the place of "true".
--- CROSS JOIN: the runs of the attribute come in order, and are looked at until the page is full.
-SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, attributes, input, output, error, number
-FROM attribute CROSS JOIN run ON number = run_number
-WHERE name = :name AND value = :value AND run_number < :before AND true ORDER BY run_number DESC LIMIT :limit
+       options, attributes, input, output, error, created_at AS time, number AS place
+FROM run INDEXED BY run_status WHERE true ORDER BY time DESC, place DESC LIMIT :limit
 
 -- name: count_attribute
 -- How many runs have an attribute, as far as one has to know.
 SELECT count(*) FROM (SELECT 1 FROM attribute WHERE name = :name AND value = :value LIMIT :limit)
 
--- name: count_some_runs
--- How many runs a condition leaves, as far as one has to know; the reader puts it in the place of "true".
-SELECT count(*) FROM (SELECT 1 FROM run WHERE true LIMIT :limit)
-
 -- name: put_attribute
 -- A run has an attribute.
-INSERT INTO attribute (name, value, run_number) SELECT ?2, ?3, number FROM run WHERE run_id = ?1
+INSERT INTO attribute (name, value, run_created_at, run_number)
+SELECT ?2, ?3, created_at, number FROM run WHERE run_id = ?1
 
 -- name: delete_attributes
--- A run has no attributes any more.
-DELETE FROM attribute WHERE run_number = (SELECT number FROM run WHERE run_id = ?1)
+-- Some runs have no attributes any more.
+DELETE FROM attribute
+WHERE run_number IN (SELECT number FROM run WHERE run_id IN (SELECT value FROM json_each(?1)))
 
 -- name: count_runs
 -- How many runs have each status.
-SELECT status, count(*) FROM run GROUP BY status
+SELECT status, sum(runs) FROM run_count WHERE runs > 0 GROUP BY status
 
 -- name: idempotency_key
 -- The start that an idempotency key belongs to.
@@ -296,38 +287,100 @@ INSERT INTO meta (name, value) VALUES ('probe', '1') ON CONFLICT (name) DO UPDAT
 -- A shard, when the database is made; nobody owns it yet.
 INSERT INTO shard (id, epoch, node) VALUES (?1, 0, '')
 
--- name: prunable
--- Ended runs that ended first, and how many events each has; the caller puts its conditions in the place of "true".
-SELECT run_id, (SELECT count(*) FROM event WHERE event.run_id = run.run_id)
-FROM run WHERE ended_at IS NOT NULL AND NOT open AND true ORDER BY ended_at LIMIT :limit
+-- name: count_pairs
+-- Which workflows have runs in which statuses.
+SELECT workflow, status FROM run_count WHERE runs > 0
+
+-- name: list_prunable
+-- Ended runs, oldest first, apart from those whose parent or whose child is open: a parent that comes back would start
+-- its child again, and a child's end would reach nobody. The reader puts in conditions and index as in list_runs.
+SELECT run_id, created_at AS time, number AS place
+FROM run INDEXED BY run_status
+WHERE true
+    AND NOT EXISTS (SELECT 1 FROM run AS elder WHERE elder.run_id = run.parent AND elder.open)
+    AND NOT EXISTS (
+        SELECT 1 FROM run AS child WHERE child.parent = run.run_id AND child.status IN (
+            'PENDING', 'RUNNING', 'WAITING', 'PAUSED', 'BLOCKED', 'COMPENSATING', 'COMPENSATION_BLOCKED'
+        )
+    )
+ORDER BY time, place LIMIT :limit
+
+-- name: event_counts
+-- How many events some runs have.
+SELECT value, (SELECT count(*) FROM event WHERE event.run_id = value) FROM json_each(?1)
+
+-- name: removable
+-- Those of some runs that have ended and hold nobody up (see list_prunable), and what they are called: as one row, for
+-- every row that is read is one more wait for the interpreter's lock inside a transaction.
+SELECT json_group_array(run_id), json_group_array(json_array(workflow, workflow_id))
+FROM json_each(?1) CROSS JOIN run ON run_id = value
+WHERE NOT open
+    AND NOT EXISTS (SELECT 1 FROM run AS elder WHERE elder.run_id = run.parent AND elder.open)
+    AND NOT EXISTS (
+        SELECT 1 FROM run AS child WHERE child.parent = run.run_id AND child.status IN (
+            'PENDING', 'RUNNING', 'WAITING', 'PAUSED', 'BLOCKED', 'COMPENSATING', 'COMPENSATION_BLOCKED'
+        )
+    )
 
 -- name: release_payloads
--- A run's events no longer use their large payloads.
+-- The events of some runs no longer use their large payloads.
 UPDATE payload SET uses = uses - used.times
 FROM (SELECT payload_hash, count(*) AS times FROM event
-      WHERE run_id = ?1 AND payload_hash IS NOT NULL GROUP BY payload_hash) AS used
+      WHERE run_id IN (SELECT value FROM json_each(?1)) AND payload_hash IS NOT NULL GROUP BY payload_hash) AS used
 WHERE hash = used.payload_hash
 
 -- name: delete_payloads
--- Removes a run's large payloads that no event uses any more.
+-- Removes the large payloads of some runs that no event uses any more.
 DELETE FROM payload
-WHERE uses <= 0 AND hash IN (SELECT payload_hash FROM event WHERE run_id = ?1 AND payload_hash IS NOT NULL)
+WHERE uses <= 0 AND hash IN (
+    SELECT payload_hash FROM event
+    WHERE run_id IN (SELECT value FROM json_each(?1)) AND payload_hash IS NOT NULL
+)
 
 -- name: delete_events
--- Removes a run's journal.
-DELETE FROM event WHERE run_id = ?1
-
--- name: delete_run
--- Removes a run's row.
-DELETE FROM run WHERE run_id = ?1 AND NOT open
+-- Removes the journals of some runs.
+DELETE FROM event WHERE run_id IN (SELECT value FROM json_each(?1))
 
 -- name: delete_incidents
--- Removes a run's incidents.
-DELETE FROM incident WHERE run_id = ?1
+-- Removes the incidents of some runs.
+DELETE FROM incident WHERE run_id IN (SELECT value FROM json_each(?1))
 
 -- name: empty_messages
--- Forgets what a run's messages said; their ids stay, so that a repeat is recognised.
-UPDATE inbox SET payload = NULL WHERE run_id = ?1 AND payload IS NOT NULL
+-- Forgets what the messages of some runs said; their ids stay, so that a repeat is recognised.
+UPDATE inbox SET payload = NULL WHERE run_id IN (SELECT value FROM json_each(?1)) AND payload IS NOT NULL
+
+-- name: delete_runs
+-- Removes the rows of some runs.
+DELETE FROM run WHERE run_id IN (SELECT value FROM json_each(?1))
+
+-- name: delete_messages
+-- Removes the messages of some workflow ids, given as pairs of workflow and workflow id, that have no run any more.
+DELETE FROM inbox WHERE number IN (
+    SELECT inbox.number FROM json_each(?1) AS gone
+    CROSS JOIN inbox ON inbox.workflow = gone.value ->> 0 AND inbox.workflow_id = gone.value ->> 1
+    WHERE NOT EXISTS (
+        SELECT 1 FROM run WHERE run.workflow_id = inbox.workflow_id AND run.workflow = inbox.workflow
+    )
+)
+
+-- name: key_page
+-- The next idempotency keys in the order of their key, and whether each has outlived its run.
+SELECT workflow, key, at, NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = idempotency_key.run_id)
+FROM idempotency_key WHERE (workflow, key) > (?1, ?2) ORDER BY workflow, key LIMIT ?3
+
+-- name: delete_keys
+-- Forgets some idempotency keys, given as pairs of workflow and key, if they are old enough and have outlived their runs.
+DELETE FROM idempotency_key
+WHERE (workflow, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND at < ?2
+    AND NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = idempotency_key.run_id)
+
+-- name: shrink
+-- Gives some free pages at the end of the file back to the disk.
+PRAGMA incremental_vacuum(256)
+
+-- name: free_pages
+-- How many pages hold nothing.
+PRAGMA freelist_count
 
 -- name: check_events
 -- The next events in the order of their key, with what a check needs.
@@ -348,3 +401,37 @@ SELECT DISTINCT run_id FROM event WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.
 -- name: check_empty
 -- Runs that have a row and no events.
 SELECT run_id FROM run WHERE NOT EXISTS (SELECT 1 FROM event WHERE event.run_id = run.run_id)
+
+-- name: check_counts
+-- Workflows and statuses whose counted runs are not as many as there are.
+SELECT coalesce(counted.workflow, found.workflow), coalesce(counted.status, found.status)
+FROM run_count AS counted
+FULL JOIN (SELECT workflow, status, count(*) AS runs FROM run INDEXED BY run_workflow_status GROUP BY workflow, status)
+    AS found ON found.workflow = counted.workflow AND found.status = counted.status
+WHERE coalesce(counted.runs, 0) <> coalesce(found.runs, 0)
+
+-- name: check_payloads
+-- Large payloads that are not used as often as they say.
+SELECT hash FROM payload
+LEFT JOIN (SELECT payload_hash, count(*) AS times FROM event WHERE payload_hash IS NOT NULL GROUP BY payload_hash)
+    AS used ON used.payload_hash = hash
+WHERE uses <> coalesce(used.times, 0)
+
+-- name: check_messages
+-- Messages whose workflow id has no run.
+SELECT message_id, workflow, workflow_id FROM inbox
+WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.workflow_id = inbox.workflow_id AND run.workflow = inbox.workflow)
+
+-- name: check_incidents
+-- Incidents of runs that are not there.
+SELECT incident_id, run_id FROM incident
+WHERE run_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = incident.run_id)
+
+-- name: check_tickets
+-- Lock tickets of runs that are not open.
+SELECT key, run_id FROM lock_ticket
+WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = lock_ticket.run_id AND run.open)
+
+-- name: check_attributes
+-- Attributes of runs that are not there.
+SELECT name, value FROM attribute WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.number = run_number)

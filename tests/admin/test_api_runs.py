@@ -299,7 +299,10 @@ async def test_prune_needs_a_limit_in_time(tmp_path):
             assert refused.status_code == 422, body
             assert refused.json()["field"] == field
         old = {"ended_before": "2020-01-01T00:00:00Z"}
-        assert (await http.post(f"{API}/prune", json=old)).json() == {"pruned": 0}
-        assert (await http.post(f"{API}/prune", json={"older_than": "0s", "workflow": "buy"})).json() == {"pruned": 1}
+        assert (await http.post(f"{API}/prune", json=old)).json() == {"pruned": 0, "next": None}
+        assert (await http.post(f"{API}/prune", json={"older_than": "0s", "workflow": "buy"})).json() == {
+            "pruned": 1,
+            "next": None,
+        }
         gone = await http.get(f"{API}/runs/{run['run_id']}")
         assert (gone.status_code, gone.json()["code"]) == (404, "not_found")

@@ -101,3 +101,7 @@ class Journal:
     async def seqs(self, run):
         """The seqs in a run's journal."""
         return [event.seq for event in await self.store.events(run.run_id)]
+
+    async def prune(self, where, limit=1000):
+        """Remove up to so many ended runs; return how many."""
+        return await self.store.remove((await self.store.prunable(where, limit)).run_ids)

@@ -384,21 +384,17 @@ async def test_a_backup_given_up_leaves_nothing(path, monkeypatch):
 
 
 async def test_pruning_goes_in_bounded_batches(path, monkeypatch):
-    monkeypatch.setattr("jivsd.store.sqlite.upkeep.PRUNE_EVENTS", 10)
+    monkeypatch.setattr("jivsd.store.sqlite.pruning.PRUNE_EVENTS", 10)
     async with opened(path) as j:
         runs = [await j.start() for _ in range(20)]
         for run in runs:
             await j.one(end(run, 2))
-        calls = []
-        write = j.store._write
-
-        async def counted(work):
-            calls.append(await write(work))
-            return calls[-1]
-
-        monkeypatch.setattr(j.store, "_write", counted)
-        assert await j.store.prune(RunFilter(), 17) == 17
-        assert calls == [5, 5, 5, 2]
+        pages, cursor = [], None
+        while not pages or cursor is not None:
+            page = await j.store.prunable(RunFilter(), 17, cursor)
+            pages.append(await j.store.remove(page.run_ids))
+            cursor = page.next
+        assert pages == [5, 5, 5, 5]
         assert await j.store.check() == []
 
 
@@ -408,7 +404,7 @@ async def test_a_run_row_of_a_later_program_is_a_clear_error(path):
         connection = apsw.Connection(str(path))
         connection.execute("UPDATE run SET status = 'ASLEEP'")
         connection.close()
-        for ask in (partial(j.store.run, run.run_id), partial(j.store.runs, RunFilter(), 5)):
+        for ask in (partial(j.store.run, run.run_id), partial(j.store.runs, RunFilter(workflow_id=run.workflow_id), 5)):
             with pytest.raises(StoreError, match=f"the row of run {run.run_id} is damaged"):
                 await ask()
 

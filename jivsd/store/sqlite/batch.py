@@ -208,7 +208,7 @@ class _Attempt:
             if not self._writer.connection.changes():
                 return False
             if change.attributes is not None:
-                self._run(self._sql["delete_attributes"], (run_id,))
+                self._run(self._sql["delete_attributes"], (as_json([run_id]),))
                 self._put_attributes(run_id, change.attributes)
             return True
         if run_id in self._changed:

@@ -169,6 +169,7 @@ def connect_writer(path: str) -> apsw.Connection:
     try:
         connection.set_busy_timeout(BUSY_MS)
         _refuse_foreign(connection, path)
+        query(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # of a new database; later it would have no effect
         mode = first(connection, "PRAGMA journal_mode = WAL")
         if path != MEMORY and mode != ("wal",):
             raise StoreError(f"the database {path} lies on a file system without the locks that WAL needs; use another")

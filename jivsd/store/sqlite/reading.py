@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import heapq
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from jivsd import logs
-from jivsd.records import ENDED, Status
-from jivsd.store.api import BadCursor, DamagedRow, Runs, StoreError
+from jivsd.store.api import BadCursor, DamagedRow, StoreError
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import apsw
 
     from jivsd.records import Event, Incident, Message, Run
-    from jivsd.store.api import Holder, Plugin, RunFilter
+    from jivsd.store.api import Holder, Plugin
 
 log = logs.get(__name__)
 
-FEW: Final = 2000
-"""Rows that may be looked at one by one: about a millisecond."""
-
-_OPEN: Final = tuple(status for status in Status if status not in ENDED)
 _sql: Final = statements("sqlite")
-_NONE: Final[Mapping[str, str]] = {}
-_LAST: Final = 2**63 - 1
-_HAS: Final = (
-    "EXISTS (SELECT 1 FROM attribute AS a{place}"
-    " WHERE a{place}.name = :name{place} AND a{place}.value = :value{place} AND a{place}.run_number = number)"
-)
 
 
 def events(connection: apsw.Connection, run_id: str, after: int, limit: int | None) -> list[Event]:
@@ -60,21 +45,6 @@ def current_run(connection: apsw.Connection, workflow: str, workflow_id: str) ->
         row = first(connection, _sql["open_run"], workflow, workflow_id)
         row = row or first(connection, _sql["newest_run"], workflow, workflow_id)
         return None if row is None else run(connection, row[0])
-
-
-def runs(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str | None) -> Runs:
-    """See `Store.runs`.
-
-    Every status has its own stretch of an index that is in order already; several are merged.
-    """
-    statuses: tuple[Status | None, ...] = tuple(where.statuses) or (None,)
-    if where.open_only:
-        statuses = tuple(status for status in where.statuses or _OPEN if status not in ENDED)
-    with together(connection):  # one snapshot for all statuses
-        pages = [_page(connection, where, status, limit + 1, cursor) for status in dict.fromkeys(statuses)]
-        page = list(islice(heapq.merge(*pages, key=_number, reverse=True), limit + 1))
-        more = len(page) > limit > 0
-        return Runs([rows.run_of(row) for row in page[:limit]], str(_number(page[limit - 1])) if more else None)
 
 
 def open_runs(connection: apsw.Connection, after: str | None, limit: int) -> list[Run]:
@@ -129,69 +99,10 @@ def counts(connection: apsw.Connection) -> dict[str, int]:
         return result
 
 
-def conditions_of(where: RunFilter) -> dict[str, Any]:
-    """A filter's conditions, apart from statuses: SQL with a parameter each, to the value."""
-    return {
-        "workflow = :workflow": where.workflow,
-        "workflow_id = :workflow_id": where.workflow_id,
-        "parent = :parent": where.parent,
-        "ended_at < :ended_before": where.ended_before,
-    }
-
-
-def with_conditions(
-    statement: str, conditions: dict[str, Any], attributes: Mapping[str, str] = _NONE
-) -> tuple[str, dict[str, Any]]:
-    """A statement with those conditions that have a value in the place of its `true`, and their parameters.
-
-    `attributes`: those that a run must have, too.
-    """
-    given = {condition: value for condition, value in conditions.items() if value is not None}
-    parameters = {condition.rpartition(":")[2]: value for condition, value in given.items()}
-    wanted = list(given)
-    for place, (name, value) in enumerate(attributes.items()):
-        wanted.append(_HAS.format(place=place))
-        parameters |= {f"name{place}": name, f"value{place}": value}
-    return _sql[statement].replace("true", " AND ".join(wanted) or "true"), parameters
-
-
-def _page(
-    connection: apsw.Connection, where: RunFilter, status: Status | None, limit: int, cursor: str | None
-) -> list[rows.Row]:
-    conditions = {**conditions_of(where), "status = :status": status}
-    before = _cursor(cursor)
-    if (name := _rarest(connection, where, conditions)) is None:
-        sql, parameters = with_conditions("list_runs", {**conditions, "number < :cursor": before}, where.attributes)
-    else:
-        others = {other: value for other, value in where.attributes.items() if other != name}
-        sql, parameters = with_conditions("list_attributed_runs", conditions, others)
-        parameters |= {"name": name, "value": where.attributes[name], "before": _LAST if before is None else before}
-    return query(connection, sql, {**parameters, "limit": limit}).fetchall()
-
-
-def _rarest(connection: apsw.Connection, where: RunFilter, conditions: dict[str, Any]) -> str | None:
-    """The attribute that best leads to the runs that are looked for; None if the other conditions lead there sooner.
-
-    Whatever leads, its runs are looked at newest first until the page is full: many do no harm, unless the rest of
-    the filter leaves hardly any of them. Then something else in the filter is rare, and leads.
-    """
-    if not where.attributes:
-        return None
-    counts: dict[str, int] = {}
-    for name, value in where.attributes.items():
-        few = {"name": name, "value": value, "limit": FEW}
-        ((counts[name],),) = query(connection, _sql["count_attribute"], few).fetchall()
-    rarest = min(counts, key=lambda name: counts[name])
-    if counts[rarest] == FEW and any(value is not None for value in conditions.values()):
-        sql, parameters = with_conditions("count_some_runs", conditions)
-        ((others,),) = query(connection, sql, {**parameters, "limit": FEW}).fetchall()
-        if others < FEW:
-            return None
-    return rarest
-
-
 def _list(connection: apsw.Connection, statement: str, conditions: dict[str, Any], limit: int) -> list[rows.Row]:
-    sql, parameters = with_conditions(statement, conditions)
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    sql = _sql[statement].replace("true", " AND ".join(given) or "true")
+    parameters = {condition.rpartition(":")[2]: value for condition, value in given.items()}
     return query(connection, sql, {**parameters, "limit": limit}).fetchall()
 
 

@@ -8,7 +8,7 @@ import apsw
 import trio
 
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite import plugin_tables, reading, rows, upkeep
+from jivsd.store.sqlite import listing, plugin_tables, pruning, reading, rows, upkeep
 from jivsd.store.sqlite.batch import BatchWriter
 from jivsd.store.sqlite.database import (
     MEMORY,
@@ -31,7 +31,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jivsd.records import Event, Incident, Message, Run
-    from jivsd.store.api import Entry, Holder, Migration, Plugin, Post, RunFilter, Runs, Verdict
+    from jivsd.store.api import (
+        Entry,
+        Holder,
+        Journals,
+        Migration,
+        Plugin,
+        Post,
+        PruneCount,
+        RunFilter,
+        RunIds,
+        Runs,
+        Verdict,
+    )
     from jivsd.store.sqlite.worker import Worker
 
 T = TypeVar("T")
@@ -144,7 +156,7 @@ class SqliteStore:
 
     async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs:
         """See `Store.runs`."""
-        return await self._read(lambda db: reading.runs(db, where, limit, cursor))
+        return await self._read(lambda db: listing.runs(db, where, limit, cursor))
 
     async def open_runs(self, after: str | None, limit: int) -> list[Run]:
         """See `Store.open_runs`."""
@@ -200,16 +212,31 @@ class SqliteStore:
         """See `Store.counts`."""
         return await self._read(reading.counts)
 
-    async def prune(self, where: RunFilter, limit: int) -> int:
-        """See `Store.prune`. In several transactions, between which the journal's batches have their turn."""
-        total = 0
-        while total < limit:
-            left = limit - total
-            removed = await self._write(lambda db, left=left: upkeep.prune(db, where, left))
-            if not removed:
-                break
-            total += removed
-        return total
+    async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:
+        """See `Store.prunable`."""
+        return await self._read(lambda db: pruning.prunable(db, where, limit, cursor))
+
+    async def count_prunable(self, where: RunFilter) -> list[PruneCount]:
+        """See `Store.count_prunable`."""
+        return await self._read(lambda db: pruning.count_prunable(db, where))
+
+    async def journals(self, where: RunFilter, limit: int, cursor: str | None = None) -> Journals:
+        """See `Store.journals`."""
+        return await self._read(lambda db: pruning.journals(db, where, limit, cursor))
+
+    async def remove(self, run_ids: Sequence[str]) -> int:
+        """See `Store.remove`."""
+        return await self._write(lambda db: pruning.remove(db, run_ids))
+
+    async def forget_keys(self, before: int, after: tuple[str, str] = ("", "")) -> tuple[int, tuple[str, str] | None]:
+        """See `Store.forget_keys`."""
+        old, following = await self._read(lambda db: pruning.old_keys(db, before, after))
+        forgotten = await self._write(lambda db: pruning.forget_keys(db, before, old)) if old else 0
+        return forgotten, following
+
+    async def shrink(self) -> tuple[int, int]:
+        """See `Store.shrink`."""
+        return await self._write(pruning.shrink)
 
     async def check(self) -> list[str]:
         """See `Store.check`."""

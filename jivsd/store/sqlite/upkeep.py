@@ -11,20 +11,15 @@ import apsw
 from jivsd.store.api import DamagedRow, StoreError
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together, translated
-from jivsd.store.sqlite.reading import conditions_of, with_conditions
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jivsd.store.api import RunFilter
-
 CHECK_ROWS: Final = 5_000
 """Rows looked at in one query: none lasts so long that it keeps the write-ahead log from being emptied."""
 BACKUP_PAGES: Final = 2_000
 """Pages copied between two looks at whether somebody still wants the copy."""
-PRUNE_EVENTS: Final = 5_000
-"""Events removed in one transaction, unless a single run has more."""
 REPORTED: Final = 1_000
 """Findings that are listed: a database with more is not mended line by line."""
 
@@ -49,6 +44,19 @@ def check(connection: apsw.Connection, path: str, pause: Callable[[], None]) -> 
     return checker.findings
 
 
+_RELATIONS: Final = {
+    "check_orphans": "run {} has events but no row",
+    "check_empty": "run {} has no events",
+    "check_counts": "the runs of workflow {!r} that are {} are miscounted",
+    "check_payloads": "the large payload {} is not used as often as it says",
+    "check_messages": "message {!r} is for {}:{}, of which there is no run",
+    "check_incidents": "incident {} belongs to run {}, which is not there",
+    "check_attributes": "the attribute {}={} belongs to a run that is not there",
+    "check_tickets": "the lock key {!r} has a ticket for run {}, which is not open",
+}
+"""What must not be found, and what it means."""
+
+
 class _Checker:
     """The pieces of a check. Each adds to `findings` and says whether it has more to do."""
 
@@ -65,10 +73,10 @@ class _Checker:
         return False
 
     def relations(self) -> bool:
-        """Check that journals have runs and runs have journals."""
-        for statement, what in (("check_orphans", "has events but no row"), ("check_empty", "has no events")):
+        """Check that what belongs together is there, and that what is counted is right."""
+        for statement, what in _RELATIONS.items():
             found = query(self._connection, _sql[statement]).fetchall()
-            self.findings += [f"run {run_id} {what}" for (run_id,) in found[:REPORTED]]
+            self.findings += [what.format(*row) for row in found[:REPORTED]]
         return False
 
     def runs(self) -> bool:
@@ -148,39 +156,3 @@ def _sync(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def prune(connection: apsw.Connection, where: RunFilter, limit: int) -> int:
-    """Remove some ended runs, up to `limit`, in one transaction; return how many: 0 when there are none left."""
-    conditions = dict(conditions_of(where))
-    sql, parameters = with_conditions("prunable", conditions, where.attributes)
-    if where.statuses:
-        marks = {f"status{number}": status for number, status in enumerate(where.statuses)}
-        sql = sql.replace("ORDER BY", f"AND status IN ({', '.join(f':{mark}' for mark in marks)}) ORDER BY")
-        parameters.update(marks)
-    query(connection, _sql["begin"])
-    try:
-        removed = events = 0
-        for run_id, count in query(connection, sql, {**parameters, "limit": limit}).fetchall():
-            if removed and events + count > PRUNE_EVENTS:
-                break
-            for statement in _PRUNE:
-                query(connection, _sql[statement], (run_id,))
-            removed += 1
-            events += count
-        query(connection, _sql["commit"])
-    finally:
-        if connection.in_transaction:
-            query(connection, _sql["rollback"])
-    return removed
-
-
-_PRUNE: Final = (
-    "release_payloads",
-    "delete_payloads",
-    "delete_events",
-    "empty_messages",
-    "delete_incidents",
-    "delete_attributes",
-    "delete_run",
-)

@@ -39,7 +39,7 @@ async def test_a_message_id_counts_once_for_ever(journal):
         assert await j.one(post(run, "m1")) == Duplicate(run.run_id)
         later = await j.start(workflow_id="a")
         assert await j.one(post(later, "m1")) == Duplicate(run.run_id)
-        await j.store.prune(RunFilter(), 10)
+        await j.prune(RunFilter(), 10)
         assert await j.one(post(later, "m1")) == Duplicate(run.run_id)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jivsd.records import Incident, IncidentState, Status
 from jivsd.store.api import Entry, Plugin, RunChange, RunFilter, StoreError
-from jivsd.store.sqlite import reading
+from jivsd.store.sqlite import listing
 from store.builders import append, end, new_run, start
 
 
@@ -82,7 +82,7 @@ async def test_lists_are_newest_first_and_come_in_pages(journal, where, matches)
 @pytest.mark.parametrize(("where", "matches"), FILTERS)
 async def test_what_is_frequent_does_not_lead_to_what_is_rare(journal, where, matches, monkeypatch):
     """Whichever condition leads, the list is the same."""
-    monkeypatch.setattr(reading, "FEW", 5)
+    monkeypatch.setattr(listing, "FEW", 5)
     await test_lists_are_newest_first_and_come_in_pages(journal, where, matches)
 
 
@@ -92,8 +92,8 @@ async def test_attributes_go_with_their_run(journal):
         run.attributes = {"region": "eu"}
         await j.write(start(run))
         await j.one(end(run, 2))
-        assert await j.store.prune(RunFilter(attributes={"region": "us"}), 10) == 0
-        assert await j.store.prune(RunFilter(attributes={"region": "eu"}), 10) == 1
+        assert await j.prune(RunFilter(attributes={"region": "us"}), 10) == 0
+        assert await j.prune(RunFilter(attributes={"region": "eu"}), 10) == 1
         other = await j.start()  # may get the number that the first one had
         assert await pages(j, RunFilter(attributes={"region": "eu"}), 10) == []
         assert (await j.store.run(other.run_id)).attributes == {}
@@ -104,7 +104,7 @@ async def test_a_list_goes_on_where_it_was_when_runs_come_and_go(journal):
         runs = await populated(j)
         page = await j.store.runs(RunFilter(), 10)
         await j.start()
-        await j.store.prune(RunFilter(), 100)
+        await j.prune(RunFilter(), 100)
         rest = await j.store.runs(RunFilter(), 100, page.next)
         old = [run.run_id for run in reversed(runs[:20]) if run.ended_at is None]
         assert [run.run_id for run in rest.items] == old
@@ -195,13 +195,13 @@ async def test_prune_removes_ended_runs_and_all_that_was_theirs(journal):
         await j.one(entry)
         await j.one(end(holder, 2, at=1))
         await j.store.put_incident(Incident("i1", "step", "x", 1, holder.run_id))
-        assert await j.store.prune(RunFilter(ended_before=1000), 10) == 1
+        assert await j.prune(RunFilter(ended_before=1000), 10) == 1
         assert await j.store.run(holder.run_id) is None
         assert await j.seqs(holder) == []
         assert await j.store.incident("i1") is None
-        assert await j.store.prune(RunFilter(workflow="nap", statuses=[Status.COMPLETED]), 2) == 2
-        assert await j.store.prune(RunFilter(statuses=[Status.COMPLETED, Status.FAILED]), 100) == len(ended) - 2
-        assert await j.store.prune(RunFilter(), 100) == 0
+        assert await j.prune(RunFilter(workflow="nap", statuses=[Status.COMPLETED]), 2) == 2
+        assert await j.prune(RunFilter(statuses=[Status.COMPLETED, Status.FAILED]), 100) == len(ended) - 2
+        assert await j.prune(RunFilter(), 100) == 0
         assert (await j.store.counts()).keys() == {"RUNNING", "WAITING", "incidents"}
         assert await j.store.check() == []
 

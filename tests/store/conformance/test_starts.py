@@ -64,7 +64,7 @@ async def test_a_start_repeated_after_pruning_is_gone(journal):
         run = new_run()
         await j.one(start(run, "key"))
         await j.one(end(run, 2))
-        assert await j.store.prune(RunFilter(), 10) == 1
+        assert await j.prune(RunFilter(), 10) == 1
         assert await j.one(start(new_run(), "key")) == Refused("gone", run.run_id)
 
 
