@@ -234,6 +234,9 @@ class Limits(Section):
     )
     threads: Whole = Field(default=40, ge=1, le=10_000, description="Threads for steps that are plain functions")
     resident_runs: Whole = Field(default=20_000, ge=1, le=10_000_000, description="Waiting runs that stay in memory")
+    passivate_after: Microseconds = Field(
+        default=Duration(10 * SECOND), description="How long a run waits in memory before it leaves it"
+    )
     payload_bytes: Size = Field(
         default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest input, result or message"
     )

@@ -120,6 +120,8 @@ class _Parts:
             threads=config.limits.threads,
             recovery=config.recovery.concurrency,
             limits=_limits(config),
+            passivate_after=config.limits.passivate_after / SECOND,
+            resident=config.limits.resident_runs,
             store_url=shown_url,
         )
         self._engine.children = self._children

@@ -131,7 +131,11 @@ class Metrics(Collector):
             "jivsd_step_duration_seconds", "Time from a step's start to its outcome", STEP_SECONDS, "workflow", "step"
         )
         self.step_retries = self._counter("jivsd_step_retries_total", "Attempts of steps after the first")
-        self.recoveries = self._counter("jivsd_recoveries_total", "Runs brought back from the journal")
+        self.recoveries = self._counter(
+            "jivsd_recoveries_total", "Runs brought back from the journal, not from waiting"
+        )
+        self.passivations = self._counter("jivsd_passivations_total", "Runs that have left memory to wait")
+        self.activations = self._counter("jivsd_activations_total", "Runs that came back to memory from waiting")
         self.journal_batch_size = self._histogram(
             "jivsd_journal_batch_size", "Entries in one group commit", BATCH_ENTRIES
         )

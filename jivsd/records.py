@@ -263,6 +263,9 @@ class Run(msgspec.Struct, omit_defaults=True):
     input: msgspec.Raw
     created_at: int
     paused: bool = False
+    parked: bool = False
+    """It waits, nothing is under way for it, and it need not be in memory before `wake_at`. Its status is WAITING then,
+    unless it is one that says more."""
     output: msgspec.Raw | None = None
     error: ErrorRecord | None = None
     options: Options = Options()

@@ -1,7 +1,8 @@
 """Business locks: who is first in the queue for a key is told so.
 
 The truth is in the store, where each start draws a ticket: the open run with the lowest ticket holds the key. Here
-stands only who wants to be told; when a key may have become free, the store is asked.
+stands only who wants to be told; when a key may have become free, the store is asked. A holder that waits elsewhere to
+be told, because it is parked, is called.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ PAUSE: Final = 1.0
 
 
 class Locks:
-    """The waiting runs of this node. `nursery` is where the store is asked."""
+    """The waiting runs of this node. `nursery` is where the store is asked; `call` brings a run back to wait here."""
 
-    def __init__(self, store: Store, nursery: trio.Nursery) -> None:
+    def __init__(self, store: Store, nursery: trio.Nursery, call: Callable[[str], object]) -> None:
         self._store = store
         self._nursery = nursery
+        self._call = call
         self._waiting: dict[str, dict[str, Callable[[int], None]]] = {}
         self._asking: dict[str, bool] = {}
         """Keys about which the store is being asked, and whether to ask again after that."""
@@ -49,8 +51,6 @@ class Locks:
 
     def look(self, key: str) -> None:
         """A key may have become free."""
-        if key not in self._waiting:
-            return
         if key in self._asking:
             self._asking[key] = True
             return
@@ -62,7 +62,7 @@ class Locks:
         while again:
             self._asking[key] = False
             try:
-                queue = await self._store.lock_queue(key)
+                queue = await self._store.lock_queue(key, 1)
             except StoreError as error:
                 log.error("a lock's queue cannot be read; trying again", key=key, why=str(error))
                 await trio.sleep(PAUSE)
@@ -71,5 +71,7 @@ class Locks:
             if granted is not None:
                 self.forget(key, queue[0].run_id)
                 granted(queue[0].fence)
+            elif queue and queue[0].pending:
+                self._call(queue[0].run_id)
             again = self._asking[key]
         del self._asking[key]

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import effects, troubles, unwind
+from jivsd.engine import effects, parking, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import end_entry
 from jivsd.engine.pen import Pen
@@ -61,12 +61,16 @@ class Actor(Pen):
         "_terminated",
         "active",
         "attempts",
+        "errands",
+        "filed",
         "first",
         "incidents",
         "live",
         "machine",
         "moved",
+        "parting",
         "refused",
+        "started_until",
         "timers",
         "workflow",
     )
@@ -86,6 +90,14 @@ class Actor(Pen):
         """Paths of open commands that are being carried out."""
         self.attempts: dict[str, Attempt] = {}
         self.timers: dict[str, Timer] = {}
+        self.errands = 0
+        """What others have been asked to write and have not answered yet: starts of children, messages."""
+        self.filed = run.parked
+        """Whether the store may have it that the run is parked: then nothing but appends may be under way for it."""
+        self.parting = False
+        """Whether it leaves memory as soon as the journal has it that the run waits; see `parking`."""
+        self.started_until = 0
+        """The event up to which whatever child runs were asked for have been started, as the run was parked then."""
         self.refused = NONE
         """Paths of child runs that were not started, which has been recorded."""
         self.incidents: dict[str, Incident] = {}
@@ -135,6 +147,8 @@ class Actor(Pen):
                 if (way_out := self._way_out()) is not None:
                     return way_out
                 if self._lone is None:
+                    if self.idle:
+                        self.services.rests(self)
                     await seat.park()
                 else:
                     await self._run_lone_steps(seat)
@@ -189,6 +203,8 @@ class Actor(Pen):
             return Exit.ENDED if not self.pending else None
         if self._ask is not None:
             return self._ask if not self.attempts and not self.pending else None
+        if self.parting and parking.parts(self):
+            return Exit.PARKED
         return None
 
     def wake(self) -> None:
@@ -290,7 +306,9 @@ class Actor(Pen):
         """Settle what the last life left open; what the journal says of it is delivered before anything starts."""
         self._loaded = True
         settle = not self.first and self.machine.blocked is None
-        in_flight = effects.in_flight(self) if settle else []
+        if self.filed and not self.held_back:
+            self.started_until = self.seq
+        in_flight = effects.in_flight(self) if settle and not self.filed else []
         overdue = effects.overdue(self) if settle and not self.run.paused else []
         for message in self._early:
             self.receive(message)
@@ -359,6 +377,11 @@ class Actor(Pen):
         return not self.live or bool(self.attempts or self.pending or self._mail)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is under way: the run waits for time, for a message or for its lock."""
+        return not (self.pending or self.busy or self.errands) and self.startable
+
+    @property
     def held_back(self) -> bool:
         """Whether steps and child runs must not start now: the run is paused, or waits for its lock."""
         return self.run.paused or LOCK in self.machine.open
@@ -396,6 +419,8 @@ class Actor(Pen):
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
         status = troubles.status_of(self)
+        if self.run.status is Status.WAITING and status is Status.RUNNING:
+            return
         if status is not self.run.status and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
             self.submit(Entry(**self.address(), change=RunChange(status=status, started_at=started_at)))
@@ -407,6 +432,10 @@ class Actor(Pen):
     def committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
         match verdict:
             case Written(tx_event):
+                if self.filed and (change := entry.change) is not None and change.status and not change.parked:
+                    self.filed = False
+                    if self.live and self.machine.blocked is None:
+                        self._carry_out_all()
                 event = tx_event or event
                 if tx_event is not None:
                     self.attempts.pop(tx_event.path, None)
@@ -425,7 +454,7 @@ class Actor(Pen):
                 self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
-        if self._mail or not self.live or self.leaving or self._final is not None:
+        if self._mail or not self.live or self.leaving or self._final is not None or self.parting:
             self.wake()
 
     def _ended(self, entry: Entry) -> None:

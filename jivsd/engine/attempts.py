@@ -30,6 +30,7 @@ class Exit(Enum):
     FENCED = "fenced"
     STOPPED = "stopped"
     RESTART = "restart"
+    PARKED = "parked"
 
 
 class Done(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.authoring.steps import StepContext
 from jivsd.clock import SECOND
-from jivsd.engine import incidents, troubles
+from jivsd.engine import incidents, parking, troubles
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
@@ -137,6 +137,9 @@ def _start_step(actor: Actor, entry: Open) -> None:
     if entry.retry_at is not None and entry.retry_at > now:
         _set_timer(actor, entry, entry.retry_at, partial(_try_again, actor, entry))
         return
+    if actor.filed:
+        parking.unpark(actor)
+        return
     call = entry.command
     assert isinstance(call, commands.StepCall)
     attempt = Attempt(entry, entry.failures + 1)
@@ -168,6 +171,7 @@ def _its_turn(actor: Actor, attempt: Attempt) -> None:
     else:
         actor.services.slots.release(actor.workflow)
         call_off(actor, attempt)
+        actor.wake()
 
 
 def call_off(actor: Actor, attempt: Attempt) -> None:
@@ -386,6 +390,8 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
     if actor.held_back or entry.path in actor.refused:
         return
     actor.active.add(entry.path)
+    if entry.issued_at <= actor.started_until:
+        return
     try:
         new, event = actor.services.prepare_child(
             actor,
@@ -413,7 +419,7 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
                 pass
 
     child = Entry(run_id=run.run_id, shard=run.shard, events=(event,), new=new)
-    actor.services.committer.submit(child, partial(actor.guard, started))
+    actor.services.committer.submit(child, parking.errand(actor, started))
 
 
 def _not_started(actor: Actor, entry: Open, status: Status, error: ErrorRecord | None) -> None:
@@ -434,7 +440,7 @@ def _cancel_child(actor: Actor, entry: Open, command: commands.ChildCall) -> Non
             _not_started(actor, entry, Status.CANCELLED, None)
 
     message = _message_to_child(actor, command, Kind.CANCEL_REQUESTED, b"{}")
-    actor.services.post(message, partial(actor.guard, posted))
+    actor.services.post(message, parking.errand(actor, posted))
 
 
 def terminations(actor: Actor) -> list[Message]:

@@ -7,7 +7,6 @@ It recovers them, brings new ones to life, carries messages to them and lets the
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -17,21 +16,25 @@ from jivsd.clock import SystemClock
 from jivsd.cluster.locks import Locks
 from jivsd.engine import incidents, starts
 from jivsd.engine.actor import Actor
-from jivsd.engine.api import ChildState, NotFound, StartOptions
+from jivsd.engine.api import ChildState, NotFound, StartOptions, Unavailable
 from jivsd.engine.attempts import Exit
 from jivsd.engine.gate import Gate
 from jivsd.engine.life import Life
 from jivsd.engine.limits import Limits
+from jivsd.engine.loading import Loader
+from jivsd.engine.passivation import Passivation
+from jivsd.engine.recovery import Recovery
 from jivsd.engine.slots import Slots
 from jivsd.engine.timers import Timers
+from jivsd.engine.waker import Waker
 from jivsd.journal.committer import Committer
 from jivsd.metrics import Metrics
-from jivsd.records import Event, IncidentState, Message, Run, derived_id, new_id
+from jivsd.records import ENDED, Event, Message, Run, derived_id, new_id
 from jivsd.registry.source import PluginProblem
-from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused, StoreAway
+from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio import TaskStatus
 
@@ -65,6 +68,8 @@ class Host:
         recovery: int = 200,
         look_again: float = 30.0,
         limits: Limits | None = None,
+        passivate_after: float = 10.0,
+        resident: int = 20_000,
         store_url: str = "",
         ids: Callable[[], str] = new_id,
     ) -> None:
@@ -81,6 +86,8 @@ class Host:
             recovery: how many runs are read from the store at once.
             look_again: seconds after which sleeping timers read the clock again.
             limits: how much may go on at once.
+            passivate_after: seconds for which a run waits before it leaves memory; 0: it leaves as soon as it can.
+            resident: how many runs may wait in memory.
             store_url: for `status`, without a password.
             ids: draws the ids of runs and messages; a seam for tests.
         """
@@ -97,7 +104,14 @@ class Host:
         self.threads = trio.CapacityLimiter(threads) if threads else None
         self.loading: trio.CapacityLimiter
         """Who reads a run from the store has one of its tokens."""
-        self._recovery = recovery
+        self.loader: Loader
+        self.passivation: Passivation
+        self.arriving: dict[str, list[Message]] = {}
+        """The runs that are being read from the store, and what has been said to them meanwhile."""
+        self._recovery = Recovery(self)
+        self._loads = recovery
+        self._passivate_after = passivate_after
+        self._resident = resident
         self.actors: dict[str, Actor] = {}
         """The runs that are in memory."""
         self.suspended: dict[str, Suspension] = {}
@@ -105,6 +119,7 @@ class Host:
         self.troubled: set[str] = set()
         """Runs that may have open incidents."""
         self.stopping = False
+        self._serving = False
         self.started_at = self.clock.now()
         self.children: Callable[[], list[ChildState]] = list
         """The supervisor's children, for `status`; the composition root sets it."""
@@ -128,6 +143,8 @@ class Host:
         """The runs that have a task here, and their workflows."""
         self.resident: Counter[str] = Counter()
         """How many those are, by workflow."""
+        self._waker: Waker
+        self._arrivals: dict[str, trio.Event] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
         self._ends: dict[str, list[_Waiter]] = {}
@@ -143,20 +160,24 @@ class Host:
         self.stopping = False
         self._stop, self._stopped = trio.Event(), trio.Event()
         self.timers = Timers(self.clock, look_again=self._look_again)
-        self.loading = trio.CapacityLimiter(self._recovery)
         self.gate = Gate(self, self._limits)
         self.slots = Slots(self._limits, self.clock, self.metrics, self.gate.look)
         self.metrics.before_scrape = self.measure
+        self.loading = trio.CapacityLimiter(self._loads)
+        self.loader = Loader(self.store)
+        self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
+        self._waker = Waker(self.clock, self.timers, read=self._recovery.wakes, bring=self._recovery.bring)
         try:
             async with trio.open_nursery() as base:
                 async with trio.open_nursery() as self.nursery:
-                    self.locks = Locks(self.store, self.nursery)
+                    self.locks = Locks(self.store, self.nursery, self.activate)
                     async with trio.open_nursery() as self._lives:
                         await base.start(self._commit)
                         await base.start(self._run_timers)
+                        for part in (self.loader, self.passivation, self._waker):
+                            base.start_soon(self._keep_going, part)
                         task_status.started()
-                        await self._recover()
-                        await self._stop.wait()
+                        await self._serve()
                     self.nursery.cancel_scope.cancel()
                 with trio.move_on_after(FLUSH):
                     await self.committer.drain()
@@ -164,6 +185,14 @@ class Host:
         finally:
             self.metrics.before_scrape = None
             self._stopped.set()
+
+    async def _serve(self) -> None:
+        self._serving = True
+        try:
+            await self._recover()
+            await self._stop.wait()
+        finally:
+            self._serving = False
 
     async def _commit(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the committer going: what it had when it crashed it still has when it runs again."""
@@ -178,47 +207,19 @@ class Host:
     async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.timers.run(task_status=task_status)
 
-    async def _recover(self) -> None:
-        """Bring every open run back, oldest first. They enter by the ordinary door."""
-        with trio.move_on_after(FLUSH):
-            await self.committer.drain()  # what was under way when `run` crashed is in the journal before it is read
-        await self._find_trouble()
-        found = 0
-        after: str | None = None
-        while not self.stopping and (page := await self._patiently(partial(self.store.open_runs, after, 1000))):
-            starting = self.committer.starting()  # these are brought to life by their starts
-            for run in page:
-                if run.run_id not in starting:
-                    await self._bring_back(run)
-            found += len(page)
-            after = page[-1].run_id
-            log.info("recovering", runs=found, node=self.node)
-
-    async def _bring_back(self, run: Run) -> None:
-        """Bring a run back as soon as it may be read: only so many are at once."""
-        life = Life(self, run)
-        await self.loading.acquire_on_behalf_of(life)
-        life.admitted = True
-        if not self._bring(life, None, []):
-            self.loading.release_on_behalf_of(life)
-
-    async def _find_trouble(self) -> None:
-        cursor: str | None = None
-        while True:
-            page = partial(self.store.incidents, IncidentState.OPEN, None, 1000, cursor)
-            found, cursor = await self._patiently(page)
-            self.troubled.update(incident.run_id for incident in found if incident.run_id is not None)
-            if cursor is None:
-                return
-
-    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Read, and while the store is away, try again."""
+    async def _keep_going(self, part: Loader | Passivation | Waker) -> None:
         while True:
             try:
-                return await read()
-            except StoreAway as error:
-                log.error("the journal cannot be read; trying again", why=str(error), node=self.node)
+                await part.run()
+            except Exception as error:
+                name = type(part).__name__.lower()
+                log.critical("a part of the engine failed; trying again", part=name, node=self.node, exc_info=error)
                 await trio.sleep(1)
+
+    async def _recover(self) -> None:
+        with trio.move_on_after(FLUSH):
+            await self.committer.drain()  # what was under way when `run` crashed is in the journal before it is read
+        await self._recovery.run()
 
     def drain(self, grace: float) -> None:
         """Ask `run` to return: accept nothing new, let steps end within `grace` seconds and record what they did."""
@@ -288,15 +289,66 @@ class Host:
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""
         if journal is None:
-            self._bring(Life(self, run), None, [])
+            self.bring(Life(self, run.run_id, run))
         else:
             self.began(run, journal)
 
     def deliver(self, message: Message) -> None:
         """See `Services`."""
-        actor = self.actors.get(message.run_id or "")
+        run_id = message.run_id or ""
+        actor = self.actors.get(run_id)
         if actor is not None:
             actor.receive(message)
+        elif (early := self.arriving.get(run_id)) is not None:
+            early.append(message)
+        else:
+            self.activate(run_id)
+
+    def rests(self, actor: Actor) -> None:
+        """See `Services`."""
+        self.passivation.rests(actor)
+
+    def activate(self, run_id: str) -> None:
+        """Bring a run back to memory, if it has none there and is open. It finds its messages in the inbox."""
+        if run_id and run_id not in self.living:
+            self.bring(Life(self, run_id))
+
+    def arrived(self, run_id: str) -> None:
+        """A run has come to memory, or will not for now."""
+        if (arrival := self._arrivals.pop(run_id, None)) is not None:
+            arrival.set()
+
+    def parked(self, run: Run) -> None:
+        """A run has left memory to wait."""
+        self.metrics.passivations.inc()
+        self._waker.expect(run.wake_at)
+
+    async def present(self, run_id: str) -> Actor | None:
+        """The live actor of a run, brought back if need be; None if it has ended or waits for a person without one.
+
+        It stays until the caller's next await, and longer only inside `passivation.keeping`.
+
+        Raises:
+            Unavailable: nothing is brought back just now.
+        """
+        with self.passivation.keeping(run_id):
+            while run_id not in self.suspended:
+                actor = self.actors.get(run_id)
+                if actor is not None:
+                    if actor.live and not actor.leaving:
+                        return actor
+                    await actor.changed()
+                    continue
+                if run_id not in self.living:
+                    run = await self.store.run(run_id)
+                    if run is None or run.status in ENDED:
+                        return None
+                    if not self._serving:
+                        raise Unavailable("the engine starts or stops just now", retry_after=1, run_id=run_id)
+                    self.activate(run_id)
+                if run_id not in self.actors:
+                    await self._arrivals.setdefault(run_id, trio.Event()).wait()
+        return None
 
     def post(self, message: Message, done: Callable[[Verdict], None]) -> None:
         """See `Services`."""
@@ -338,11 +390,18 @@ class Host:
         """A run's start has been committed: bring it to life. From now on it gets its messages."""
         self.metrics.runs_started.labels(run.workflow).inc()
         workflow = self.code.resolve(run.workflow, run.code_hash)
-        self._bring(Life(self, run), None if workflow is None else Actor(self, workflow, run), journal)
+        life = Life(self, run.run_id, run)
+        self.bring(life, None if workflow is None else Actor(self, workflow, run), journal)
 
-    def _bring(self, life: Life, actor: Actor | None, journal: list[Event]) -> bool:
+    def identify(self, life: Life) -> None:
+        """The name of a life's workflow has become known."""
+        self.living[life.run_id] = life.workflow
+        self.resident[""] -= 1
+        self.resident[life.workflow] += 1
+
+    def bring(self, life: Life, actor: Actor | None = None, journal: Sequence[Event] = ()) -> bool:
         """Let a life begin. False if the run lives already, or nothing begins any more."""
-        if self.stopping or life.run_id in self.living:
+        if self.stopping or not self._serving or life.run_id in self.living:
             return False
         try:
             self._lives.start_soon(self._live, life, actor, journal)
@@ -354,14 +413,15 @@ class Host:
             self.actors[life.run_id] = actor
         return True
 
-    async def _live(self, life: Life, actor: Actor | None, journal: list[Event]) -> None:
+    async def _live(self, life: Life, actor: Actor | None, journal: Sequence[Event]) -> None:
         try:
-            await (life.recover() if actor is None else life.begin(actor, journal))
+            await (life.recover() if actor is None else life.begin(actor, list(journal)))
         finally:
             del self.living[life.run_id]
             self.resident[life.workflow] -= 1
             self.actors.pop(life.run_id, None)
             self.gate.gone(life.workflow)
+            self.arrived(life.run_id)
 
     async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
         """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""

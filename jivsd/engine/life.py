@@ -15,10 +15,12 @@ from jivsd.engine import incidents, troubles
 from jivsd.engine.actor import Actor
 from jivsd.engine.attempts import Exit
 from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
-from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway
+from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway, StoreError
 
 if TYPE_CHECKING:
     from jivsd.engine.host import Host
+    from jivsd.records import Message
+    from jivsd.store.api import Recorded
 
 log = logs.get(__name__)
 
@@ -46,15 +48,18 @@ class Suspension:
 class Life:
     """One run, through all the lives of its actor on this host."""
 
-    __slots__ = ("_crashes", "_host", "_run", "admitted", "run_id", "workflow")
+    __slots__ = ("_crashes", "_host", "_lived", "_run", "admitted", "run_id", "workflow")
 
-    def __init__(self, host: Host, run: Run) -> None:
-        self.run_id = run.run_id
-        self.workflow = run.workflow
+    def __init__(self, host: Host, run_id: str, run: Run | None = None) -> None:
+        self.run_id = run_id
+        self.workflow = run.workflow if run is not None else ""
+        """The name of its workflow; empty until its row has been read."""
         self.admitted = False
         """Whether it has a token of `host.loading` already."""
         self._host = host
         self._run = run
+        """Its row when it was read last; None until then."""
+        self._lived = False
         self._crashes = 0
 
     async def begin(self, actor: Actor, started: list[Event]) -> None:
@@ -74,13 +79,14 @@ class Life:
                 else:
                     way_out = await self._watch(actor, started, first=True)
             except DamagedRow as error:
-                await self._suspend(incidents.damaged(self._run, str(error), host.clock.now()))
+                await self._suspend(incidents.damaged(self._row, str(error), host.clock.now()))
             except NoCode:
-                await self._suspend(incidents.no_code(self._run, host.clock.now()))
+                await self._suspend(incidents.no_code(self._row, host.clock.now()))
             except StoreAway:
                 await host.rest(AWAY_PAUSE)
             except Exception as error:
-                await self._crashed(error)
+                if not await self._crashed(error):
+                    return
             else:
                 if way_out is not Exit.RESTART:
                     return
@@ -98,74 +104,114 @@ class Life:
             host.loading.release_on_behalf_of(self)
         if isinstance(loaded, Exit):
             return loaded
-        host.metrics.recoveries.inc()
         return await self._watch(*loaded, first=False)
 
     async def _load(self) -> Exit | tuple[Actor, list[Event]]:
         """Read what is recorded of the run, for an actor that from now on gets its messages."""
         host, run_id = self._host, self.run_id
-        run = await host.store.run(run_id)
-        if run is None or host.stopping:
-            return Exit.STOPPED
-        self._run = run
-        if run.status in ENDED:
-            host.ended(run)
-            return Exit.ENDED
-        workflow = await host.code_of(run)
-        if workflow is None:
-            raise NoCode
-        actor = host.actors[run_id] = Actor(host, workflow, run)
+        early: list[Message] = []
+        host.arriving[run_id] = early
         try:
-            events = await host.store.events(run_id)
-            messages = await host.store.messages(run_id)
+            recorded = await self._recorded()
+            if recorded is None or host.stopping:
+                return Exit.STOPPED
+            run = self._run = recorded.run
+            if not self.workflow:
+                self.workflow = run.workflow
+                host.identify(self)
+            if run.status in ENDED:
+                if self._lived:
+                    host.ended(run)
+                return Exit.ENDED
+            workflow = await host.code_of(run)
+            if workflow is None:
+                raise NoCode
+            actor = Actor(host, workflow, run)
             if run_id in host.troubled:
                 troubles.remember(actor, await self._open_incidents())
-        except BaseException:
-            del host.actors[run_id]
+        finally:
+            del host.arriving[run_id]
+        actor.early([*recorded.messages, *early])
+        host.actors[run_id] = actor
+        host.arrived(run_id)
+        (host.metrics.activations if run.parked else host.metrics.recoveries).inc()
+        return actor, recorded.events
+
+    async def _recorded(self) -> Recorded | None:
+        host, run_id = self._host, self.run_id
+        try:
+            return await host.loader.load(run_id)
+        except StoreAway:
             raise
-        actor.early(messages)
-        return actor, events
+        except StoreError:
+            run = await host.store.run(run_id)  # which may be what is damaged
+            if run is None or run.status in ENDED:
+                return None
+            self._run = run
+            raise
 
     async def _watch(self, actor: Actor, events: list[Event], *, first: bool) -> Exit:
         """Let an actor live, and see how it leaves."""
-        host, run_id = self._host, self._run.run_id
+        host, run_id = self._host, self.run_id
+        self._lived = True
         try:
             way_out = await actor.live_on(events, first=first)
         finally:
             del host.actors[run_id]
+            host.passivation.forget(actor)
             if actor.moved:
                 self._crashes = 0
         if way_out is Exit.ENDED:
             host.ended(actor.run)
+        elif way_out is Exit.PARKED:
+            if not actor.run.parked:  # something was said to it in the last moment
+                return Exit.RESTART
+            host.parked(actor.run)
         return way_out
 
     async def _open_incidents(self) -> list[Incident]:
-        found, _ = await self._host.store.incidents(IncidentState.OPEN, self._run.run_id, 1000)
+        found, _ = await self._host.store.incidents(IncidentState.OPEN, self.run_id, 1000)
         return [incident for incident in found if incident.kind != "message"]
 
-    async def _crashed(self, error: Exception) -> None:
-        """Wait before the actor is started again; or, when the run gets nowhere, for a person."""
+    @property
+    def _row(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    async def _crashed(self, error: Exception) -> bool:
+        """Wait before the actor is started again; or, when the run gets nowhere, for a person.
+
+        Returns:
+            False when not even its row can be read.
+        """
         self._crashes += 1
         run, times = self._run, self._crashes
-        log.error("actor crashed", run_id=run.run_id, workflow=run.workflow, times=times, exc_info=error)
+        workflow = run.workflow if run is not None else ""
+        log.error("actor crashed", run_id=self.run_id, workflow=workflow, times=times, exc_info=error)
         if times < MAX_CRASHES:
             await self._host.rest(min(FIRST_PAUSE * 2**times, LAST_PAUSE))
-            return
+            return True
+        if run is None:
+            log.error("a run cannot be brought back", run_id=self.run_id, why=str(error))
+            return False
         await self._suspend(incidents.crashed(run, error, times, self._host.clock.now()))
         self._crashes = 0
+        return True
 
     async def _suspend(self, incident: Incident) -> None:
         """Hold the run without an actor until a person decides, or the host stops."""
-        host, run_id = self._host, self._run.run_id
+        host, run_id, run = self._host, self.run_id, self._row
+        self._lived = True
         suspension = host.suspended[run_id] = Suspension(incident)
+        host.arrived(run_id)
         try:
             if run_id in host.troubled:
                 same = [known for known in await self._open_incidents() if incidents.same(known, incident)]
                 suspension.incident = same[0] if same else incident
-            log.error("run suspended", run_id=run_id, workflow=self._run.workflow, why=suspension.incident.message)
-            compensating = self._run.status in (Status.COMPENSATING, Status.COMPENSATION_BLOCKED)
+            log.error("run suspended", run_id=run_id, workflow=run.workflow, why=suspension.incident.message)
+            compensating = run.status in (Status.COMPENSATING, Status.COMPENSATION_BLOCKED)
             status = Status.COMPENSATION_BLOCKED if compensating else Status.BLOCKED
-            await record(host, self._run, suspension.incident, status)
+            await record(host, run, suspension.incident, status)
             await suspension.over.wait()
         except StoreAway:
             await host.rest(AWAY_PAUSE)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from jivsd.store.api import Verdict
 
 
+PATIENCE = 5.0
+"""Seconds in which a run should be back in memory, to be told what a person has decided."""
+
+
 class Mending:
     """Retries and incidents of the runs of a host."""
 
@@ -100,12 +104,9 @@ class Mending:
         run_id = incident.run_id
         if run_id is None or run_id in self._host.suspended:
             return None
-        actor = self._host.actors.get(run_id)
-        if actor is not None and actor.live and not actor.leaving:
-            return actor
-        run = await self._looking.show(run_id)
-        if run.status in ENDED:
-            return None
+        with trio.move_on_after(PATIENCE) as patience:
+            return await self._host.present(run_id)
+        assert patience.cancelled_caught
         message = f"run {run_id} is on its way back from the journal; try again in a moment"
         raise Unavailable(message, retry_after=1, run_id=run_id)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from jivsd.engine.admission import refusal
-from jivsd.engine.api import Conflict, Invalid, Receipt
+from jivsd.engine.api import Conflict, Invalid, Receipt, Unavailable
 from jivsd.engine.ends import end_entry, to_child
 from jivsd.engine.incidents import resolved
 from jivsd.records import (
@@ -172,13 +173,18 @@ class Messages:
         self._switching.add(run.run_id)
         try:
             kind = Kind.PAUSED if paused else Kind.RESUMED
-            await self._send(run, kind, encode(PauseChanged(reason)), by, self._host.ids())
-            actor = self._host.actors.get(run.run_id)
-            with trio.move_on_after(CHANGE_WAIT):
-                while actor is not None and actor.run.paused is not paused and actor.run.status not in ENDED:
-                    await actor.changed()
+            with self._host.passivation.keeping(run.run_id):
+                await self._send(run, kind, encode(PauseChanged(reason)), by, self._host.ids())
+                with trio.move_on_after(CHANGE_WAIT), suppress(Unavailable):  # it is recorded, and will have its effect
+                    await self._until_switched(run.run_id, paused=paused)
         finally:
             self._switching.discard(run.run_id)
         metrics = self._host.metrics
         (metrics.runs_paused if paused else metrics.runs_resumed).labels(run.workflow).inc()
         return await self._looking.show(run.run_id)
+
+    async def _until_switched(self, run_id: str, *, paused: bool) -> None:
+        while (actor := await self._host.present(run_id)) is not None:
+            if actor.run.paused is paused or actor.run.status in ENDED:
+                return
+            await actor.changed()

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jivsd.records import Event, Kind, Run, encode
-from jivsd.store.api import Entry
+import msgspec
+
+from jivsd.records import Event, Kind, Run, Status, encode
+from jivsd.store.api import Entry, RunChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import msgspec
 
     from jivsd.engine.services import Services
     from jivsd.store.api import TxStep, Verdict
@@ -66,8 +66,20 @@ class Pen(ABC):
 
     def submit(self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None) -> None:
         """Have something written; its event is delivered once it is committed."""
+        if self.run.parked:
+            self._unpark(entry)
         self.pending += 1
         self.services.committer.submit(entry, partial(self._answered, entry, event, then))
+
+    def _unpark(self, entry: Entry) -> None:
+        """Whatever is written for a parked run says that it is none any more: more is under way now."""
+        run = self.run
+        run.parked, run.wake_at = False, None
+        if run.status is Status.WAITING:
+            run.status = Status.RUNNING
+        change = entry.change or RunChange()
+        if change.status is None:
+            entry.change = msgspec.structs.replace(change, status=run.status)
 
     def _answered(
         self, entry: Entry, event: Event | None, then: Callable[[Verdict], None] | None, verdict: Verdict

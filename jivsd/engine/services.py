@@ -67,6 +67,10 @@ class Services(Protocol):
         """
         ...
 
+    def rests(self, actor: Actor) -> None:
+        """A run waits, and nothing is under way for it."""
+        ...
+
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """A run's start has been committed: bring it to life. `journal` is None when more may be recorded already."""
         ...

@@ -44,7 +44,7 @@ class DamagedRow(StoreError):
 class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """New values for a run row; None leaves a column as it is.
 
-    `wake_at` belongs to the status: a change of status sets it, or clears it when it gives none.
+    `wake_at` and `parked` belong to the status: a change of status sets them, or clears them when it gives none.
     """
 
     status: Status | None = None
@@ -58,6 +58,7 @@ class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
     wake_at: int | None = None
     attributes: dict[str, Any] | None = None
     """All of them, as they are from now on."""
+    parked: bool = False
 
 
 class TxStep(msgspec.Struct, frozen=True):
@@ -232,6 +233,23 @@ class Holder(msgspec.Struct, frozen=True):
     run_id: str
     fence: int
     since: int
+    pending: bool = False
+    """Its run has not been told yet that it holds the key."""
+
+
+class Wake(NamedTuple):
+    """When a parked run has to be brought back."""
+
+    at: int
+    run_id: str
+
+
+class Recorded(NamedTuple):
+    """All that is recorded of an open run: its row, its events in order, its unread messages."""
+
+    run: Run
+    events: list[Event]
+    messages: list[Message]
 
 
 class Plugin(msgspec.Struct, frozen=True):
@@ -314,15 +332,33 @@ class Store(Protocol):
         ...
 
     async def open_runs(self, after: str | None, limit: int) -> list[Run]:
-        """Open runs by run id (oldest first), after the given run id: for recovery. Damaged rows are left out."""
+        """Open runs that are not parked, by run id (oldest first), after the given run id: for recovery.
+
+        Damaged rows are left out.
+        """
+        ...
+
+    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+        """When parked runs have to be brought back, earliest first, after a place in that order."""
+        ...
+
+    async def called_runs(self) -> list[str]:
+        """The ids of the parked runs that have an unread message, or whose turn for their lock has come."""
+        ...
+
+    async def recorded(self, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
+        """What is recorded of some runs, in one snapshot and in the order of the ids; None: there is no such run.
+
+        What is damaged of one run does not keep the others from being read: its place has the error.
+        """
         ...
 
     async def messages(self, run_id: str) -> list[Message]:
         """The unread messages of a run, in the order in which they came."""
         ...
 
-    async def lock_queue(self, key: str | None = None) -> list[Holder]:
-        """Who holds and who waits for a lock key (or for all of them), by key and ticket."""
+    async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
+        """Who holds and who waits for a lock key (or for all of them), by key and ticket; the first ones of a key."""
         ...
 
     async def raise_fence(self, key: str) -> int:

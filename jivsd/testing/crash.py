@@ -23,6 +23,7 @@ from jivsd.testing.outcomes import Outcomes, outcomes_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from jivsd.clock import Duration
     from jivsd.engine.engine import Engine
     from jivsd.store.api import Entry, Post, Verdict
 
@@ -42,8 +43,11 @@ def crash_everywhere(
     *,
     again: Sequence[int] = (),
     normal: Callable[[str], str] = str,
+    passivate_after: Duration | None = None,
 ) -> int:
     """Run a scenario, then again with a crash at each append, and see that the outcomes are the same.
+
+    They must also be when every run leaves memory whenever it can, which is tried once without a crash.
 
     Each append is crashed at twice: right before it is committed, when all that led to it has happened already (the
     step has been executed, its outcome is lost), and right behind, before anything comes of it.
@@ -56,6 +60,7 @@ def crash_everywhere(
             happen at one instant.
         again: crash again so many appends after the crash before.
         normal: takes out of a recorded text (JSON) what is another each time anyway: free disk space, say.
+        passivate_after: how long runs wait in memory in all plays; 0: the harshest, with many more appends.
 
     Returns:
         How many appends there are.
@@ -64,18 +69,26 @@ def crash_everywhere(
         AssertionError: after some crash a run ended otherwise, or something was recorded twice. A step in which the
             process died is in doubt: if it then fails for good, its compensation runs, which it would not otherwise.
     """
-    expected, appends = run(lambda: _play(plugins, scenario, [], [], normal))
-    ended = [run_id for run_id, outcome in expected.runs.items() if outcome.ended]
-    for append, where in product(range(1, appends + 1), ("before", "behind")):
-        deaths = [(append, where), *((later, "behind") for later in again)]
+
+    def play(deaths: Sequence[tuple[int, str]], after: Duration | None) -> tuple[Outcomes, int]:
+        return run(lambda: _play(plugins, scenario, deaths, ended, normal, after))
+
+    def compare(deaths: Sequence[tuple[int, str]], after: Duration | None, when: str) -> None:
         try:
-            found, _ = run(lambda deaths=deaths: _play(plugins, scenario, deaths, ended, normal))
-            differences = expected.differences(found)
+            differences = expected.differences(play(deaths, after)[0])
         except AssertionError as error:
             differences = [str(error)]
         if differences:
             listed = "\n".join(f"- {difference}" for difference in differences)
-            raise AssertionError(f"after a crash right {where} append {append} of {appends}:\n{listed}")
+            raise AssertionError(f"{when}:\n{listed}")
+
+    ended: list[str] = []
+    expected, appends = play([], passivate_after)
+    ended += (run_id for run_id, outcome in expected.runs.items() if outcome.ended)
+    compare([], 0, "when every run leaves memory whenever it can")
+    for append, where in product(range(1, appends + 1), ("before", "behind")):
+        deaths = [(append, where), *((later, "behind") for later in again)]
+        compare(deaths, passivate_after, f"after a crash right {where} append {append} of {appends}")
     return appends
 
 
@@ -85,9 +98,10 @@ async def _play(
     deaths: Sequence[tuple[int, str]],
     ended: Sequence[str],
     normal: Callable[[str], str],
+    passivate_after: Duration | None,
 ) -> tuple[Outcomes, int]:
     """Play a scenario, and wait until the runs that should end have; what came of it, and how many appends it took."""
-    async with CrashEnv(plugins, deaths) as env:
+    async with CrashEnv(plugins, deaths, passivate_after) as env:
         await scenario(env)
         for run_id in ended:
             await env.ended(run_id)
@@ -125,9 +139,14 @@ class _MortalStore(SqliteStore):
 class CrashEnv(Env):
     """An `Env` whose engine dies at the given appends, each counted from the death before."""
 
-    def __init__(self, plugins: Sequence[Plugin], deaths: Sequence[tuple[int, str]]) -> None:
+    def __init__(
+        self,
+        plugins: Sequence[Plugin],
+        deaths: Sequence[tuple[int, str]],
+        passivate_after: Duration | None = None,
+    ) -> None:
         self._mortal = _MortalStore(deaths)
-        super().__init__(*plugins, store=self._mortal)
+        super().__init__(*plugins, store=self._mortal, passivate_after=passivate_after)
         self._said: Counter[str] = Counter()
         self._asking: set[trio.CancelScope] = set()
 

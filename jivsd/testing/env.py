@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -60,10 +61,20 @@ class Env(Comforts):
 
     Plain steps are called on the loop, not in threads, so that a jump of time never passes one by. Use it inside
     `jivsd.testing.run`. Its methods are those of a client of the daemon; `engine` and `store` are at hand for more.
+
+    Runs that wait stay in memory, unless `passivate_after` says for how long; 0: each leaves it whenever it can, and
+    comes back from its journal.
     """
 
-    def __init__(self, *plugins: Plugin, store: Store | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        *plugins: Plugin,
+        store: Store | None = None,
+        limits: Limits | None = None,
+        passivate_after: Duration | None = None,
+    ) -> None:
         """Prepare. `limits`: how much may go on at once, as the configuration of a daemon says it."""
+        self._passivate_after = inf if passivate_after is None else microseconds(passivate_after) / SECOND
         self.registry = registry_of(plugins)
         self.store: Store = store or SqliteStore(":memory:", threaded=False)
         self.engine: Engine
@@ -98,6 +109,7 @@ class Env(Comforts):
             threads=0,
             look_again=1e9,
             limits=self._limits,
+            passivate_after=self._passivate_after,
         )
 
     async def __aexit__(

@@ -15,6 +15,7 @@ CREATE TABLE shard (
 ) STRICT;
 
 -- One row a run, in the order in which the runs were accepted; written when its status changes, never per step.
+-- parked: it waits, nothing is under way for it, and nobody needs to have it in memory before wake_at.
 CREATE TABLE run (
     number INTEGER NOT NULL PRIMARY KEY,
     run_id TEXT NOT NULL UNIQUE,
@@ -24,6 +25,7 @@ CREATE TABLE run (
     shard INTEGER NOT NULL,
     status TEXT NOT NULL,
     paused INTEGER NOT NULL,
+    parked INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     started_at INTEGER,
     ended_at INTEGER,
@@ -42,7 +44,8 @@ CREATE TABLE run (
 ) STRICT;
 
 CREATE UNIQUE INDEX run_open ON run (workflow, workflow_id) WHERE open;
-CREATE INDEX run_recovery ON run (run_id) WHERE open;
+CREATE INDEX run_recovery ON run (run_id) WHERE open AND NOT parked;
+CREATE INDEX run_wake ON run (wake_at, run_id) WHERE parked AND wake_at IS NOT NULL;
 
 -- For lists: each stretch of one status is in the order of its time, then of the row's number, so that a page of any
 -- list is read off one stretch, or merged from a few, without sorting.
@@ -128,7 +131,8 @@ CREATE TABLE inbox (
     state TEXT NOT NULL,
     UNIQUE (workflow, workflow_id, message_id)
 ) STRICT;
-CREATE INDEX inbox_run ON inbox (run_id, state);
+CREATE INDEX inbox_run ON inbox (run_id);
+CREATE INDEX inbox_unread ON inbox (run_id) WHERE state = 'UNREAD';
 
 -- Which start an idempotency key belongs to; outlives the run.
 CREATE TABLE idempotency_key (

@@ -59,9 +59,9 @@ WHERE run_id = ?1 AND seq = ?2
 
 -- name: insert_run
 -- A new run.
-INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at,
-                 wake_at, options, attributes, input, output, error)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at,
+                 ended_at, wake_at, options, attributes, input, output, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: known_runs
 -- Which of these run ids exist; ?1 is a JSON array, as in those that follow.
@@ -88,7 +88,7 @@ SELECT run_id FROM lock_ticket WHERE run_id IN (SELECT value FROM json_each(?1))
 UPDATE inbox SET state = 'LEFT' WHERE state = 'UNREAD' AND run_id IN (SELECT value FROM json_each(?1))
 
 -- name: change_run
--- New values for a run; NULL keeps a column. wake_at belongs to the status: a new status brings its own.
+-- New values for a run; NULL keeps a column. parked and wake_at belong to the status: a new status brings its own.
 UPDATE run SET
     status = coalesce(?2, status),
     paused = coalesce(?3, paused),
@@ -98,13 +98,14 @@ UPDATE run SET
     started_at = coalesce(?7, started_at),
     ended_at = coalesce(?8, ended_at),
     wake_at = CASE WHEN ?2 IS NULL THEN coalesce(?9, wake_at) ELSE ?9 END,
-    attributes = coalesce(?10, attributes)
+    attributes = coalesce(?10, attributes),
+    parked = CASE WHEN ?2 IS NULL THEN parked ELSE ?11 END
 WHERE run_id = ?1
 
 -- name: run
 -- One run.
-SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, attributes, input, output, error, number
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error, number
 FROM run WHERE run_id = ?1
 
 -- name: addressed_run
@@ -120,16 +121,51 @@ SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 AND open
 SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 ORDER BY created_at DESC, number DESC LIMIT 1
 
 -- name: open_runs
--- Open runs by run id, for recovery.
-SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, attributes, input, output, error, number
-FROM run WHERE open AND run_id > ?1 ORDER BY run_id LIMIT ?2
+-- Open runs that are not parked by run id, for recovery.
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error, number
+FROM run WHERE open AND NOT parked AND run_id > ?1 ORDER BY run_id LIMIT ?2
+
+-- name: wakes
+-- When parked runs have to be brought back because time has come, earliest first.
+SELECT wake_at, run_id FROM run
+WHERE parked AND wake_at IS NOT NULL AND (wake_at, run_id) > (?1, ?2) ORDER BY wake_at, run_id LIMIT ?3
+
+-- name: called_runs
+-- The parked runs that have something to do at once: an unread message, or it is their turn for their lock.
+SELECT run.run_id FROM inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'UNREAD' AND run.parked
+UNION
+SELECT run.run_id FROM (SELECT run_id, min(ticket) FROM lock_ticket GROUP BY key) AS holder
+JOIN run ON run.run_id = holder.run_id WHERE run.parked AND run.status = 'PENDING'
+ORDER BY 1
+
+-- name: recorded_runs
+-- Some runs, each as a JSON array of its columns: all in one row, because every row read gives up the interpreter's
+-- lock. The parameter is a JSON array of run ids.
+SELECT json_group_array(json_array(run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at,
+                                   started_at, ended_at, wake_at, options, attributes, input, output, error))
+FROM json_each(?1) AS wanted JOIN run ON run.run_id = wanted.value
+
+-- name: recorded_events
+-- The events of some runs, each as a JSON array of its columns, in order for each run; all in one row.
+SELECT json_group_array(json_array(event.run_id, seq, kind, event.path,
+                                   CAST(coalesce(event.payload, payload.body) AS TEXT),
+                                   at, attempt, "by", checksum) ORDER BY event.run_id, seq)
+FROM json_each(?1) AS wanted CROSS JOIN event ON event.run_id = wanted.value
+LEFT JOIN payload ON payload.hash = event.payload_hash
+
+-- name: recorded_messages
+-- The unread messages of some runs, each as a JSON array of its columns, in the order in which they came; in one row.
+SELECT json_group_array(json_array(workflow, workflow_id, message_id, kind, inbox.path, CAST(payload AS TEXT), at, "by",
+                                   run_id) ORDER BY number)
+FROM json_each(?1) AS wanted CROSS JOIN inbox ON inbox.run_id = wanted.value
+WHERE state = 'UNREAD'
 
 -- name: list_runs
 -- A page of runs, newest first; the reader puts its conditions in the place of "true", and what leads to the runs (an
 -- index or the table of attributes) and its order in the place of the index, time and number here.
-SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, attributes, input, output, error, created_at AS time, number AS place
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error, created_at AS time, number AS place
 FROM run INDEXED BY run_status WHERE true ORDER BY time DESC, place DESC LIMIT :limit
 
 -- name: count_attribute
@@ -187,15 +223,15 @@ DELETE FROM lock_ticket WHERE key = ?1 AND ticket = ?2
 UPDATE lock SET fence = fence + 1 WHERE key = ?1 RETURNING fence
 
 -- name: lock_queue
--- Who holds and who waits for one lock key.
-SELECT lock_ticket.key, ticket, run_id, fence, since
-FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key
-WHERE lock_ticket.key = ?1 ORDER BY ticket
+-- Who holds and who waits for one lock key, and whether that one has not been told yet that it holds.
+SELECT lock_ticket.key, ticket, lock_ticket.run_id, fence, since, coalesce(run.status = 'PENDING', 0)
+FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key LEFT JOIN run ON run.run_id = lock_ticket.run_id
+WHERE lock_ticket.key = ?1 ORDER BY ticket LIMIT ?2
 
 -- name: lock_queues
 -- Who holds and who waits, for all lock keys.
-SELECT lock_ticket.key, ticket, run_id, fence, since
-FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key
+SELECT lock_ticket.key, ticket, lock_ticket.run_id, fence, since, coalesce(run.status = 'PENDING', 0)
+FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key LEFT JOIN run ON run.run_id = lock_ticket.run_id
 ORDER BY lock_ticket.key, ticket
 
 -- name: seen_message
@@ -390,8 +426,8 @@ WHERE (event.run_id, seq) > (?1, ?2) ORDER BY event.run_id, seq LIMIT ?3
 
 -- name: check_runs
 -- The next runs in the order of their number.
-SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, created_at, started_at, ended_at, wake_at,
-       options, attributes, input, output, error, number
+SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error, number
 FROM run WHERE number > ?1 ORDER BY number LIMIT ?2
 
 -- name: check_orphans

@@ -95,20 +95,22 @@ async def family(env):
 SCENARIOS = [everything, talk, undone, cancelled, decided, in_turn, retried, family]
 
 
+@pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda it: it.__name__)
-def test_no_crash_changes_what_comes_of_it(scenario):
+def test_no_crash_changes_what_comes_of_it(scenario, passivate_after):
     async def played(env):
         await scenario(env)
         no_more_than_needed(commands.world)
 
-    assert crash_everywhere([commands], played) > 5
+    assert crash_everywhere([commands], played, passivate_after=passivate_after) > 5
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])
 @pytest.mark.parametrize("later", [1, 2, 3])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda it: it.__name__)
-def test_nor_do_two_crashes(scenario, later):
-    crash_everywhere([commands], scenario, again=[later])
+def test_nor_do_two_crashes(scenario, later, passivate_after):
+    crash_everywhere([commands], scenario, again=[later], passivate_after=passivate_after)
 
 
 def no_more_than_needed(world):

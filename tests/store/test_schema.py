@@ -65,6 +65,7 @@ def test_every_statement_is_described_used_and_fits_the_schema(database, name):
         ("event", ""),
         ("check_events", ""),
         ("lock_queue", ""),
+        ("wakes", ""),
     ],
 )
 def test_what_is_looked_up_stands_in_order_in_an_index(database, name, conditions):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jivsd import logs
-from jivsd.store.api import BadCursor, DamagedRow, StoreError
+from jivsd.store.api import BadCursor, DamagedRow, StoreError, Wake
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
@@ -58,14 +58,27 @@ def open_runs(connection: apsw.Connection, after: str | None, limit: int) -> lis
     return found
 
 
+def wakes(connection: apsw.Connection, after: Wake, limit: int) -> list[Wake]:
+    """See `Store.wakes`."""
+    return [Wake(*row) for row in query(connection, _sql["wakes"], (*after, limit))]
+
+
+def called_runs(connection: apsw.Connection) -> list[str]:
+    """See `Store.called_runs`."""
+    return [run_id for (run_id,) in query(connection, _sql["called_runs"])]
+
+
 def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
     """See `Store.messages`."""
     return [rows.message_of(row) for row in query(connection, _sql["messages"], (run_id,))]
 
 
-def lock_queue(connection: apsw.Connection, key: str | None) -> list[Holder]:
+def lock_queue(connection: apsw.Connection, key: str | None, limit: int | None) -> list[Holder]:
     """See `Store.lock_queue`."""
-    found = query(connection, _sql["lock_queues"]) if key is None else query(connection, _sql["lock_queue"], (key,))
+    if key is None:
+        found = query(connection, _sql["lock_queues"])
+    else:
+        found = query(connection, _sql["lock_queue"], (key, -1 if limit is None else limit))
     return [rows.holder_of(row) for row in found]
 
 

@@ -65,6 +65,7 @@ def run_row(run: Run) -> Row:
         run.shard,
         run.status,
         run.paused,
+        run.parked,
         run.created_at,
         run.started_at,
         run.ended_at,
@@ -98,15 +99,16 @@ def _run_of(row: Row) -> Run:
         shard=row[4],
         status=Status(row[5]),
         paused=bool(row[6]),
-        created_at=row[7],
-        started_at=row[8],
-        ended_at=row[9],
-        wake_at=row[10],
-        options=_options.decode(row[11]),
-        attributes=msgspec.json.decode(row[12]) if row[12] != "{}" else {},
-        input=msgspec.Raw(row[13].encode()),
-        output=None if row[14] is None else msgspec.Raw(row[14].encode()),
-        error=None if row[15] is None else _error.decode(row[15]),
+        parked=bool(row[7]),
+        created_at=row[8],
+        started_at=row[9],
+        ended_at=row[10],
+        wake_at=row[11],
+        options=_options.decode(row[12]),
+        attributes=msgspec.json.decode(row[13]) if row[13] != "{}" else {},
+        input=msgspec.Raw(row[14].encode()),
+        output=None if row[15] is None else msgspec.Raw(row[15].encode()),
+        error=None if row[16] is None else _error.decode(row[16]),
     )
 
 
@@ -123,6 +125,7 @@ def change_row(run_id: str, change: RunChange) -> Row:
         change.ended_at,
         change.wake_at,
         None if change.attributes is None else _attributes(change.attributes),
+        change.parked,
     )
 
 
@@ -187,7 +190,8 @@ def incident_of(row: Row) -> Incident:
 
 def holder_of(row: Row) -> Holder:
     """The line of a lock queue."""
-    return Holder(*row)
+    *fields, pending = row
+    return Holder(*fields, pending=bool(pending))
 
 
 def plugin_row(plugin: Plugin) -> Row:

@@ -8,7 +8,7 @@ import apsw
 import trio
 
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite import listing, plugin_tables, pruning, reading, rows, upkeep
+from jivsd.store.sqlite import listing, loading, plugin_tables, pruning, reading, rows, upkeep
 from jivsd.store.sqlite.batch import BatchWriter
 from jivsd.store.sqlite.database import (
     MEMORY,
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
         Plugin,
         Post,
         PruneCount,
+        Recorded,
         RunFilter,
         RunIds,
         Runs,
         Verdict,
+        Wake,
     )
     from jivsd.store.sqlite.worker import Worker
 
@@ -162,13 +164,25 @@ class SqliteStore:
         """See `Store.open_runs`."""
         return await self._read(lambda db: reading.open_runs(db, after, limit))
 
+    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+        """See `Store.wakes`."""
+        return await self._read(lambda db: reading.wakes(db, after, limit))
+
+    async def called_runs(self) -> list[str]:
+        """See `Store.called_runs`."""
+        return await self._read(reading.called_runs)
+
+    async def recorded(self, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
+        """See `Store.recorded`."""
+        return await self._read(lambda db: loading.recorded(db, run_ids))
+
     async def messages(self, run_id: str) -> list[Message]:
         """See `Store.messages`."""
         return await self._read(lambda db: reading.messages(db, run_id))
 
-    async def lock_queue(self, key: str | None = None) -> list[Holder]:
+    async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
         """See `Store.lock_queue`."""
-        return await self._read(lambda db: reading.lock_queue(db, key))
+        return await self._read(lambda db: reading.lock_queue(db, key, limit))
 
     async def raise_fence(self, key: str) -> int:
         """See `Store.raise_fence`."""

@@ -1,0 +1,88 @@
+"""Recovery: runs that have something to do come back to memory, so many at once as may be read together.
+
+They enter by the ordinary door. A run that was parked stays so until it is called or its time comes: however many there
+are, a start of the daemon does not look at them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from jivsd import logs
+from jivsd.engine.life import Life
+from jivsd.records import IncidentState
+from jivsd.store.api import StoreAway
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jivsd.engine.host import Host
+    from jivsd.records import Run
+    from jivsd.store.api import Wake
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+
+class Recovery:
+    """Brings runs back on a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def run(self) -> None:
+        """Bring every open run back that has something to do, oldest first, and then those that were called."""
+        host = self._host
+        await self._find_trouble()
+        found = 0
+        after: str | None = None
+        while not host.stopping and (page := await self._patiently(partial(host.store.open_runs, after, 1000))):
+            starting = host.committer.starting()  # these are brought to life by their starts
+            for run in page:
+                if run.run_id not in starting:
+                    await self._bring(run.run_id, run)
+            found += len(page)
+            after = page[-1].run_id
+            log.info("recovering", runs=found, node=host.node)
+        for run_id in await self._patiently(host.store.called_runs):
+            await self.bring(run_id)
+
+    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+        """See `Store.wakes`; while the store is away, it is asked again."""
+        return await self._patiently(partial(self._host.store.wakes, after, limit))
+
+    async def bring(self, run_id: str) -> None:
+        """Bring a run back, unless it is in memory; return when it may be read."""
+        if not self._host.stopping and run_id not in self._host.living:
+            await self._bring(run_id)
+
+    async def _bring(self, run_id: str, run: Run | None = None) -> None:
+        host = self._host
+        life = Life(host, run_id, run)
+        await host.loading.acquire_on_behalf_of(life)
+        life.admitted = True
+        if not host.bring(life):
+            host.loading.release_on_behalf_of(life)
+
+    async def _find_trouble(self) -> None:
+        host = self._host
+        cursor: str | None = None
+        while True:
+            page = partial(host.store.incidents, IncidentState.OPEN, None, 1000, cursor)
+            found, cursor = await self._patiently(page)
+            host.troubled.update(incident.run_id for incident in found if incident.run_id is not None)
+            if cursor is None:
+                return
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read, and while the store is away, try again."""
+        while True:
+            try:
+                return await read()
+            except StoreAway as error:
+                log.error("the journal cannot be read; trying again", why=str(error), node=self._host.node)
+                await trio.sleep(1)

@@ -1,0 +1,69 @@
+"""Reading what is recorded of many runs at once, for those that come back to memory together.
+
+Row by row, the reader would have to get the interpreter's lock back from a busy loop for every row. Here SQLite puts
+all rows of a question into one JSON text, without that lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+import msgspec
+
+from jivsd.store.api import Recorded, StoreAway, StoreError
+from jivsd.store.sqlite import reading, rows
+from jivsd.store.sqlite.database import AWAY, first, together
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jivsd.records import Event
+
+_sql: Final = statements("sqlite")
+_rows: Final = msgspec.json.Decoder(list[tuple[Any, ...]])
+
+
+def recorded(connection: apsw.Connection, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
+    """See `Store.recorded`."""
+    with together(connection):
+        try:
+            return _many(connection, run_ids)
+        except AWAY:
+            raise
+        except (StoreError, apsw.Error, msgspec.MsgspecError, ValueError, TypeError, AttributeError):
+            return [_one(connection, run_id) for run_id in run_ids]  # something of one of them is damaged
+
+
+def _many(connection: apsw.Connection, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
+    wanted = msgspec.json.encode(run_ids).decode()
+    found = {row[0]: Recorded(rows.run_of(row), [], []) for row in _all(connection, "recorded_runs", wanted)}
+    for row in _all(connection, "recorded_events", wanted):
+        events = found[row[0]].events
+        events.append(_event(row, len(events) + 1))
+    for row in _all(connection, "recorded_messages", wanted):
+        found[row[-1]].messages.append(rows.message_of((*row[:5], row[5].encode(), *row[6:])))
+    return [found.get(run_id) for run_id in run_ids]
+
+
+def _all(connection: apsw.Connection, statement: str, wanted: str) -> list[tuple[Any, ...]]:
+    row = first(connection, _sql[statement], wanted)
+    assert row is not None
+    return _rows.decode(row[0])
+
+
+def _event(row: tuple[Any, ...], seq: int) -> Event:
+    return rows.event_of((*row[:4], row[4].encode(), *row[5:]), row[0], seq)
+
+
+def _one(connection: apsw.Connection, run_id: str) -> Recorded | StoreError | None:
+    try:
+        run = reading.run(connection, run_id)
+        if run is None:
+            return None
+        return Recorded(run, reading.events(connection, run_id, 0, None), reading.messages(connection, run_id))
+    except StoreAway:
+        raise
+    except StoreError as error:
+        return error
