@@ -1,14 +1,13 @@
-"""Acting on runs: signal, query, pause, resume, cancel, terminate, retry, prune."""
+"""Acting on runs: signal, query, pause, resume, cancel, terminate, retry."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd.cli.command import Reason, RunRef, Statuses, group, remote
+from jivsd.cli.command import Reason, RunRef, group, remote
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer
-from jivsd.cli.values import read_moment, read_statuses, read_value
-from jivsd.records import ENDED
+from jivsd.cli.values import read_value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -129,38 +128,6 @@ async def retry(client: "Client", run: RunRef, reason: Reason = "") -> Answer:
         return [again.run_id]
 
     return Answer(wire.RunView.of(again), view, notes=[f"Watch it: jivsd wait {again.run_id}"])
-
-
-@remote(
-    commands,
-    "prune",
-    "jivsd prune --before 90d",
-    "jivsd prune --before 2026-01-01 --status COMPLETED --workflow nap",
-    panel=PANEL,
-)
-async def prune(
-    client: "Client",
-    before: Annotated[
-        str, typer.Option(metavar="TIME", help="Runs that ended before: a date, a time, or an age such as 30d.")
-    ],
-    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")] = None,
-    status: Statuses = None,
-) -> Answer:
-    """Remove ended runs and their journals for good."""
-    from jivsd.store.api import RunFilter
-
-    statuses = read_statuses(status)
-    if still_open := [one for one in statuses if one not in ENDED]:
-        raise CommandError(
-            Exit.USAGE, "usage", f"--status: {still_open[0]} is not the status of an ended run: only those are pruned"
-        )
-    where = RunFilter(workflow=workflow, statuses=statuses, ended_before=read_moment(before, "--before"))
-    pruned = await client.prune(where)
-
-    def view() -> "Page":
-        return [f"Removed {pruned:,} {'run' if pruned == 1 else 'runs'}."]
-
-    return Answer({"pruned": pruned}, view)
 
 
 def _payload(argument: str | None, option: str | None) -> bytes:

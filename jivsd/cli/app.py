@@ -13,6 +13,7 @@ from jivsd.cli import (
     incidents,
     plugins,
     proof,
+    pruning,
     runs,
     starting,
     torture,
@@ -51,7 +52,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, starting, runs, exporting, acts, proof, torture):
+for module in (daemon, starting, runs, exporting, acts, pruning, proof, torture):
     app.add_typer(module.commands)
 for name, module in (("incidents", incidents), ("plugins", plugins), ("config", configuration), ("db", database)):
     app.add_typer(module.commands, name=name, rich_help_panel="The daemon")

@@ -6,13 +6,15 @@ import typer
 
 from jivsd.cli.command import FLAG, Attributes, Cursor, Limit, RunRef, Statuses, group, remote
 from jivsd.cli.output import Answer
-from jivsd.cli.values import read_attributes, read_statuses
+from jivsd.cli.values import read_attributes, read_moment, read_statuses
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
     from jivsd.client import Client
 
 PANEL = "Look at runs"
+
+Moment = Annotated[str | None, typer.Option(metavar="TIME", help="A date, a time, or an age such as 30d.")]
 
 commands = group()
 
@@ -24,6 +26,7 @@ commands = group()
     "jivsd list --workflow migration --limit 5",
     "jivsd list --status FAILED --status BLOCKED",
     "jivsd list --attribute region=eu --attribute tier=gold",
+    "jivsd list --ended-after 1h --status FAILED",
     "jivsd list --json | jq -r '.items[].run_id'",
     panel=PANEL,
 )
@@ -34,10 +37,19 @@ async def list_runs(
     status: Statuses = None,
     attribute: Attributes = None,
     open_only: Annotated[bool, typer.Option("--open", metavar=FLAG, help="Only runs that have not ended.")] = False,
+    parent: Annotated[str | None, typer.Option(metavar="RUN", help="Only children of this run id.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(metavar="ID", help="Only with this correlation id.")] = None,
+    created_after: Moment = None,
+    created_before: Moment = None,
+    ended_after: Moment = None,
+    ended_before: Moment = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Answer:
-    """List runs, the newest first."""
+    """List runs, the newest first.
+
+    With --ended-after or --ended-before, and nothing that is rarer, those come first that ended last.
+    """
     from jivsd.admin import wire
     from jivsd.cli.paging import collect
     from jivsd.store.api import RunFilter, Runs
@@ -48,6 +60,12 @@ async def list_runs(
         statuses=read_statuses(status),
         attributes=read_attributes(attribute),
         open_only=open_only,
+        parent=parent,
+        correlation_id=correlation_id,
+        created_after=_moment(created_after, "--created-after"),
+        created_before=_moment(created_before, "--created-before"),
+        ended_after=_moment(ended_after, "--ended-after"),
+        ended_before=_moment(ended_before, "--ended-before"),
     )
     runs, following = await collect(lambda size, begin: client.runs(where, limit=size, cursor=begin), limit, cursor)
 
@@ -125,3 +143,7 @@ async def why(client: "Client", run: RunRef) -> Answer:
         return runpages.why(found)
 
     return Answer(wire.WhyView.of(found), view)
+
+
+def _moment(given: str | None, option: str) -> int | None:
+    return None if given is None else read_moment(given, option)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jivsd.registry.source import PluginProblem
+from jivsd.testing import archive
 from jivsd.testing.debugging import Debugger
-from jivsd.testing.history import History, Mismatch, NotAHistory, replay
+from jivsd.testing.history import History, Mismatch, NotAHistory, replay, workflow_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jivsd.authoring.workflows import Workflow
     from jivsd.testing.history import Replay
 
 NOT_SAID = "\0"
@@ -24,8 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     observer = None
     if given.at is not NOT_SAID:
         observer = Debugger(given.at)
+        if given.run is None and Path(given.bundle).is_file() and archive.is_archive(Path(given.bundle)):
+            sys.stderr.write("--break needs one run of an archive: say which with --run RUN_ID\n")
+            return 2
     try:
-        history = History.read(given.bundle)
+        if archive.is_archive(Path(given.bundle)) and given.run is None:
+            return _replay_all(Path(given.bundle), given.plugin)
+        history = _history(given.bundle, given.run)
         found = replay(history, given.plugin, observer=observer)
     except Mismatch as mismatch:
         if observer is not None and observer.quit:
@@ -35,11 +43,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"{given.bundle} cannot be read: {error.strerror or error}\n")
         return 2
-    except (NotAHistory, LookupError, PluginProblem) as error:
+    except (NotAHistory, archive.NotAnArchive, LookupError, PluginProblem) as error:
         sys.stderr.write(f"{error.args[0] if error.args else error}\n")
         return 2
     sys.stdout.write(f"{_report(history, found)}\n")
     return 0
+
+
+def _history(bundle: str, run_id: str | None) -> History:
+    path = Path(bundle)
+    if not archive.is_archive(path):
+        return History.read(path)
+    for history in archive.read(path):
+        if history.run_id == run_id:
+            return history
+    raise LookupError(f"there is no run {run_id} in {bundle}")
+
+
+def _replay_all(path: Path, plugin: str | None) -> int:
+    """Replay every run of an archive; say which do not match."""
+    total = wrong = 0
+    workflows: dict[tuple[str, str], Workflow[..., Any]] = {}
+    for history in archive.read(path):
+        total += 1
+        name = (history.code_hash, history.workflow)
+        try:
+            if name not in workflows:
+                workflows[name] = workflow_of(history, plugin)
+            replay(history, workflows[name])
+        except Mismatch as mismatch:
+            wrong += 1
+            sys.stderr.write(f"{history.run_id}: {mismatch}\n")
+    sys.stdout.write(f"{total - wrong:,} of {total:,} runs replay; one by one: --run RUN_ID [--break PATH]\n")
+    return 1 if wrong else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         help="replay one run; no step is run, and no database is needed",
         description="Replay one run: its code goes through its journal. No step is run, no database is needed.",
     )
-    command.add_argument("bundle", metavar="BUNDLE", help="what `jivsd export RUN` has written")
+    command.add_argument(
+        "bundle", metavar="BUNDLE", help="what `jivsd export RUN` or `jivsd prune --archive` has written"
+    )
+    command.add_argument("--run", metavar="RUN_ID", help="which run of an archive; without it, all are replayed")
     command.add_argument("--plugin", metavar="PATH", help="replay this code, not that in the bundle: does it match?")
     command.add_argument(
         "--break",

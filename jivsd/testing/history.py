@@ -126,15 +126,23 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             NotAHistory: it holds none, or one of a later version of jivsd. OSError.
         """
-        data = Path(file).read_bytes()
+        return cls.decode(Path(file).read_bytes(), str(file))
+
+    @classmethod
+    def decode(cls, data: bytes, name: str) -> History:
+        """Read a history from its document; `name` is what errors call it.
+
+        Raises:
+            NotAHistory: as `read`.
+        """
         try:
             found = msgspec.json.decode(data, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise NotAHistory(
-                f"{file} is not a history that `jivsd export` or History.write has made: {error}"
+                f"{name} is not a history that `jivsd export` or History.write has made: {error}"
             ) from None
         if found.format > FORMAT:
-            raise NotAHistory(f"{file} is a history of a later version of jivsd (format {found.format})")
+            raise NotAHistory(f"{name} is a history of a later version of jivsd (format {found.format})")
         return found
 
     def write(self, file: Path | str) -> None:

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from jivsd.testing.__main__ import main
+
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -250,3 +252,36 @@ def test_prune_removes_what_has_ended(jivsd):
     assert jivsd("prune", "--before", "0s", "--workflow", "add-up", "--json").json["pruned"] >= 1
     assert jivsd("show", "add-up:goes").code == 4
     assert jivsd("show", "gate:stays").code == 0
+
+
+def test_prune_counts_archives_and_goes_on(jivsd, tmp_path, capsys):
+    file = tmp_path / "runs.jsonl.gz"
+    run_ids = [
+        jivsd("start", "add-up", "--input", "2", "--id", f"old{number}", "--wait", "--json").json["run_id"]
+        for number in range(3)
+    ]
+    options = ("prune", "--before", "0s", "--workflow", "add-up")
+    counted = jivsd(*options, "--dry-run", "--json").json
+    assert counted["runs"] >= 3
+    assert f"{counted['runs']} runs would be removed." in jivsd(*options, "--dry-run").out
+    done = jivsd(*options, "--archive", file, "--shrink", "--json").json
+    assert done["pruned"] == done["archived"] == counted["runs"]
+    assert jivsd("show", run_ids[0]).code == 4
+    assert main(["replay", str(file)]) == 0
+    assert "3 runs replay" in capsys.readouterr().out.replace(f"{counted['runs']} of {counted['runs']}", "3")
+    assert main(["replay", str(file), "--run", run_ids[1]]) == 0
+    assert "add-up:old1 replays: 4 events, 2 commands; it ends COMPLETED" in capsys.readouterr().out
+    jivsd("start", "add-up", "--input", "0", "--id", "old9", "--wait")
+    assert jivsd(*options, "--archive", file, "--json").json["archived"] == 1
+    (tmp_path / "notes").write_text("dear diary")
+    assert jivsd(*options, "--archive", tmp_path / "notes", "--json").error["code"] == "not_an_archive"
+    assert jivsd(*options, "--keys-before", "1h").code == 6
+    assert jivsd(*options, "--keys-before", "2d").out.endswith("Forgot 0 idempotency keys.\n")
+
+
+def test_list_by_time_and_correlation(jivsd):
+    run_id = jivsd("start", "add-up", "--input", "0", "--id", "timed", "--wait", "--json").json["run_id"]
+    found = jivsd("list", "--ended-after", "1h", "--created-after", "1h", "--id", "timed", "--json").json["items"]
+    assert [run["run_id"] for run in found] == [run_id]
+    for none in (("--ended-before", "1h"), ("--created-before", "1h"), ("--correlation-id", "c"), ("--parent", run_id)):
+        assert jivsd("list", "--id", "timed", *none, "--json").json["items"] == []
