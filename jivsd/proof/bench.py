@@ -97,8 +97,8 @@ async def _bench(runs: int, steps: int, concurrency: int, on_turn: Callable[[int
     each = max(1, runs // TURNS)
     turns: list[_Turn] = []
     with tempfile.TemporaryDirectory(prefix="jivsd-bench-") as folder:
-        async with _engine(Path(folder) / "engine.db") as engine:
-            await _many(engine, min(each, 200), steps, concurrency)  # warm up
+        async with engine_on(Path(folder) / "engine.db") as engine:
+            await many(engine, min(each, 200), steps, concurrency)  # warm up
             for number in range(TURNS):
                 turns.append(await _turn(engine, Path(folder) / f"raw{number}.db", each, steps, concurrency))
                 on_turn(number + 1)
@@ -106,7 +106,8 @@ async def _bench(runs: int, steps: int, concurrency: int, on_turn: Callable[[int
 
 
 @asynccontextmanager
-async def _engine(path: Path) -> AsyncGenerator[Engine]:
+async def engine_on(path: Path) -> AsyncGenerator[Engine]:
+    """An engine that runs the bench's workflow on the database at `path`."""
     registry = Registry()
     registry.add_module(load)
     async with SqliteStore(path) as store:
@@ -129,7 +130,7 @@ async def _turn(engine: Engine, raw: Path, runs: int, steps: int, concurrency: i
     sizes = engine.metrics.journal_batch_size
     rows, commits = sizes.total, sum(sizes.counts)
     cpu, began = time.process_time(), time.perf_counter()
-    await _many(engine, runs, steps, concurrency)
+    await many(engine, runs, steps, concurrency)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     batch = (sizes.total - rows) / (sum(sizes.counts) - commits)
     written = runs * (steps + 2)
@@ -145,7 +146,7 @@ async def _turn(engine: Engine, raw: Path, runs: int, steps: int, concurrency: i
     )
 
 
-async def _many(engine: Engine, runs: int, steps: int, concurrency: int) -> None:
+async def many(engine: Engine, runs: int, steps: int, concurrency: int) -> None:
     left = iter(range(runs))
 
     async def one_after_another() -> None:

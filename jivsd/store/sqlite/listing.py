@@ -194,7 +194,10 @@ def _conditions(
     created = "created_at" if path.attribute is None else path.time
     lower = {created: where.created_after, "ended_at": where.ended_after}
     upper = {created: _before(where.created_before), "ended_at": _before(where.ended_before)}
-    lower["ended_at"] = _highest(lower["ended_at"], where.created_after if path.time == "ended_at" else None)
+    if path.time == "ended_at":  # no run ends before it is created
+        lower["ended_at"] = _highest(lower["ended_at"], where.created_after)
+    else:
+        upper[created] = _lowest(upper[created], upper["ended_at"])
     for place, (name, value) in enumerate(where.attributes.items()):
         if name == path.attribute:
             conditions.append("name = :name AND value = :value")
