@@ -114,6 +114,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     lock_wait: int | None = None
     """How long the run waits for its lock, in microseconds; None: without end; 0: fail at once."""
     priority: int = 0
+    start_at: int | None = None
+    """Not to begin before; then a TimerFired at the path !start says when it does."""
     parent: str | None = None
     """The run id of the parent run."""
     parent_path: str | None = None
@@ -182,9 +184,11 @@ class LockGranted(msgspec.Struct, frozen=True):
     fence: int
 
 
-class Reset(msgspec.Struct, frozen=True):
+class Reset(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = msgspec.field(name="from")
     seed: str
+    start_at: int | None = None
+    """Not to go on before, because there is no room; then a TimerFired at the path !start says when it does."""
 
 
 class ChildEnded(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -85,6 +85,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     lock_key: str | None = None
     lock_wait: str | None = None
     priority: int = 0
+    start_at: datetime | None = None
     correlation_id: str | None = None
     attributes: dict[str, Any] = {}
     parent: str | None = None
@@ -113,6 +114,7 @@ class RunView(Struct, frozen=True, kw_only=True):
             lock_key=options.lock_key,
             lock_wait=None if options.lock_wait is None else duration_text(options.lock_wait),
             priority=options.priority,
+            start_at=moment(options.start_at),
             correlation_id=options.correlation_id,
             attributes=run.attributes,
             parent=options.parent,
@@ -141,6 +143,7 @@ class RunView(Struct, frozen=True, kw_only=True):
                 lock_key=self.lock_key,
                 lock_wait=None if self.lock_wait is None else microseconds(self.lock_wait),
                 priority=self.priority,
+                start_at=instant(self.start_at),
                 parent=self.parent,
                 parent_path=self.parent_path,
                 parent_workflow=self.parent_workflow,

@@ -27,6 +27,7 @@ commands = group()
     "jivsd start migration --id crm-to-erp --input @migration.json",
     'jivsd start move-tenant --input \'{"tenant": "acme", "tables": ["orders"]}\' --idempotency-key ticket-4711',
     "RUN=$(jivsd start nap --input 5)",
+    "jivsd start nap --input 5 --delay 1h30m",
     panel=PANEL,
 )
 async def start(
@@ -51,7 +52,18 @@ async def start(
         str | None, typer.Option(metavar="TIME", help="How long to wait for the lock; 0s: refuse at once.")
     ] = None,
     correlation_id: Annotated[str | None, typer.Option(metavar="ID", help="Appears in logs and child runs.")] = None,
-    priority: Annotated[int, typer.Option(metavar="N", help="Higher goes first.")] = 0,
+    priority: Annotated[
+        int,
+        typer.Option(metavar="N", help="From -100 to 100: where there is too little room, the higher goes first."),
+    ] = 0,
+    delay: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin so much later, e.g. 5m; 0s: when there is room, but accept it now."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin at a time, e.g. 2026-12-24T18:00; local without an offset."),
+    ] = None,
     attribute: Attributes = None,
     json: Json = False,
 ) -> Answer:

@@ -71,6 +71,19 @@ def read_moment(given: str, option: str) -> int:
         raise CommandError(Exit.USAGE, "usage", f"{option}: {given!r} is not {example}") from None
 
 
+def read_time(given: str, option: str) -> datetime:
+    """Return a time, local without an offset.
+
+    Raises:
+        CommandError: it is none.
+    """
+    try:
+        return datetime.fromisoformat(given).astimezone()
+    except (ValueError, OverflowError):
+        example = "2026-12-24T18:00 or 2026-12-24T18:00:00+01:00"
+        raise CommandError(Exit.USAGE, "usage", f"{option}: {given!r} is not a time such as {example}") from None
+
+
 def read_statuses(given: list[str] | None) -> tuple[Status, ...]:
     """Return the statuses that `--status` names, in whatever case.
 

@@ -14,11 +14,11 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import effects, parking, troubles, unwind
+from jivsd.engine import beginnings, effects, parking, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import end_entry
 from jivsd.engine.pen import Pen
-from jivsd.engine.replay import LOCK, Machine, Open
+from jivsd.engine.replay import LOCK, START, Machine, Open
 from jivsd.engine.seat import Seat
 from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
 from jivsd.store.api import Entry, Refused, RunChange, Verdict, Written
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.attempts import Attempt
+    from jivsd.engine.beginnings import Ticket
     from jivsd.engine.services import Services
     from jivsd.engine.timers import Timer
 
@@ -89,7 +90,7 @@ class Actor(Pen):
         self.active: set[str] = set()
         """Paths of open commands that are being carried out."""
         self.attempts: dict[str, Attempt] = {}
-        self.timers: dict[str, Timer] = {}
+        self.timers: dict[str, Timer | Ticket] = {}
         self.errands = 0
         """What others have been asked to write and have not answered yet: starts of children, messages."""
         self.filed = run.parked
@@ -355,7 +356,7 @@ class Actor(Pen):
         elif event.kind == Kind.RESUMED and (overdue := effects.overdue(self)):
             self._catching_up = True
             effects.fire(self, overdue)
-        elif event.kind in (Kind.RESUMED, Kind.LOCK_GRANTED):
+        elif event.kind in (Kind.RESUMED, Kind.LOCK_GRANTED) or event.path == START:
             self._carry_out_all()
 
     def _carry_out_all(self) -> None:
@@ -378,13 +379,15 @@ class Actor(Pen):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way: the run waits for time, for a message or for its lock."""
-        return not (self.pending or self.busy or self.errands) and self.startable
+        """Whether nothing is under way: the run waits for time, for a message or for its lock, and not for room."""
+        if self.pending or self.busy or self.errands or beginnings.in_line(self):
+            return False
+        return self.startable
 
     @property
     def held_back(self) -> bool:
-        """Whether steps and child runs must not start now: the run is paused, or waits for its lock."""
-        return self.run.paused or LOCK in self.machine.open
+        """Whether steps and child runs must not start now: the run is paused, or waits for its lock or for room."""
+        return self.run.paused or LOCK in self.machine.open or START in self.machine.open
 
     def _after_turn(self) -> None:
         machine = self.machine
@@ -423,8 +426,10 @@ class Actor(Pen):
             return
         if status is not self.run.status and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
-            self.submit(Entry(**self.address(), change=RunChange(status=status, started_at=started_at)))
-            self.run.status = status
+            wake_at = beginnings.since(self) if START in self.machine.open else None
+            change = RunChange(status=status, started_at=started_at, wake_at=wake_at)
+            self.submit(Entry(**self.address(), change=change))
+            self.run.status, self.run.wake_at = status, wake_at
             self.run.started_at = self.run.started_at or started_at
 
     # ---- the journal
@@ -462,6 +467,7 @@ class Actor(Pen):
         assert entry.change.status is not None
         self.run.status = entry.change.status
         self.run.paused = False
+        self.run.wake_at = None
         self.run.output = entry.change.output
         self.run.error = self._final.error if self._final is not None else None
         self.run.ended_at = entry.change.ended_at

@@ -29,10 +29,13 @@ class Admission:
         self.check()
         gate, found = self._host.gate, self._host.workflow(workflow)
         new, event = self._prepared(found, input, options, by)
-        if not gate.enter(found):
+        arrive = partial(gate.arrive, workflow)
+        if new.run.options.start_at is not None:
+            arrive = nothing  # it waits for room when it is due
+        elif not gate.enter(found):
             await gate.wait(found, options.priority)
             new, event = self._prepared(found, input, options, by)  # its time begins now
-        verdict = await self.commit(new, [event], partial(gate.arrive, found))
+        verdict = await self.commit(new, [event], arrive)
         return Start(verdict.run, existing=True) if isinstance(verdict, Existing) else Start(new.run, existing=False)
 
     def _prepared(
@@ -48,7 +51,7 @@ class Admission:
             raise Unavailable("the daemon is shutting down")
 
     async def commit(self, new: NewRun, journal: list[Event], arrive: Callable[[], None]) -> Verdict:
-        """Have a run that was let in and its first events written, and bring it to life.
+        """Have a run and its first events written, and bring it to life.
 
         It lives as soon as it is committed, also when the caller is cancelled while it waits here. `arrive` is called
         then, or when it will never live.
@@ -68,6 +71,10 @@ class Admission:
         if isinstance(verdict, Refused):
             raise refusal(verdict, run)
         return verdict
+
+
+def nothing() -> None:
+    """What happens when a run arrives that the gate has not let in."""
 
 
 def refusal(refused: Refused, run: Run) -> EngineError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -74,6 +75,10 @@ class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     timeout: str | None = None
     priority: int = 0
     """From -100 to 100: where there is not enough room, the higher one goes first."""
+    delay: str | None = None
+    """How long to wait before it begins; "0s": it is accepted in any case, and begins when there is room."""
+    start_at: datetime | None = None
+    """Instead of a delay: when it is to begin."""
     attributes: dict[str, Value] = {}
     """By which people find the run: texts, numbers, truth values."""
 
@@ -112,7 +117,8 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
 
     path: str
     kind: str
-    """"step", "retry", "timer", "signal", "until", "child", "lock", "marker", "incident", "pause"."""
+    """"start" (its time, and room), "step", "retry", "timer", "signal", "until", "child", "lock", "marker", "incident",
+    "pause"."""
     what: str
     """For people: "signal 'approve'", "attempt 3 of step copy"."""
     until: int | None = None

@@ -13,10 +13,11 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.authoring.steps import StepContext
 from jivsd.clock import SECOND
-from jivsd.engine import incidents, parking, troubles
+from jivsd.engine import beginnings, incidents, parking, troubles
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
+from jivsd.engine.replay import START
 from jivsd.records import (
     AttemptFailed,
     ChildEnded,
@@ -342,6 +343,9 @@ def overdue(actor: Actor) -> list[str]:
 def fire(actor: Actor, overdue: list[str]) -> None:
     """Record that these timers have fired."""
     for path in overdue:
+        if path == START:
+            beginnings.due(actor)
+            continue
         actor.active.add(path)
         actor.append(Kind.TIMER_FIRED, path, TimerFired())
 
@@ -404,9 +408,11 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
     except EngineError as error:
         _not_started(actor, entry, Status.FAILED, record_error(error))
         return
-    run = new.run
+    run, gate = new.run, actor.services.gate
 
     def started(verdict: Verdict) -> None:
+        if run.options.start_at is None:
+            gate.arrive(run.workflow)
         match verdict:
             case Written():
                 actor.services.adopt(run, [event] if actor.first else None)

@@ -96,7 +96,7 @@ class Gate:
                 await answered.wait()
         except BaseException:
             if told == [True]:
-                self.arrive(workflow)
+                self.arrive(workflow.name)
             raise
         finally:
             self.leave(place)
@@ -118,9 +118,9 @@ class Gate:
         """It no longer waits."""
         self._line.leave(place)
 
-    def arrive(self, workflow: Workflow[..., Any]) -> None:
+    def arrive(self, workflow: str) -> None:
         """A run that was let in is in memory now, or will never be."""
-        self._coming[workflow.name] -= 1
+        self._coming[workflow] -= 1
 
     def gone(self, workflow: str) -> None:
         """A run has left memory."""

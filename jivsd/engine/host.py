@@ -7,6 +7,7 @@ It recovers them, brings new ones to life, carries messages to them and lets the
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -274,17 +275,21 @@ class Host:
         self, actor: Actor, path: str, workflow: str, input: bytes, *, workflow_id: str | None, timeout: int | None
     ) -> tuple[NewRun, Event]:
         """See `Services`."""
-        return starts.prepare(
-            self.code.resolve(workflow, actor.run.code_hash) or self.workflow(workflow),
+        found, now = self.code.resolve(workflow, actor.run.code_hash) or self.workflow(workflow), self.clock.now()
+        prepare = partial(
+            starts.prepare,
+            found,
             input,
             StartOptions(id=workflow_id),
-            now=self.clock.now(),
+            now=now,
             by=f"parent {actor.run.run_id}",
             run_id=derived_id(actor.run.run_id, path),
             timeout=timeout,
             parent=actor.run,
             parent_path=path,
         )
+        prepared = prepare()
+        return prepared if self.gate.enter(found) else prepare(start_at=now)
 
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""

@@ -12,7 +12,7 @@ import trio
 from jivsd.authoring import commands
 from jivsd.engine import unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Timeline, Wait, Why
-from jivsd.engine.replay import Machine, Open
+from jivsd.engine.replay import START, Machine, Open
 from jivsd.records import ENDED, Run, encode
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def _wait(entry: Open, ahead: list[str]) -> Wait:
             return Wait(entry.path, "retry", what, until=entry.retry_at, error=entry.last_error)
         case commands.StepCall() as call:
             return Wait(entry.path, "step", f"step {call.step.name}")
+        case commands.Sleep() as sleep if entry.path == START:
+            return Wait(entry.path, "start", "its time to begin, and room for it then", until=sleep.deadline)
         case commands.Sleep() as sleep:
             return Wait(entry.path, "timer", "a deadline" if entry.target else "time", until=sleep.deadline)
         case commands.WaitSignal() as wait:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from jivsd.engine import life, troubles
+from jivsd.engine.admission import nothing
 from jivsd.engine.api import Conflict, Incidents, NotFound, Unavailable
 from jivsd.engine.incidents import resolved
-from jivsd.engine.reset import reset
+from jivsd.engine.reset import held, reset
 from jivsd.records import ENDED, Incident, IncidentState, Run, Status
 from jivsd.store.api import NewRun, Refused
 
@@ -44,9 +45,12 @@ class Mending:
             raise Conflict(f"run {run.run_id} is {run.status}; only a failed one is retried", run_id=run.run_id)
         workflow = await self._looking.code_of(run)
         events = await self._host.store.events(run.run_id)
-        new, journal = await reset(workflow, run, events, run_id=self._host.ids(), now=self._host.clock.now(), by=by)
-        gate = self._host.gate
-        arrive = partial(gate.arrive, workflow) if gate.enter(workflow) else _nothing
+        now, gate = self._host.clock.now(), self._host.gate
+        new, journal = await reset(workflow, run, events, run_id=self._host.ids(), now=now, by=by)
+        arrive = partial(gate.arrive, workflow.name)
+        if not gate.enter(workflow):
+            arrive = nothing
+            new, journal = held(new, journal)
         await self._admission.commit(NewRun(new), journal, arrive)
         return new
 
@@ -135,7 +139,3 @@ class Mending:
         if incident.state is not IncidentState.OPEN:
             raise Conflict(f"incident {incident_id} is resolved already", incident=incident_id)
         return incident
-
-
-def _nothing() -> None:
-    """Nobody counts on it."""

@@ -34,7 +34,9 @@ async def reset(
     """
     if run.status is not Status.FAILED or any(event.path.endswith(UNDO) for event in events):
         seed = hash_of(run_id.encode())
-        started = msgspec.structs.replace(payload_of(events[0]), seed=seed)
+        started = payload_of(events[0])
+        options = msgspec.structs.replace(started.options, start_at=None)  # it is due
+        started = msgspec.structs.replace(started, seed=seed, options=options)
         kept = [msgspec.structs.replace(events[0], at=now, payload=encode(started))]
         doubtful: list[str] = []
     else:
@@ -45,6 +47,14 @@ async def reset(
     for kind, payload in _turning_point(run, seed, doubtful):
         journal.append(Event(run_id, len(journal) + 1, kind, "", encode(payload), at, 0, by))
     return _row(workflow, run, run_id, now, _attributes(journal)), journal
+
+
+def held(run: Run, journal: list[Event]) -> tuple[Run, list[Event]]:
+    """The row and the journal of a reset run that has to wait for room before it goes on."""
+    turn = max(index for index, event in enumerate(journal) if event.kind == Kind.RESET)
+    payload = msgspec.structs.replace(payload_of(journal[turn]), start_at=run.created_at)
+    journal[turn] = msgspec.structs.replace(journal[turn], payload=encode(payload))
+    return msgspec.structs.replace(run, status=Status.PENDING, started_at=None, wake_at=run.created_at), journal
 
 
 def _turning_point(run: Run, seed: str, doubtful: list[str]) -> Iterable[tuple[Kind, msgspec.Struct]]:
@@ -68,7 +78,7 @@ def _row(workflow: Workflow[..., Any], run: Run, run_id: str, now: int, present:
         output=None,
         error=None,
         paused=False,
-        options=msgspec.structs.replace(run.options, parent_path=None),
+        options=msgspec.structs.replace(run.options, parent_path=None, start_at=None),
         attributes=present,
     )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jivsd.clock import Clock
     from jivsd.cluster.locks import Locks
     from jivsd.engine.actor import Actor
+    from jivsd.engine.gate import Gate
     from jivsd.engine.slots import Slots
     from jivsd.engine.timers import Timers
     from jivsd.journal.committer import Committer
@@ -39,6 +40,9 @@ class Services(Protocol):
     def locks(self) -> Locks: ...
 
     @property
+    def gate(self) -> Gate: ...
+
+    @property
     def slots(self) -> Slots: ...
 
     @property
@@ -60,7 +64,9 @@ class Services(Protocol):
     def prepare_child(
         self, actor: Actor, path: str, workflow: str, input: bytes, *, workflow_id: str | None, timeout: int | None
     ) -> tuple[NewRun, Event]:
-        """The row and the Started event of a child run.
+        """The row and the Started event of a child run: one that waits until there is room, or one that was let in.
+
+        That one has to arrive at the gate.
 
         Raises:
             EngineError: there is no such workflow, or the input does not fit it.

@@ -8,7 +8,7 @@ import msgspec
 
 from jivsd import attributes
 from jivsd.authoring.errors import InvalidValue
-from jivsd.clock import microseconds
+from jivsd.clock import LONGEST, from_datetime, microseconds
 from jivsd.engine.api import Invalid, StartOptions
 from jivsd.records import Event, Kind, Options, Run, Started, Status, encode, hash_of, shard_of
 from jivsd.store.api import NewRun
@@ -31,12 +31,14 @@ def prepare(
     now: int,
     by: str = "",
     timeout: int | None = None,
+    start_at: int | None = None,
     parent: Run | None = None,
     parent_path: str | None = None,
 ) -> tuple[NewRun, Event]:
     """Return the row to insert and the run's first event.
 
-    `timeout` in microseconds is used when the options name none; then the workflow's own.
+    `timeout` in microseconds is used when the options name none; then the workflow's own. `start_at`: the run is not to
+    begin before, instead of what the options say.
 
     Raises:
         Invalid: the input does not fit the workflow's type, or an option is not what it should be.
@@ -47,11 +49,13 @@ def prepare(
         raise Invalid(str(error), workflow=workflow.name) from None
     workflow_id = _text("id", options.id) or run_id
     lock_key = _text("lock_key", options.lock_key) or _lock_key(workflow, arguments)
+    start_at = _start_at(options, now) if start_at is None else start_at
     resolved = Options(
         timeout=_duration("timeout", options.timeout) or timeout or workflow.timeout,
         lock_key=lock_key,
         lock_wait=_duration("lock_wait", options.lock_wait),
         priority=_priority(options.priority) or (parent.options.priority if parent else 0),
+        start_at=start_at,
         parent=parent.run_id if parent else None,
         parent_path=parent_path,
         parent_args=hash_of(input) if parent else None,
@@ -64,16 +68,18 @@ def prepare(
     raw = msgspec.Raw(input)
     started = Started(raw, workflow.code_hash, hash_of(run_id.encode()), resolved)
     event = Event(run_id, 1, Kind.STARTED, "", encode(started), now, 0, by)
+    pending = lock_key is not None or start_at is not None
     run = Run(
         run_id=run_id,
         workflow=workflow.name,
         workflow_id=workflow_id,
         code_hash=workflow.code_hash,
         shard=shard_of(workflow_id),
-        status=Status.PENDING if lock_key else Status.RUNNING,
+        status=Status.PENDING if pending else Status.RUNNING,
         input=raw,
         created_at=now,
-        started_at=None if lock_key else now,
+        started_at=None if pending else now,
+        wake_at=start_at,
         options=msgspec.structs.replace(resolved, attributes={}) if resolved.attributes else resolved,
         attributes=resolved.attributes,
     )
@@ -85,6 +91,21 @@ def prepare(
 def _lock_key(workflow: Workflow[..., Any], arguments: tuple[Any, ...]) -> str | None:
     key = workflow.lock_key_of(arguments)
     return None if key is None else _text("lock_key", key)
+
+
+def _start_at(options: StartOptions, now: int) -> int | None:
+    """When the run is to begin at the earliest; None: at once, or not at all."""
+    if options.delay is not None and options.start_at is not None:
+        raise Invalid("options delay and start_at: give one of them", field="start_at")
+    if options.start_at is None:
+        delay = _duration("delay", options.delay)
+        return None if delay is None else now + delay
+    if options.start_at.tzinfo is None:
+        raise Invalid("option start_at: it needs a time zone, as in 2026-11-30T12:00:00Z", field="start_at")
+    at = from_datetime(options.start_at)
+    if at > now + LONGEST:
+        raise Invalid("option start_at: it is more than a hundred years away", field="start_at")
+    return max(at, now)
 
 
 def _priority(number: int) -> int:

@@ -12,7 +12,7 @@ from jivsd.authoring import commands
 from jivsd.engine import effects, incidents
 from jivsd.engine.attempts import Exit
 from jivsd.engine.replay import Phase
-from jivsd.engine.replay.parts import LOCK
+from jivsd.engine.replay.parts import LOCK, START
 from jivsd.records import AttemptFailed, ErrorRecord, Incident, Kind, Status, StepDone
 from jivsd.store.api import Entry
 
@@ -49,7 +49,7 @@ def status_of(actor: Actor) -> Status:
         return Status.COMPENSATION_BLOCKED if held or machine.blocked else Status.COMPENSATING
     if held or machine.blocked is not None:
         return Status.BLOCKED
-    return Status.PENDING if LOCK in machine.open else Status.RUNNING
+    return Status.PENDING if LOCK in machine.open or START in machine.open else Status.RUNNING
 
 
 def forget_gone(actor: Actor) -> None:

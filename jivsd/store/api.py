@@ -93,6 +93,7 @@ class Entry(msgspec.Struct, eq=False):
     `consumed` are the ids of this run's messages that have become `events`.
     `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
     `incidents` are inserted or, when they exist, replaced.
+    `queues`: a lock key for which the run draws its ticket now, because it begins now (see `Options.start_at`).
     """
 
     run_id: str
@@ -106,6 +107,7 @@ class Entry(msgspec.Struct, eq=False):
     inbox: Sequence[Message] = ()
     incidents: Sequence[Incident] = ()
     ends: bool = False
+    queues: str | None = None
 
 
 class Post(msgspec.Struct, eq=False):

@@ -5,7 +5,7 @@ code: only where the events come from differs.
 """
 
 from jivsd.engine.replay.machine import Machine
-from jivsd.engine.replay.parts import LOCK, TIMEOUT, Block, ForeignYield, Open, Outcome, Phase
+from jivsd.engine.replay.parts import LOCK, START, TIMEOUT, Block, ForeignYield, Open, Outcome, Phase
 from jivsd.engine.replay.saga import UNDO
 
-__all__ = ["LOCK", "TIMEOUT", "UNDO", "Block", "ForeignYield", "Machine", "Open", "Outcome", "Phase"]
+__all__ = ["LOCK", "START", "TIMEOUT", "UNDO", "Block", "ForeignYield", "Machine", "Open", "Outcome", "Phase"]

@@ -9,7 +9,7 @@ import msgspec
 from jivsd import attributes
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
-from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, TIMEOUT, Open, Outcome, Phase, Scope
+from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, START, TIMEOUT, Open, Outcome, Phase, Scope
 from jivsd.engine.replay.saga import UNDO
 from jivsd.records import (
     AttemptFailed,
@@ -74,7 +74,15 @@ def _started(machine: Machine, event: Event) -> None:
         return
     machine.arguments = arguments
     machine.make()
-    options = payload.options
+    if payload.options.start_at is not None:
+        machine.open_timer(START, payload.options.start_at, START)
+    else:
+        _due(machine, event)
+
+
+def _due(machine: Machine, event: Event) -> None:
+    """The run's time has come: its deadline counts from now on, and its code begins when it has its lock."""
+    options = machine.options
     if options.timeout is not None:
         machine.main_timer = machine.open_timer(TIMEOUT, event.at + options.timeout, machine.root)
     if options.lock_key is None:
@@ -182,6 +190,8 @@ def _timer_fired(machine: Machine, event: Event) -> None:
         machine.stop(Status.TIMED_OUT)
     elif isinstance(target, Scope):
         machine.cancel(target)
+    elif target is START and not machine.begun:
+        _due(machine, event)
     elif target is LOCK and LOCK in machine.open:
         error = TimedOut(f"waited for lock {machine.options.lock_key!r} in vain")
         machine.end(Outcome(Status.FAILED, error=record_error(error)))
@@ -321,6 +331,8 @@ def _reset(machine: Machine, event: Event) -> None:
     if options.timeout is not None and (timer := machine.open.get(TIMEOUT)) is not None:
         assert isinstance(timer.command, commands.Sleep)
         timer.command.deadline = event.at + options.timeout
+    if payload.start_at is not None and machine.outcome is None:
+        machine.open_timer(START, payload.start_at, START)
     if options.lock_key is not None and LOCK not in machine.open and machine.outcome is None:
         machine.open_lock(options.lock_key)
 

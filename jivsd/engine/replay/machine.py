@@ -47,6 +47,7 @@ class Machine(Driving):
         "_body",
         "_probe",
         "arguments",
+        "begun",
         "cancel_status",
         "foreign",
         "instance",
@@ -77,6 +78,8 @@ class Machine(Driving):
         self.slow: list[tuple[str, float]] = []
         self.cancel_status: Status | None = None
         self.main_timer: Open | None = None
+        self.begun = False
+        """Whether the code has begun."""
         self._body: Callable[..., Any] = workflow.function
         self._probe = probe
         for event in journal:
@@ -239,6 +242,7 @@ class Machine(Driving):
     def begin(self) -> None:
         """Create the main branch and make it ready."""
         if self.blocked is None:
+            self.begun = True
             self.ready(self.new_branch("", self._life(), self.root, self.saga_root))
 
     async def _life(self) -> None:

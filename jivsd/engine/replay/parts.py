@@ -28,6 +28,8 @@ PARK: Final = Park()
 
 TIMEOUT: Final = "!timeout"
 """The path of the run's own deadline. No name that an author gives can have the exclamation mark."""
+START: Final = "!start"
+"""The path at which a run waits for its time to begin."""
 LOCK: Final = "!lock"
 """The path at which the run waits for its lock key."""
 LOCK_WAIT: Final = "!lock/wait"

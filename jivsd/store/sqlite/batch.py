@@ -170,6 +170,8 @@ class _Attempt:
             return Refused("not_found", entry.run_id)
         for event in entry.events:
             self._append(event)
+        if entry.queues is not None:
+            self._draw_ticket(entry.queues, entry.run_id, entry.events[-1].at)
         if entry.consumed or entry.inbox or entry.incidents or entry.ends:
             self._accompany(entry)
         if entry.tx is None:
@@ -286,7 +288,7 @@ class _Attempt:
                 return self._repeated(known[0], known[1], new.input_hash)
         if (opened := self._one("open_run", run.workflow, run.workflow_id)) is not None:
             return Refused("open", opened[0])
-        if run.options.lock_key is not None:
+        if run.options.lock_key is not None and run.options.start_at is None:
             holder = self._one("lock_holder", run.options.lock_key)
             if holder is not None and run.options.lock_wait == 0:
                 return Refused("locked", holder[0])
