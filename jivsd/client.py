@@ -25,21 +25,23 @@ import trio
 from jivsd import jsonguard
 from jivsd.admin import wire
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
-from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions
+from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions, StartResult
 from jivsd.places import default_data_dir, socket_path
 from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode
 from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
-    from jivsd.engine.api import EngineStatus, Incidents, Start, Timeline, Why, WorkflowInfo
+    from jivsd.engine.api import EngineStatus, Incidents, NewStart, Start, Timeline, Why, WorkflowInfo
     from jivsd.records import Incident, Run
     from jivsd.store.api import Runs
 
 PATIENCE: Final = 30.0
 """Seconds to wait for an answer, beyond what the request itself asks to wait for."""
+BULK_PATIENCE: Final = 60.0
+"""Seconds that a call with many starts may take."""
 RELOAD_PATIENCE: Final = 600.0
 CONNECT_PATIENCE: Final = 5.0
 POLL: Final = 30.0
@@ -169,6 +171,17 @@ class Client(PruneCalls):
             run = await self.result(start.run.run_id, left)
             return msgspec.structs.replace(start, run=run)
         return start
+
+    async def start_many(self, wanted: Iterable[NewStart]) -> list[StartResult]:
+        """Start runs, each by itself; return what became of each, in order.
+
+        They are sent in calls of up to 1,000; when one call fails, those before it have been made. With idempotency
+        keys all can be sent again.
+        """
+        results: list[StartResult] = []
+        for body in wire.bulks((one.workflow, _json(one.input), one.options) for one in wanted):
+            results += (await self._post("/runs/bulk", wire.BulkView, body, patience=BULK_PATIENCE)).items
+        return results
 
     async def signal(self, ref: str, name: str, payload: Any = None, *, message_id: str | None = None) -> Receipt:
         """Send a signal; when this returns, it is durable. Sent again with the same message id, it is taken once."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse as Response
 
+from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Route, Text
 from jivsd.admin.incidents import IncidentRoutes
@@ -39,7 +40,8 @@ def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[st
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
-    for noun in (RunRoutes(engine), IncidentRoutes(engine), WorkflowRoutes(engine), PruneRoutes(engine), status):
+    nouns = (RunRoutes, BulkRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
+    for noun in (*(routes(engine) for routes in nouns), status):
         _add(app, API, noun.routes())
     _add(app, "", status.health_routes())
     app.register_error_handler(Exception, _explain)

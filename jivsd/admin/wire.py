@@ -7,10 +7,10 @@ by `of(record)` at the server and turned back by `record()` at the client.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from jivsd.clock import as_datetime, from_datetime, microseconds
 from jivsd.engine.api import (
@@ -21,13 +21,18 @@ from jivsd.engine.api import (
     PluginState,
     Start,
     StartOptions,
+    StartResult,
     Timeline,
     Wait,
     Why,
     WorkflowInfo,
 )
+from jivsd.jsonguard import MAX_BYTES
 from jivsd.records import NULL, ErrorRecord, Event, Incident, IncidentState, Options, Run, Status, shard_of
 from jivsd.store.api import Journal, Journals, PruneCount, Runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 API: Final = "/api/v1"
 BY_HEADER: Final = "X-Jivsd-By"
@@ -36,6 +41,11 @@ MAX_WAIT: Final = 60.0
 """How long the server holds a request back for a result, in seconds."""
 MAX_PAGE: Final = 500
 """The most items in one page of a list."""
+
+MAX_BULK: Final = 1000
+"""The most starts in one call."""
+BULK_FRAME: Final = 100
+"""Bytes of a body around the starts in it."""
 
 _UNITS: Final = (("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1))
 
@@ -352,6 +362,34 @@ class StartBody(StartOptions, frozen=True, kw_only=True, omit_defaults=True, for
 
     def options(self) -> StartOptions:
         return StartOptions(**{name: getattr(self, name) for name in StartOptions.__struct_fields__})
+
+
+class BulkBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Starts that are sent together."""
+
+    starts: Annotated[list[StartBody], Meta(max_length=MAX_BULK)]
+
+
+def bulks(starts: Iterable[tuple[str, Raw, StartOptions]]) -> Iterator[BulkBody]:
+    """The bodies in which starts are sent: as many in each as it may have, by number and by size."""
+    bodies: list[StartBody] = []
+    size = 0
+    for workflow, input, options in starts:
+        body = StartBody(workflow=workflow, input=input, **msgspec.structs.asdict(options))
+        length = len(msgspec.json.encode(body)) + 1
+        if bodies and (len(bodies) == MAX_BULK or size + length > MAX_BYTES - BULK_FRAME):
+            yield BulkBody(bodies)
+            bodies, size = [], 0
+        bodies.append(body)
+        size += length
+    if bodies:
+        yield BulkBody(bodies)
+
+
+class BulkView(Struct, frozen=True):
+    """What has become of each, in order."""
+
+    items: list[StartResult]
 
 
 class SignalBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ import typer
 from jivsd.cli.command import FLAG, Attributes, Json, RunRef, group, remote
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer, say
-from jivsd.cli.values import attribute_values, read_value
+from jivsd.cli.values import attribute_values, read_time, read_value
 from jivsd.records import Run, Status
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ commands = group()
     'jivsd start move-tenant --input \'{"tenant": "acme", "tables": ["orders"]}\' --idempotency-key ticket-4711',
     "RUN=$(jivsd start nap --input 5)",
     "jivsd start nap --input 5 --delay 1h30m",
+    "jivsd start nap --bulk naps.jsonl --delay 0s",
     panel=PANEL,
 )
 async def start(
@@ -65,9 +66,13 @@ async def start(
         typer.Option(metavar="TIME", help="Begin at a time, e.g. 2026-12-24T18:00; local without an offset."),
     ] = None,
     attribute: Attributes = None,
+    bulk: Annotated[
+        str | None,
+        typer.Option("--bulk", metavar="FILE", help='Start many: JSON lines like {"input": 5, "id": "a"}; - is stdin.'),
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """Start a run of a workflow.
+    """Start a run of a workflow, or many.
 
     It is durable once this command has printed its run id.
     """
@@ -82,8 +87,17 @@ async def start(
         lock_wait=lock_wait,
         timeout=timeout,
         priority=priority,
+        delay=delay,
+        start_at=None if at is None else read_time(at, "--at"),
         attributes=attribute_values(attribute),
     )
+    if bulk is not None:
+        from jivsd.cli.bulk import start_many
+
+        if value is not None or wait or id is not None or idempotency_key is not None:
+            message = "--bulk goes without --input, --id, --idempotency-key and --wait: the lines of the file say them"
+            raise CommandError(Exit.USAGE, "usage", message)
+        return await start_many(client, workflow, bulk, options)
     try:
         started = await client.start(workflow, read_value(value, "--input"), options)
     except ClientError as error:

@@ -380,9 +380,7 @@ class Actor(Pen):
     @property
     def idle(self) -> bool:
         """Whether nothing is under way: the run waits for time, for a message or for its lock, and not for room."""
-        if self.pending or self.busy or self.errands or beginnings.in_line(self):
-            return False
-        return self.startable
+        return self.startable and not (self.busy or self.errands or beginnings.in_line(self))
 
     @property
     def held_back(self) -> bool:
@@ -427,8 +425,7 @@ class Actor(Pen):
         if status is not self.run.status and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
             wake_at = beginnings.since(self) if START in self.machine.open else None
-            change = RunChange(status=status, started_at=started_at, wake_at=wake_at)
-            self.submit(Entry(**self.address(), change=change))
+            self.submit(Entry(**self.address(), change=RunChange(status, started_at=started_at, wake_at=wake_at)))
             self.run.status, self.run.wake_at = status, wake_at
             self.run.started_at = self.run.started_at or started_at
 

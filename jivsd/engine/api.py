@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from jivsd.attributes import Value
-from jivsd.records import Event, Incident, Run
+from jivsd.records import NULL, Event, Incident, Run, Status
 
 
 class EngineError(Exception):
@@ -88,6 +88,31 @@ class Start(msgspec.Struct, frozen=True):
 
     run: Run
     existing: bool
+
+
+class NewStart(msgspec.Struct, frozen=True):
+    """A start that is wanted, one of many."""
+
+    workflow: str
+    input: msgspec.Raw = NULL
+    options: StartOptions = StartOptions()
+
+
+class StartResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What has become of one of many starts: "accepted", "existing" (see `Start`) or "refused"."""
+
+    result: str
+    workflow: str
+    run_id: str | None = None
+    """Of a refused one: the run that is in its way, if there is one."""
+    workflow_id: str | None = None
+    status: Status | None = None
+    code: str | None = None
+    """Why it was refused, for programs: see the errors above."""
+    why: str | None = None
+    """The same for people."""
+    retry_after: float | None = None
+    """Seconds after which a start that was refused for want of room may be tried again."""
 
 
 class Receipt(msgspec.Struct, frozen=True):

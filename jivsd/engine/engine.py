@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from jivsd.engine import bulk
 from jivsd.engine.admission import Admission
 from jivsd.engine.api import EngineStatus, PluginState, StartOptions, WorkflowInfo
 from jivsd.engine.host import Host
@@ -23,7 +24,19 @@ from jivsd.records import IncidentState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jivsd.engine.api import Answer, Incidents, Pruned, Receipt, Reloaded, Shrunk, Start, Timeline, Why
+    from jivsd.engine.api import (
+        Answer,
+        Incidents,
+        NewStart,
+        Pruned,
+        Receipt,
+        Reloaded,
+        Shrunk,
+        Start,
+        StartResult,
+        Timeline,
+        Why,
+    )
     from jivsd.records import Incident, Run
     from jivsd.store.api import Journals, PruneCount, RunFilter, Runs
 
@@ -71,6 +84,13 @@ class Engine(Host):
             open, the key belongs to another input, the lock is held. Gone. Unavailable.
         """
         return await self._admission.start(workflow, input, options, by)
+
+    async def start_many(self, wanted: Sequence[NewStart], *, by: str = "") -> list[StartResult]:
+        """Start runs, each by itself; return what became of each, in order. Those accepted are durable then.
+
+        Those for which there is no room wait for it together, and are refused in the end.
+        """
+        return await bulk.start_many(self, wanted, by)
 
     # ---- messages
 

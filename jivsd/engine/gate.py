@@ -90,7 +90,7 @@ class Gate:
             answered.set()
 
         place = self.queue(workflow, priority, self._host.clock.now(), tell)
-        self._count_starts(+1)
+        self.count_starts(+1)
         try:
             with trio.move_on_after(START_WAIT):
                 await answered.wait()
@@ -100,7 +100,7 @@ class Gate:
             raise
         finally:
             self.leave(place)
-            self._count_starts(-1)
+            self.count_starts(-1)
         if told != [True]:
             raise self.refusal(workflow)
 
@@ -145,6 +145,11 @@ class Gate:
             "later, or start it with a delay of 0s: then it is accepted, and begins when there is room",
             workflow=workflow.name,
         )
+
+    def count_starts(self, change: int) -> None:
+        """So many starts more, or fewer, wait."""
+        self.starts += change
+        self._host.metrics.starts_waiting.set(self.starts)
 
     # ---- room
 
@@ -230,7 +235,3 @@ class Gate:
                 active[workflow] += 1
         took = time.perf_counter() - began
         self._next_count = trio.current_time() + max(LOOK_EVERY, took * COUNT_SHARE)
-
-    def _count_starts(self, change: int) -> None:
-        self.starts += change
-        self._host.metrics.starts_waiting.set(self.starts)
