@@ -50,27 +50,57 @@ def demo(
     return Answer(report, view, Exit.OK if report.holds else Exit.FAILED)
 
 
-@local(commands, "bench", "jivsd bench", "jivsd bench --runs 2000 --json | jq .steps_per_s", panel=PANEL)
+@local(
+    commands,
+    "bench",
+    "jivsd bench",
+    "jivsd bench --runs 2000 --json | jq .steps_per_s",
+    "jivsd bench --report ./bench",
+    panel=PANEL,
+)
 def bench(
     runs: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs in all.")] = 10_000,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="How many steps each has.")] = 10,
     concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many are open at once.")] = 1000,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a report there, with curves from 1 to 10,000 runs open at once."),
+    ] = None,
 ) -> Answer:
     """Measure how many durable steps this machine does in a second.
 
     On a database of its own, which is removed afterwards; in turns with what the database can write at best.
     """
+    from jivsd.proof import benchreport
     from jivsd.proof.bench import TURNS, bench
+    from jivsd.proof.sweep import Point, sweep
+
+    if report is not None:
+        try:
+            benchreport.pygal()
+        except benchreport.NoPygal as error:
+            raise CommandError(Exit.INVALID, "no_pygal", str(error)) from None
 
     def tell(turn: int) -> None:
         if sys.stderr.isatty():
             say(f"turn {turn} of {TURNS}")
 
-    report = bench(runs=runs, steps=steps, concurrency=concurrency, on_turn=tell)
+    def tell_point(point: Point) -> None:
+        if sys.stderr.isatty():
+            say(f"{point.concurrency:,} at once: {point.steps_per_s:,.0f} steps/s")
+
+    measured = bench(runs=runs, steps=steps, concurrency=concurrency, on_turn=tell)
+    notes: list[str] = []
+    if report is not None:
+        try:
+            page = benchreport.write(report, measured, sweep(steps=steps, on_point=tell_point))
+        except OSError as error:
+            raise CommandError(Exit.FAILED, "not_written", f"{report} cannot be written: {error.strerror}") from None
+        notes.append(f"The report: {page}")
 
     def view() -> "Page":
         from jivsd.cli import proofpages
 
-        return proofpages.bench(report)
+        return proofpages.bench(measured)
 
-    return Answer(report, view)
+    return Answer(measured, view, notes=notes)

@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from jivsd import memory
+from jivsd.daemon import SWITCH_INTERVAL
 from jivsd.engine.api import StartOptions
 from jivsd.engine.engine import Engine
 from jivsd.metrics import Metrics
@@ -115,6 +116,7 @@ async def engine_on(path: Path) -> AsyncGenerator[Engine]:
         for plugin in registry.plugins:
             await store.put_plugin(plugin.stored)
         memory.settle()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         engine = Engine(store, registry, node="bench", epoch=epoch, metrics=Metrics())
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, engine)
@@ -151,14 +153,15 @@ async def many(engine: Engine, runs: int, steps: int, concurrency: int) -> None:
 
     async def one_after_another() -> None:
         for _ in left:
-            await _one(engine, steps)
+            await one_run(engine, steps)
 
     async with trio.open_nursery() as nursery:
         for _ in range(min(runs, concurrency)):
             nursery.start_soon(one_after_another)
 
 
-async def _one(engine: Engine, steps: int) -> None:
+async def one_run(engine: Engine, steps: int) -> None:
+    """Start a run and wait for its result."""
     started = await engine.start("bench", str(steps).encode(), _options)
     run = started.run if started.run.status in ENDED else await engine.result(started.run.run_id, PATIENCE)
     if run.status is not Status.COMPLETED:
@@ -170,7 +173,7 @@ _options: Final = StartOptions()
 
 async def _alone(engine: Engine, steps: int) -> float:
     began = time.perf_counter()
-    await _one(engine, steps)
+    await one_run(engine, steps)
     return (time.perf_counter() - began) * 1000
 
 

@@ -1,0 +1,115 @@
+"""The bench's report: a page in Markdown, and its curves as SVG.
+
+The curves are drawn by pygal, which only this needs: the extra `report` brings it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jivsd.proof.bench import BenchReport
+    from jivsd.proof.sweep import Point
+
+THROUGHPUT, LATENCY = "throughput.svg", "latency.svg"
+
+
+class NoPygal(Exception):
+    """What draws the curves is not installed."""
+
+
+def pygal() -> Any:
+    """The library that draws.
+
+    Raises:
+        NoPygal: it is not installed.
+    """
+    try:
+        import pygal
+    except ImportError:
+        raise NoPygal("a report needs pygal: python3 -m pip install 'jivsd[report]'") from None
+    return pygal
+
+
+def write(folder: Path, report: BenchReport, points: Sequence[Point]) -> Path:
+    """Write the report into a folder, which is made if need be, and return the path of its page.
+
+    Raises:
+        NoPygal: what draws is not installed.
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(
+        folder / THROUGHPUT, "Durable steps a second", [("steps/s", [(p.concurrency, p.steps_per_s) for p in points])]
+    )
+    curves = [
+        ("p50", [(point.concurrency, point.run_ms.p50) for point in points]),
+        ("p99", [(point.concurrency, point.run_ms.p99) for point in points]),
+    ]
+    _draw(folder / LATENCY, f"Milliseconds from start to result, {report.steps} steps", curves)
+    page = folder / "report.md"
+    page.write_text(_page(report, points))
+    return page
+
+
+def _draw(path: Path, title: str, curves: Sequence[tuple[str, list[tuple[int, float]]]]) -> None:
+    """Draw curves over the concurrency, both axes logarithmic."""
+    library = pygal()
+    style = library.style.CleanStyle(font_family="sans-serif", background="white", plot_background="white")
+    chart = library.Line(
+        title=title,
+        x_title="runs open at once",
+        logarithmic=True,
+        style=style,
+        show_legend=len(curves) > 1,
+        legend_at_bottom=True,
+        width=720,
+        height=420,
+        js=[],
+        value_formatter=_number,
+    )
+    chart.x_labels = [f"{x:,}" for x, _ in curves[0][1]]
+    for name, values in curves:
+        chart.add(name, [y for _, y in values])
+    path.write_bytes(chart.render(disable_xml_declaration=False))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _page(report: BenchReport, points: Sequence[Point]) -> str:
+    share = report.steps_per_s / report.raw_rows_per_s
+    one, ten = report.one_step_ms, report.ten_steps_ms
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    lines = [
+        "# jivsd bench",
+        "",
+        f"Store: {report.store}. {report.runs:,} runs of {report.steps} steps, {report.concurrency:,} open at once.",
+        f"A fixed Python loop takes {report.loop_ms:.1f} ms on this machine. {versions}.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        f"| durable steps | {report.steps_per_s:,.0f}/s, {share:.0%} of the rows that the store can write |",
+        f"| runs | {report.runs_per_s:,.0f}/s |",
+        f"| the store alone | {report.raw_rows_per_s:,.0f} rows/s in batches of {report.batch_rows:,.0f} |",
+        f"| CPU | {report.cpu_us_per_step:,.0f} µs a step, of the whole process |",
+        f"| one step, start to result | {one.p50:.1f} ms (p50), {one.p99:.1f} ms (p99) |",
+        f"| ten steps, start to result | {ten.p50:.1f} ms (p50), {ten.p99:.1f} ms (p99) |",
+        "",
+        f"![Durable steps a second against runs open at once]({THROUGHPUT})",
+        "",
+        f"![Latency against runs open at once]({LATENCY})",
+        "",
+        "| open at once | runs | steps/s | run p50 ms | run p99 ms |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {point.concurrency:,} | {point.runs:,} | {point.steps_per_s:,.0f} "
+        f"| {point.run_ms.p50:,.1f} | {point.run_ms.p99:,.1f} |"
+        for point in points
+    ]
+    return "\n".join(lines) + "\n"

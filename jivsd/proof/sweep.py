@@ -1,0 +1,87 @@
+"""How throughput and latency depend on how many runs are open at once: the curves of the bench's report."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import quantiles
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from jivsd.proof.bench import Latency, engine_on, one_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.engine.engine import Engine
+
+CONCURRENCIES: Final = (1, 10, 100, 1000, 10_000)
+ALONE: Final = 200
+"""Runs at a concurrency of one; the others have as many as are open at once, twice, and at least ten times these."""
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One point of the curves. `run_ms`: from the start of a run to its result, while the others run too."""
+
+    concurrency: int
+    runs: int
+    steps_per_s: float
+    run_ms: Latency
+
+
+def sweep(
+    *,
+    steps: int = 10,
+    concurrencies: tuple[int, ...] = CONCURRENCIES,
+    runs: int | None = None,
+    on_point: Callable[[Point], None] = lambda _: None,
+) -> list[Point]:
+    """Measure every concurrency, on a database of its own each.
+
+    Args:
+        steps: how many steps a run has.
+        concurrencies: how many runs are open at once.
+        runs: how many runs each point has; by default more, the more are open at once.
+        on_point: told each point.
+    """
+
+    async def all_points() -> list[Point]:
+        points: list[Point] = []
+        for concurrency in concurrencies:
+            count = runs or min(max(2 * concurrency, ALONE * min(concurrency, 10)), 20_000)
+            points.append(await _point(concurrency, count, steps))
+            on_point(points[-1])
+        return points
+
+    return trio.run(all_points)
+
+
+async def _point(concurrency: int, runs: int, steps: int) -> Point:
+    with tempfile.TemporaryDirectory(prefix="jivsd-bench-") as folder:
+        async with engine_on(Path(folder) / "engine.db") as running:
+            await _timed(running, min(runs, 200), steps, concurrency)  # warm up
+            began = time.perf_counter()
+            took = await _timed(running, runs, steps, concurrency)
+            seconds = time.perf_counter() - began
+    cuts = quantiles(took, n=100)
+    return Point(concurrency, runs, round(runs * steps / seconds, 1), Latency(round(cuts[49], 2), round(cuts[98], 2)))
+
+
+async def _timed(running: Engine, runs: int, steps: int, concurrency: int) -> list[float]:
+    """How many milliseconds each run took, with so many open at once."""
+    left = iter(range(runs))
+    took: list[float] = []
+
+    async def one_after_another() -> None:
+        for _ in left:
+            began = time.perf_counter()
+            await one_run(running, steps)
+            took.append((time.perf_counter() - began) * 1000)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(runs, concurrency)):
+            nursery.start_soon(one_after_another)
+    return took
