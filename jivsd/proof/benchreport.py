@@ -58,7 +58,21 @@ def write(folder: Path, report: BenchReport, points: Sequence[Point]) -> Path:
 def _draw(path: Path, title: str, curves: Sequence[tuple[str, list[tuple[int, float]]]]) -> None:
     """Draw curves over the concurrency, both axes logarithmic."""
     library = pygal()
-    style = library.style.CleanStyle(font_family="sans-serif", background="white", plot_background="white")
+    style = library.style.CleanStyle(
+        font_family="sans-serif",
+        background="white",
+        plot_background="white",
+        guide_stroke_color="#dddddd",
+        guide_stroke_dasharray="none",
+        major_guide_stroke_color="#dddddd",
+        major_guide_stroke_dasharray="none",
+        title_font_size=18,
+        legend_font_size=14,
+        label_font_size=12,
+        major_label_font_size=12,
+        colors=("#1f5fbf", "#c2410c"),
+    )
+    ticks = _ticks([y for _, values in curves for _, y in values])
     chart = library.Line(
         title=title,
         x_title="runs open at once",
@@ -70,11 +84,22 @@ def _draw(path: Path, title: str, curves: Sequence[tuple[str, list[tuple[int, fl
         height=420,
         js=[],
         value_formatter=_number,
+        y_labels=ticks,
+        range=(ticks[0], ticks[-1]),
+        stroke_style={"width": 2},
     )
     chart.x_labels = [f"{x:,}" for x, _ in curves[0][1]]
     for name, values in curves:
         chart.add(name, [y for _, y in values])
     path.write_bytes(chart.render(disable_xml_declaration=False))
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times powers of ten that reach around the values."""
+    scale = [factor * 10.0**power for power in range(-3, 8) for factor in (1, 2, 5)]
+    low = max((tick for tick in scale if tick <= min(values)), default=scale[0])
+    high = min((tick for tick in scale if tick >= max(values)), default=scale[-1])
+    return [tick for tick in scale if low <= tick <= high]
 
 
 def _number(value: float) -> str:
