@@ -23,7 +23,7 @@ import msgspec
 import trio
 
 from jivsd import jsonguard
-from jivsd.admin import wire
+from jivsd.admin import publications, wire
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions, StartResult
 from jivsd.places import default_data_dir, socket_path
@@ -34,7 +34,7 @@ from jivsd.store.api import Plugin, RunFilter
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
-    from jivsd.engine.api import EngineStatus, Incidents, NewStart, Start, Timeline, Why, WorkflowInfo
+    from jivsd.engine.api import EngineStatus, Incidents, NewStart, Outbox, Start, Timeline, Why, WorkflowInfo
     from jivsd.records import Incident, Run
     from jivsd.store.api import Runs
 
@@ -43,6 +43,7 @@ PATIENCE: Final = 30.0
 BULK_PATIENCE: Final = 60.0
 """Seconds that a call with many starts may take."""
 RELOAD_PATIENCE: Final = 600.0
+CLEAR_PATIENCE: Final = 3600.0
 CONNECT_PATIENCE: Final = 5.0
 POLL: Final = 30.0
 """Seconds that one request waits for a result; longer waits are several requests."""
@@ -259,6 +260,18 @@ class Client(PruneCalls):
             "cursor": cursor,
         }
         return (await self._get("/runs", wire.RunPage, query)).record()
+
+    # ---- outbox
+
+    async def outbox(self, after: int = 0, limit: int = 100, topic: str | None = None) -> Outbox:
+        """A page of what runs have published, of one topic or of all, with a number above `after`."""
+        query = {"after": str(after), "limit": str(limit), "topic": topic}
+        return (await self._get("/outbox", publications.OutboxPage, query)).record()
+
+    async def clear_outbox(self, before: int) -> int:
+        """Remove what was published before a time (microseconds); returns how many there were."""
+        body = publications.ClearBody(before=wire.moment(before))
+        return (await self._post("/outbox/prune", publications.Cleared, body, patience=CLEAR_PATIENCE)).removed
 
     # ---- incidents
 

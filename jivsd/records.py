@@ -172,6 +172,8 @@ class TimerFired(msgspec.Struct, frozen=True):
 class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
     value: msgspec.Raw = NULL
     error: ErrorRecord | None = None
+    args_hash: str = ""
+    """Of what was published, sent or started; nothing for a side effect or a version."""
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -294,6 +296,20 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str = ""
     run_id: str | None = None
     """The one run that it is meant for; None: whichever is open."""
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that a run has published: it stands in the outbox, and was recorded together with its Marker."""
+
+    number: int = 0
+    """Its place in the outbox, which the store gives."""
+    run_id: str
+    path: str
+    workflow: str
+    workflow_id: str
+    topic: str
+    payload: msgspec.Raw
+    at: int
 
 
 class IncidentState(StrEnum):

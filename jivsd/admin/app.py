@@ -11,6 +11,7 @@ from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Route, Text
 from jivsd.admin.incidents import IncidentRoutes
+from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
 from jivsd.admin.runs import RunRoutes
@@ -40,7 +41,7 @@ def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[st
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
-    nouns = (RunRoutes, BulkRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
+    nouns = (RunRoutes, BulkRoutes, OutboxRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
     for noun in (*(routes(engine) for routes in nouns), status):
         _add(app, API, noun.routes())
     _add(app, "", status.health_routes())

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ATTRIBUTES: Final = "!attributes"
 """What the path of a change of attributes ends with, but for its count: no name of an author's can be that."""
+MAX_TOPIC: Final = 200
+"""Characters that the topic of a published event may have."""
 
 
 class Command:
@@ -121,6 +123,18 @@ class SetAttributes(Command):
         self.changes = changes
 
 
+class Publish(Command):
+    """Publish an event through the outbox."""
+
+    __slots__ = ("payload", "topic")
+    kind = "publish"
+
+    def __init__(self, topic: str, payload: bytes) -> None:
+        super().__init__("emit", hash_of(topic.encode() + b"\0" + payload))
+        self.topic = topic
+        self.payload = payload
+
+
 class VersionCall(Command):
     __slots__ = ("change", "maximum", "minimum")
     kind = "version"
@@ -172,3 +186,18 @@ def child_call(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if workflow.compensation is not None:
         command.compensation = (workflow.compensation, workflow.signature.encode(args, kwargs))
     return command
+
+
+def publish_call(topic: str, payload: Any) -> Publish:
+    """Raises ValueError or TypeError when the topic is none, or the payload has no JSON form."""
+    if not topic or len(topic) > MAX_TOPIC or not topic.isprintable():
+        raise ValueError(f"a topic has 1 to {MAX_TOPIC} printable characters, not {topic[:40]!r}")
+    return Publish(topic, json_of(payload, f"the payload of an event for {topic!r}"))
+
+
+def json_of(value: Any, what: str) -> bytes:
+    """Raises TypeError when a value has no JSON form."""
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(f"{what} has no JSON form: {error}") from None

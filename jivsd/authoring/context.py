@@ -213,6 +213,18 @@ class Context:
         """The run's attributes as they are now: those of its start, and what was changed since."""
         return self._driver.attributes_now()
 
+    async def emit(self, topic: str, payload: Any = None) -> None:
+        """Publish an event: it is in the outbox exactly once, in the order of the journal, when this returns.
+
+        Args:
+            topic: under which it is published: 1 to 200 characters.
+            payload: anything that has a JSON form.
+
+        Raises:
+            ValueError, TypeError: the topic or the payload is none.
+        """
+        await self._driver.perform(commands.publish_call(topic, payload))
+
     async def version(self, change: str, minimum: int, maximum: int) -> int:
         """Which version of a change this run keeps to: `maximum` for new code, what was recorded for older runs.
 

@@ -11,6 +11,7 @@ from jivsd.cli import (
     database,
     exporting,
     incidents,
+    outbox,
     plugins,
     proof,
     pruning,
@@ -54,5 +55,11 @@ def root(
 
 for module in (daemon, starting, runs, exporting, acts, pruning, proof, torture):
     app.add_typer(module.commands)
-for name, module in (("incidents", incidents), ("plugins", plugins), ("config", configuration), ("db", database)):
+for name, module in (
+    ("incidents", incidents),
+    ("outbox", outbox),
+    ("plugins", plugins),
+    ("config", configuration),
+    ("db", database),
+):
     app.add_typer(module.commands, name=name, rich_help_panel="The daemon")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from jivsd.attributes import Value
-from jivsd.records import NULL, Event, Incident, Run, Status
+from jivsd.records import NULL, Event, Incident, Publication, Run, Status
 
 
 class EngineError(Exception):
@@ -134,6 +134,13 @@ class Timeline(msgspec.Struct, frozen=True):
     """A page of a run's events; `next`: the seq after which the following page begins, or None."""
 
     items: list[Event]
+    next: int | None
+
+
+class Outbox(msgspec.Struct, frozen=True):
+    """A page of what runs have published; `next`: the number after which the following page begins, or None."""
+
+    items: list[Publication]
     next: int | None
 
 

@@ -13,7 +13,7 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.authoring.steps import StepContext
 from jivsd.clock import SECOND
-from jivsd.engine import beginnings, incidents, parking, troubles
+from jivsd.engine import beginnings, incidents, outward, parking, troubles
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
@@ -73,6 +73,8 @@ def carry_out(actor: Actor, entry: Open) -> None:
         case commands.SetAttributes() as command:
             actor.active.add(entry.path)
             _set_attributes(actor, entry.path, command.changes)
+        case commands.Publish() as command:
+            outward.publish(actor, entry, command)
         case commands.VersionCall() as command:
             actor.active.add(entry.path)
             actor.append(Kind.MARKER, entry.path, Marker(msgspec.Raw(encode(command.maximum))))

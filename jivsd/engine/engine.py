@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Answer,
         Incidents,
         NewStart,
+        Outbox,
         Pruned,
         Receipt,
         Reloaded,
@@ -150,6 +151,10 @@ class Engine(Host):
         """What a run waits for."""
         return await self._looking.why(ref)
 
+    async def outbox(self, after: int = 0, limit: int = 100, topic: str | None = None) -> Outbox:
+        """A page of what runs have published with `ctx.emit`, in the order in which it was recorded."""
+        return await self._looking.outbox(after, limit, topic)
+
     def workflows(self) -> list[WorkflowInfo]:
         """The workflow types that new runs can have."""
         return [
@@ -241,6 +246,13 @@ class Engine(Host):
             Conflict: it is resolved, or the run cannot go on by a value. Invalid: the value does not fit the step.
         """
         return await self._mending.resolve_incident(incident_id, value, by, why)
+
+    async def clear_outbox(self, before: int) -> int:
+        """Remove what was published before a time (microseconds), in small batches. Returns how many there were."""
+        total = 0
+        while removed := await self.store.clear_outbox(before, 500):
+            total += removed
+        return total
 
     # ---- pruning; `share` is the part of the time that it may take while there is other work
 

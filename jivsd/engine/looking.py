@@ -11,7 +11,7 @@ import trio
 
 from jivsd.authoring import commands
 from jivsd.engine import unwind
-from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Timeline, Wait, Why
+from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.records import ENDED, Run, encode
 
@@ -50,6 +50,11 @@ class Looking:
         run = await self.show(ref)
         events = await self._host.store.events(run.run_id, after, limit + 1)
         return Timeline(events[:limit], events[limit - 1].seq if len(events) > limit else None)
+
+    async def outbox(self, after: int, limit: int, topic: str | None) -> Outbox:
+        """See `Engine.outbox`."""
+        items = await self._host.store.outbox(after, limit + 1, topic)
+        return Outbox(items[:limit], items[limit - 1].number if len(items) > limit else None)
 
     async def result(self, ref: str, timeout: float) -> Run:
         """See `Engine.result`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from jivsd.records import Event, Incident, Message, Run, Status
+from jivsd.records import Event, Incident, Message, Publication, Run, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -91,6 +91,7 @@ class Entry(msgspec.Struct, eq=False):
     after `events` and has the next seq.
     `inbox` are messages for other runs (a child's end for its parent), delivered without the open check;
     `consumed` are the ids of this run's messages that have become `events`.
+    `publishes` goes into the outbox.
     `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
     `incidents` are inserted or, when they exist, replaced.
     `queues`: a lock key for which the run draws its ticket now, because it begins now (see `Options.start_at`).
@@ -106,6 +107,7 @@ class Entry(msgspec.Struct, eq=False):
     consumed: Sequence[str] = ()
     inbox: Sequence[Message] = ()
     incidents: Sequence[Incident] = ()
+    publishes: Sequence[Publication] = ()
     ends: bool = False
     queues: str | None = None
 
@@ -357,6 +359,14 @@ class Store(Protocol):
 
     async def messages(self, run_id: str) -> list[Message]:
         """The unread messages of a run, in the order in which they came."""
+        ...
+
+    async def outbox(self, after: int, limit: int, topic: str | None = None) -> list[Publication]:
+        """What runs have published, of one topic or of all, with a number above `after`, in order."""
+        ...
+
+    async def clear_outbox(self, before: int, limit: int) -> int:
+        """Remove up to `limit` of the oldest publications made before a time; return how many."""
         ...
 
     async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:

@@ -214,6 +214,11 @@ class Env(Comforts):
         """What a run waits for now."""
         return (await self.ask(f"why {run}", lambda engine: engine.why(run))).waits
 
+    async def published(self, topic: str | None = None) -> list[Any]:
+        """The payloads of what runs have published with `ctx.emit`, in order: of one topic, or of all."""
+        page = await self.ask("outbox", lambda engine: engine.outbox(limit=100_000, topic=topic))
+        return [msgspec.json.decode(one.payload) for one in page.items]
+
     async def events(self, run: str) -> list[Event]:
         """The run's journal."""
         return await self.store.events((await self.show(run)).run_id)

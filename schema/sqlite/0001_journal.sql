@@ -159,6 +159,21 @@ CREATE TABLE lock_ticket (
     PRIMARY KEY (key, ticket)
 ) STRICT, WITHOUT ROWID;
 
+-- Events that runs have published, in the order in which they were recorded; each is here once. A number is never used
+-- again, so that a reader can go on where it stopped.
+CREATE TABLE outbox (
+    number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    run_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    UNIQUE (run_id, path)
+) STRICT;
+CREATE INDEX outbox_at ON outbox (at);
+
 -- What a person has to decide or mend.
 CREATE TABLE incident (
     number INTEGER NOT NULL PRIMARY KEY,

@@ -262,6 +262,21 @@ UPDATE inbox SET state = 'LEFT' WHERE run_id = ?1 AND state = 'UNREAD'
 SELECT workflow, workflow_id, message_id, kind, path, payload, at, "by", run_id
 FROM inbox WHERE run_id = ?1 AND state = 'UNREAD' ORDER BY number
 
+-- name: publish
+-- An event for the outside.
+INSERT INTO outbox (run_id, path, workflow, workflow_id, topic, payload, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: outbox
+-- Events for the outside after a number, in order.
+SELECT number, run_id, path, workflow, workflow_id, topic, payload, at
+FROM outbox WHERE number > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY number LIMIT ?3
+
+-- name: clear_outbox
+-- Forgets some of the oldest events for the outside.
+DELETE FROM outbox
+WHERE number IN (SELECT number FROM outbox WHERE at < ?1 ORDER BY at LIMIT ?2)
+RETURNING number
+
 -- name: put_incident
 -- An incident, or what has become of it.
 INSERT INTO incident (incident_id, kind, message, at, run_id, workflow, path, details, state, resolution, resolved_by,
@@ -380,6 +395,10 @@ DELETE FROM event WHERE run_id IN (SELECT value FROM json_each(?1))
 -- name: delete_incidents
 -- Removes the incidents of some runs.
 DELETE FROM incident WHERE run_id IN (SELECT value FROM json_each(?1))
+
+-- name: delete_published
+-- Removes what some runs have published.
+DELETE FROM outbox WHERE run_id IN (SELECT value FROM json_each(?1))
 
 -- name: empty_messages
 -- Forgets what the messages of some runs said; their ids stay, so that a repeat is recognised.

@@ -66,3 +66,10 @@ async def ship(ctx: StepContext) -> str:
 @workflow("held")
 async def held(ctx: Context) -> str:
     return await ctx.step(ship)
+
+
+@workflow("announce")
+async def announce(ctx: Context, items: list[str]) -> None:
+    for item in items:
+        await ctx.emit("announced", {"item": item})
+    await ctx.emit("done")

@@ -41,6 +41,20 @@ def test_a_run_that_fails_is_exit_code_1(jivsd):
     assert jivsd("start", "ship", "--wait", "--json").json["error"]["type"] == "ConnectionError"
 
 
+def test_what_runs_publish_is_listed_and_removed(jivsd):
+    for item in ("tea", "milk"):
+        jivsd("start", "announce", "--input", f'"{item}"', "--id", item, "--wait")
+    listed = jivsd("outbox", "list", "--topic", "announced", "--limit", "1")
+    assert re.search(r"announced +announce:tea +\{\"item\": \"tea\"\}", listed.out)
+    number = jivsd("outbox", "list", "--limit", "1", "--json").json["next"]
+    assert f"jivsd outbox list --after {number}" in listed.err
+    (milk,) = jivsd("outbox", "list", "--after", number, "--json").json["items"]
+    assert (milk["payload"], milk["path"], milk["workflow_id"]) == ({"item": "milk"}, "emit", "milk")
+    assert jivsd("outbox", "prune", "--before", "1d").out == "Removed 0 events.\n"
+    assert jivsd("outbox", "prune", "--before", "0s", "--json").json == {"removed": 2}
+    assert jivsd("outbox", "list").out == "Nothing was published.\n"
+
+
 def test_the_same_idempotency_key_is_the_same_run(jivsd):
     first = jivsd("start", "add-up", "--input", "1", "--idempotency-key", "k1", "--json").json
     again = jivsd("start", "add-up", "--input", "1", "--idempotency-key", "k1", "--json").json

@@ -73,3 +73,8 @@ class Gate:
         self.branches = len(jobs)
         with ctx.fail_after("1h"):
             return await ctx.wait_until(lambda: self.approved_by)
+
+
+@workflow("announce")
+async def announce(ctx: Context, item: str) -> None:
+    await ctx.emit("announced", {"item": item})

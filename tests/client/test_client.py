@@ -13,8 +13,8 @@ from admin.serving import Refusing, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jivsd.admin import publications, wire
 from jivsd.admin import server as doors
-from jivsd.admin import wire
 from jivsd.admin.app import create_app
 from jivsd.admin.server import close, listen_unix
 from jivsd.client import Client, ClientError, ConnectionLost, DaemonNotRunning
@@ -51,6 +51,22 @@ async def test_it_speaks_for_the_engine(tmp_path):
         assert await client.plugins() == (await engine.status()).plugins
         assert await client.status() == await engine.status()
         assert await client.reload_plugins() == await engine.reload_plugins(by="test")
+
+
+async def test_what_was_published(tmp_path):
+    async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
+        await client.start("announce", ["a", "b"], wait="5s")
+        first = await client.outbox(limit=2)
+        assert first == await served.engine.outbox(0, 2)
+        assert [msgspec.json.decode(one.payload) for one in first.items] == [{"item": "a"}, {"item": "b"}]
+        assert first.next == 2
+        assert [one.topic for one in (await client.outbox(first.next)).items] == ["done"]
+        assert [one.number for one in (await client.outbox(topic="done")).items] == [3]
+        with pytest.raises(ClientError, match="give one of `older_than` and `before`"):
+            await client._post("/outbox/prune", publications.Cleared, publications.ClearBody())
+        assert await client.clear_outbox(first.items[0].at) == 0
+        assert await client.clear_outbox(served.engine.clock.now() + 1) == 3
+        assert (await client.outbox()).items == []
 
 
 async def test_failures_retries_and_incidents(tmp_path):

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from jivsd.engine.replay.machine import Machine
 
 
+_MARKED: Final = frozenset({"publish"})
+"""Kinds of commands, besides side effects, that a Marker answers."""
+
+
 def _take(machine: Machine, event: Event, kind: str, args_hash: str = "") -> Open | None:
     """The open command that an event is for; None if it is to be ignored. Blocks the run on a mismatch (rule 10)."""
     entry = machine.open.get(event.path)
@@ -205,13 +209,17 @@ def _marker(machine: Machine, event: Event) -> None:
     if event.path.rpartition("/")[2].startswith(commands.ATTRIBUTES):
         _attributes_marker(machine, event, payload)
         return
-    entry = _take(machine, event, "marker")
+    waiting = machine.open.get(event.path)
+    kind = "marker" if waiting is None or waiting.command.kind not in _MARKED else waiting.command.kind
+    entry = _take(machine, event, kind, payload.args_hash)
     if entry is None:
         return
-    command = entry.command
-    assert isinstance(command, commands.SideEffect)
     if payload.error is not None:
         _hand_over(machine, entry, error=rebuild_error(payload.error, [machine.workflow.namespace]))
+        return
+    command = entry.command
+    if not isinstance(command, commands.SideEffect):
+        _hand_over(machine, entry)
         return
     try:
         value = command.codec.decode(payload.value)

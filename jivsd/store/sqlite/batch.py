@@ -172,7 +172,7 @@ class _Attempt:
             self._append(event)
         if entry.queues is not None:
             self._draw_ticket(entry.queues, entry.run_id, entry.events[-1].at)
-        if entry.consumed or entry.inbox or entry.incidents or entry.ends:
+        if entry.consumed or entry.inbox or entry.incidents or entry.publishes or entry.ends:
             self._accompany(entry)
         if entry.tx is None:
             return _WRITTEN
@@ -257,6 +257,8 @@ class _Attempt:
                 self._run(self._sql["insert_message"], rows.message_row(message, run_id))
         for incident in entry.incidents:
             self._run(self._sql["put_incident"], rows.incident_row(incident))
+        for publication in entry.publishes:
+            self._run(self._sql["publish"], rows.publication_row(publication))
         if entry.ends and self._careful:
             self._release_lock(entry.run_id)
             self._run(self._sql["leave_messages"], (entry.run_id,))

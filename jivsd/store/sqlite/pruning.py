@@ -122,6 +122,7 @@ _REMOVE: Final = (
     "delete_events",
     "delete_incidents",
     "empty_messages",
+    "delete_published",
     "delete_attributes",
     "delete_runs",
 )

@@ -13,7 +13,7 @@ from jivsd.store.statements import statements
 if TYPE_CHECKING:
     import apsw
 
-    from jivsd.records import Event, Incident, Message, Run
+    from jivsd.records import Event, Incident, Message, Publication, Run
     from jivsd.store.api import Holder, Plugin
 
 log = logs.get(__name__)
@@ -71,6 +71,11 @@ def called_runs(connection: apsw.Connection) -> list[str]:
 def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
     """See `Store.messages`."""
     return [rows.message_of(row) for row in query(connection, _sql["messages"], (run_id,))]
+
+
+def outbox(connection: apsw.Connection, after: int, limit: int, topic: str | None) -> list[Publication]:
+    """See `Store.outbox`."""
+    return [rows.publication_of(row) for row in query(connection, _sql["outbox"], (after, topic, limit))]
 
 
 def lock_queue(connection: apsw.Connection, key: str | None, limit: int | None) -> list[Holder]:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jivsd.records import ErrorRecord, Event, Incident, IncidentState, Kind, Message, Options, Run, Status
+from jivsd.records import (
+    ErrorRecord,
+    Event,
+    Incident,
+    IncidentState,
+    Kind,
+    Message,
+    Options,
+    Publication,
+    Run,
+    Status,
+)
 from jivsd.store.api import DamagedRow, Holder, Plugin, StoreError
 
 if TYPE_CHECKING:
@@ -185,6 +196,26 @@ def incident_of(row: Row) -> Incident:
         resolved_by=row[10],
         resolved_why=row[11],
         resolved_at=row[12],
+    )
+
+
+def publication_row(one: Publication) -> Row:
+    """The row of an event for the outside."""
+    return (one.run_id, one.path, one.workflow, one.workflow_id, one.topic, text(one.payload), one.at)
+
+
+def publication_of(row: Row) -> Publication:
+    """The event for the outside of a row."""
+    number, run_id, path, workflow, workflow_id, topic, payload, at = row
+    return Publication(
+        number=number,
+        run_id=run_id,
+        path=path,
+        workflow=workflow,
+        workflow_id=workflow_id,
+        topic=topic,
+        payload=msgspec.Raw(payload.encode()),
+        at=at,
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from jivsd.records import Event, Incident, Message, Run
+    from jivsd.records import Event, Incident, Message, Publication, Run
     from jivsd.store.api import (
         Entry,
         Holder,
@@ -179,6 +179,14 @@ class SqliteStore:
     async def messages(self, run_id: str) -> list[Message]:
         """See `Store.messages`."""
         return await self._read(lambda db: reading.messages(db, run_id))
+
+    async def outbox(self, after: int, limit: int, topic: str | None = None) -> list[Publication]:
+        """See `Store.outbox`."""
+        return await self._read(lambda db: reading.outbox(db, after, limit, topic))
+
+    async def clear_outbox(self, before: int, limit: int) -> int:
+        """See `Store.clear_outbox`."""
+        return await self._write(lambda db: len(query(db, self._sql["clear_outbox"], (before, limit)).fetchall()))
 
     async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
         """See `Store.lock_queue`."""
