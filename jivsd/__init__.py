@@ -14,6 +14,7 @@ from jivsd.authoring.errors import (
 )
 from jivsd.authoring.retry import NO_RETRY, Retry
 from jivsd.authoring.steps import Step, StepContext, Transaction, step
+from jivsd.authoring.updates import update
 from jivsd.authoring.workflows import Workflow, query, signal, workflow
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "query",
     "signal",
     "step",
+    "update",
     "workflow",
 ]

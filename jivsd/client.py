@@ -25,10 +25,10 @@ import trio
 from jivsd import jsonguard
 from jivsd.admin import publications, wire
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
-from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions, StartResult
+from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions, StartResult, Updated
 from jivsd.places import default_data_dir, socket_path
 from jivsd.pruneclient import PruneCalls
-from jivsd.records import ENDED, encode
+from jivsd.records import ENDED, encode, new_id
 from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
@@ -188,6 +188,28 @@ class Client(PruneCalls):
         """Send a signal; when this returns, it is durable. Sent again with the same message id, it is taken once."""
         body = wire.SignalBody(_json(payload), message_id)
         return await self._post(f"{_run(ref)}/signals/{_segment(name, 'signal')}", Receipt, body)
+
+    async def update(
+        self, ref: str, name: str, payload: Any = None, *, message_id: str | None = None, wait: Duration = "1m"
+    ) -> Updated:
+        """Send an update and return with its answer, or after some time without (see `answered`).
+
+        Sent again with the same message id, it is applied once and answered as it was.
+
+        Raises:
+            ClientError: code "invalid" or "update_failed": it was refused, or failed.
+        """
+        body = wire.SignalBody(_json(payload), message_id or new_id())
+        deadline = trio.current_time() + microseconds(wait) / SECOND
+        path = f"{_run(ref)}/updates/{_segment(name, 'update')}"
+        first: Updated | None = None
+        while True:
+            seconds = min(max(deadline - trio.current_time(), 0.0), POLL)
+            query = {"wait": _seconds(seconds)}
+            updated = await self._post(path, Updated, body, query=query, patience=PATIENCE + seconds)
+            first = first or updated
+            if updated.answered or trio.current_time() >= deadline:
+                return msgspec.structs.replace(updated, duplicate=first.duplicate)
 
     async def query(self, ref: str, name: str, payload: Any = None) -> Answer:
         """Ask a run a question; an ended one answers too."""

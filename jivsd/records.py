@@ -63,6 +63,8 @@ class Kind(StrEnum):
     TIMER_FIRED = "TimerFired"
     MARKER = "Marker"
     SIGNAL = "Signal"
+    UPDATE = "Update"
+    UPDATE_DONE = "UpdateDone"
     LOCK_GRANTED = "LockGranted"
     RESET = "Reset"
     CHILD_ENDED = "ChildEnded"
@@ -182,6 +184,20 @@ class Signal(msgspec.Struct, frozen=True):
     payload: msgspec.Raw
 
 
+class Update(msgspec.Struct, frozen=True):
+    name: str
+    message_id: str
+    payload: msgspec.Raw
+
+
+class UpdateDone(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to an update: a result, or the error by which it was refused or failed."""
+
+    message_id: str
+    result: msgspec.Raw = NULL
+    error: ErrorRecord | None = None
+
+
 class LockGranted(msgspec.Struct, frozen=True):
     fence: int
 
@@ -235,6 +251,8 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     Kind.TIMER_FIRED: TimerFired,
     Kind.MARKER: Marker,
     Kind.SIGNAL: Signal,
+    Kind.UPDATE: Update,
+    Kind.UPDATE_DONE: UpdateDone,
     Kind.LOCK_GRANTED: LockGranted,
     Kind.RESET: Reset,
     Kind.CHILD_ENDED: ChildEnded,
@@ -289,7 +307,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow_id: str
     message_id: str
     kind: Kind
-    """SIGNAL, CHILD_ENDED, CANCEL_REQUESTED, PAUSED or RESUMED: the event that it becomes."""
+    """SIGNAL, UPDATE, CHILD_ENDED, CANCEL_REQUESTED, PAUSED or RESUMED: the event that it becomes."""
     path: str
     payload: bytes
     at: int

@@ -10,7 +10,7 @@ import msgspec
 from werkzeug.exceptions import HTTPException
 
 from jivsd import logs
-from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, NotFound, Unavailable
+from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, NotFound, Unavailable, UpdateFailed
 from jivsd.jsonguard import BadJson
 from jivsd.records import new_id
 from jivsd.store.api import BadCursor, DamagedRow, StoreAway
@@ -35,6 +35,7 @@ _TITLES: Final = {
     "open": "The workflow id has an open run",
     "origin": "Requests from this origin are not accepted",
     "state": "It does not fit the present state",
+    "update_failed": "The update was refused or failed",
     "unauthorized": "A valid token is needed",
 }
 _ENGINE_STATUS: Final[tuple[tuple[type[EngineError], int], ...]] = (
@@ -43,6 +44,7 @@ _ENGINE_STATUS: Final[tuple[tuple[type[EngineError], int], ...]] = (
     (Conflict, 409),
     (Gone, 410),
     (Unavailable, 503),
+    (UpdateFailed, 422),
 )
 _HTTP_CODES: Final = {
     404: ("unknown_address", "there is nothing at this address"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ from jivsd.admin.wire import (
     WhyView,
 )
 from jivsd.engine.api import Start
-from jivsd.records import ENDED, Run, Status
+from jivsd.records import ENDED, Run, Status, new_id
 from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class RunRoutes:
             ("GET", "/runs/<ref>/why", self.why),
             ("GET", "/runs/<ref>/code", self.code),
             ("POST", "/runs/<ref>/signals/<name>", self.signal),
+            ("POST", "/runs/<ref>/updates/<name>", self.update),
             ("POST", "/runs/<ref>/queries/<name>", self.query),
             ("POST", "/runs/<ref>/pause", self.pause),
             ("POST", "/runs/<ref>/resume", self.resume),
@@ -150,6 +152,18 @@ class RunRoutes:
         message_id = once_key(body.message_id, "message_id")
         receipt = await self._engine.signal(ref, name, bytes(body.payload), message_id=message_id, by=caller())
         return answer(receipt, 202)
+
+    async def update(self, ref: str, name: str) -> Response:
+        """Send an update: 200 with its answer, 202 if `?wait=` is over before there is one."""
+        seconds = wait_seconds(query_of(WaitQuery).wait)
+        body = await body_of(SignalBody, required=False)
+        message_id = once_key(body.message_id, "message_id") or new_id()
+        send = partial(self._engine.update, ref, name, bytes(body.payload), message_id=message_id, by=caller())
+        updated = None
+        with patience().wait():
+            updated = await send(wait=seconds)
+        updated = updated or await send()
+        return answer(updated, 200 if updated.answered else 202)
 
     async def query(self, ref: str, name: str) -> Response:
         body = await body_of(QueryBody, required=False)

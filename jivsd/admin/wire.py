@@ -303,6 +303,7 @@ class WorkflowView(Struct, frozen=True, kw_only=True):
     description: str
     input_schema: dict[str, Any]
     signals: list[str]
+    updates: list[str]
     queries: list[str]
     lock_key: str | None
     timeout: str | None
@@ -393,6 +394,8 @@ class BulkView(Struct, frozen=True):
 
 
 class SignalBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is sent as a signal or an update."""
+
     payload: Raw = NULL
     message_id: str | None = None
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.signature import Codec
     from jivsd.authoring.steps import Step
+    from jivsd.records import UpdateDone
 
 
 ATTRIBUTES: Final = "!attributes"
@@ -133,6 +134,19 @@ class Publish(Command):
         super().__init__("emit", hash_of(topic.encode() + b"\0" + payload))
         self.topic = topic
         self.payload = payload
+
+
+class Answer(Command):
+    """Record what has become of an update. `outcome`: None while its handler is at work."""
+
+    __slots__ = ("message_id", "outcome", "update")
+    kind = "update"
+
+    def __init__(self, update: str, message_id: str) -> None:
+        super().__init__(update)
+        self.update = update
+        self.message_id = message_id
+        self.outcome: UpdateDone | None = None
 
 
 class VersionCall(Command):

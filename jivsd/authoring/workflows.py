@@ -1,4 +1,4 @@
-"""Workflows: the code whose progress is journaled, as a function or as a class with signals and queries."""
+"""Workflows: the code whose progress is journaled, as a function or as a class with signals, updates and queries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import string
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
 
@@ -16,6 +16,7 @@ from jivsd.authoring.errors import InvalidDefinition
 from jivsd.authoring.paths import check_name
 from jivsd.authoring.signature import Codec, Signature, hints_of
 from jivsd.authoring.steps import check_undoes, limit_of
+from jivsd.authoring.updates import Update, UpdateHandler
 
 if TYPE_CHECKING:
     from jivsd.authoring.steps import Step
@@ -72,6 +73,7 @@ class Workflow(Generic[P, R]):
         self.lock_fields: tuple[str, ...] = _lock_fields(lock_key, self.signature, self.where)
         self.signals: dict[str, Handler] = {}
         self.queries: dict[str, Handler] = {}
+        self.updates: dict[str, UpdateHandler] = {}
         self.messages = {
             check_name(key, "a signal's name"): Codec(kind, f"{self.where}, signal {key!r}")
             for key, kind in (signals or {}).items()
@@ -135,6 +137,8 @@ class Workflow(Generic[P, R]):
                 )
             self._handle("signal", getattr(value, SIGNAL_MARK, None), value, self.signals)
             self._handle("query", getattr(value, QUERY_MARK, None), value, self.queries)
+            if isinstance(value, Update):
+                self._handle_update(cast("Update[Any]", value))
 
     def _handle(self, what: str, handled: str | None, function: Any, handlers: dict[str, Handler]) -> None:
         if handled is None:
@@ -149,6 +153,15 @@ class Workflow(Generic[P, R]):
         if what == "signal" and handled in self.messages:
             raise InvalidDefinition(f"{where} has a method, so that it is not one that signals= declares")
         handlers[handled] = Handler(handled, function, Signature(function, 1, where))
+
+    def _handle_update(self, declared: Update[Any]) -> None:
+        handler = declared.handler(self.where)
+        if handler.name in self.updates:
+            other = self.updates[handler.name].function.__name__
+            raise InvalidDefinition(
+                f"{self.where}, update {handler.name!r} has two methods, {other!r} and {handler.function.__name__!r}"
+            )
+        self.updates[handler.name] = handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
         """Call the bare function or make the class; only tests of parts need it.

@@ -1,4 +1,4 @@
-"""Acting on runs: signal, query, pause, resume, cancel, terminate, retry."""
+"""Acting on runs: signal, update, query, pause, resume, cancel, terminate, retry."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +7,7 @@ import typer
 from jivsd.cli.command import Reason, RunRef, group, remote
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer
-from jivsd.cli.values import read_value
+from jivsd.cli.values import check_duration, read_value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,6 +54,43 @@ async def signal(
         return [f"Run {receipt.run_id} has the signal {name!r}, message {receipt.message_id}{seen}."]
 
     return Answer(receipt, view)
+
+
+@remote(
+    commands,
+    "update",
+    'jivsd update order:4711 add \'{"item": "lamp"}\'',
+    "jivsd update RUN approve '\"ann\"' --message-id approval-1 --wait 5m",
+    panel=PANEL,
+)
+async def update(
+    client: "Client",
+    run: RunRef,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The update's name.", show_default=False)],
+    payload: Payload = None,
+    payload_option: PayloadOption = None,
+    message_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Sent again with the same id, it is answered as it was.")
+    ] = None,
+    wait: Annotated[str, typer.Option(metavar="TIME", help="How long to wait for the answer.")] = "1m",
+) -> Answer:
+    """Send an update to a run and print its answer.
+
+    It is durable once this command has said so, also when there is no answer yet.
+    """
+    check_duration(wait, "--wait")
+    value = _payload(payload, payload_option)
+    updated = await client.update(run, name, value, message_id=message_id, wait=wait)
+
+    def view() -> "Page":
+        from jivsd.cli import look
+
+        if updated.answered:
+            return [look.value_text(updated.value, limit=None)]
+        return [f"Run {updated.run_id} has the update {name!r}, message {updated.message_id}, and works on it."]
+
+    again = f"Ask for the answer: jivsd update {updated.run_id} {name} --message-id {updated.message_id}"
+    return Answer(updated, view, notes=[] if updated.answered else [again])
 
 
 @remote(

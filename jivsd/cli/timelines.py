@@ -31,6 +31,8 @@ from jivsd.records import (
     StepCancelled,
     StepDone,
     StepFailed,
+    Update,
+    UpdateDone,
     payload_of,
 )
 
@@ -178,7 +180,9 @@ def _said(payload: Any) -> str:
             return "never started" if payload.started == "no" else "it may have happened"
         case Marker():
             return _error(payload.error) if payload.error else _short(payload.value)
-        case Signal():
+        case UpdateDone():
+            return _error(payload.error) if payload.error else _short(payload.result)
+        case Signal() | Update():
             return f"{payload.name} {_short(payload.payload)}"
         case LockGranted():
             return f"fence {payload.fence}"

@@ -84,6 +84,16 @@ def read_time(given: str, option: str) -> datetime:
         raise CommandError(Exit.USAGE, "usage", f"{option}: {given!r} is not a time such as {example}") from None
 
 
+def check_duration(given: str, option: str) -> None:
+    """Raises CommandError when it is no length of time."""
+    from jivsd.clock import microseconds
+
+    try:
+        microseconds(given)
+    except ValueError as error:
+        raise CommandError(Exit.USAGE, "usage", f"{option}: {error}") from None
+
+
 def read_statuses(given: list[str] | None) -> tuple[Status, ...]:
     """Return the statuses that `--status` names, in whatever case.
 

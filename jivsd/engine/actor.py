@@ -297,7 +297,7 @@ class Actor(Pen):
         for event in events:
             self.machine.deliver(event)
             self.seq, self.at = event.seq, event.at
-            if event.kind == Kind.SIGNAL:
+            if event.kind in (Kind.SIGNAL, Kind.UPDATE):
                 self._seen.add(msgspec.json.decode(event.payload)["message_id"])
             if self.machine.blocked is not None:
                 self.seq, self.at = events[-1].seq, events[-1].at

@@ -51,6 +51,12 @@ class Gone(EngineError):
     code = "gone"
 
 
+class UpdateFailed(EngineError):
+    """An update was refused when it was applied, or failed (HTTP 422). `data`: run_id, message_id, and its error."""
+
+    code = "update_failed"
+
+
 class Unavailable(EngineError):
     """Not now: the store is away, the daemon is shutting down or full (HTTP 503). `retry_after` is in seconds."""
 
@@ -123,6 +129,16 @@ class Receipt(msgspec.Struct, frozen=True):
     duplicate: bool
 
 
+class Updated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An update has been taken. `answered`: its handler has returned `value`; otherwise it is still at work."""
+
+    run_id: str
+    message_id: str
+    duplicate: bool
+    answered: bool
+    value: msgspec.Raw = NULL
+
+
 class Answer(msgspec.Struct, frozen=True):
     """A query's answer and the seq of the last event that it takes into account."""
 
@@ -149,8 +165,8 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
 
     path: str
     kind: str
-    """"start" (its time, and room), "step", "retry", "timer", "signal", "until", "child", "lock", "marker", "incident",
-    "pause"."""
+    """"start" (its time, and room), "step", "retry", "timer", "signal", "update", "until", "child", "lock", "marker",
+    "incident", "pause"."""
     what: str
     """For people: "signal 'approve'", "attempt 3 of step copy"."""
     until: int | None = None
@@ -194,6 +210,7 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     description: str
     input_schema: dict[str, Any]
     signals: list[str]
+    updates: list[str]
     queries: list[str]
     lock_key: str | None = None
     timeout: int | None = None

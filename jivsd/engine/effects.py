@@ -78,6 +78,10 @@ def carry_out(actor: Actor, entry: Open) -> None:
         case commands.VersionCall() as command:
             actor.active.add(entry.path)
             actor.append(Kind.MARKER, entry.path, Marker(msgspec.Raw(encode(command.maximum))))
+        case commands.Answer() as command:
+            if command.outcome is not None:
+                actor.active.add(entry.path)
+                actor.append(Kind.UPDATE_DONE, entry.path, command.outcome, then=partial(_answered, actor, command))
         case commands.Lock() as command:
             actor.active.add(entry.path)
             granted = partial(actor.guard, _granted, actor, entry.path)
@@ -382,6 +386,10 @@ def _set_attributes(actor: Actor, path: str, changes: bytes) -> None:
     present = attributes.merged(actor.run.attributes, msgspec.json.decode(changes))
     actor.run.attributes = present
     actor.append(Kind.MARKER, path, Marker(msgspec.Raw(changes)), change=RunChange(attributes=present))
+
+
+def _answered(actor: Actor, command: commands.Answer, _: Verdict) -> None:
+    actor.services.answers.tell(actor.run.run_id, command.message_id)
 
 
 def _granted(actor: Actor, path: str, fence: int) -> None:

@@ -19,6 +19,7 @@ from jivsd.engine.mending import Mending
 from jivsd.engine.messages import Messages
 from jivsd.engine.plugins import Plugins
 from jivsd.engine.pruning import SHARE, Pruning
+from jivsd.engine.updating import Updating
 from jivsd.records import IncidentState
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Start,
         StartResult,
         Timeline,
+        Updated,
         Why,
     )
     from jivsd.records import Incident, Run
@@ -62,6 +64,10 @@ class Engine(Host):
     @cached_property
     def _messages(self) -> Messages:
         return Messages(self, self._looking)
+
+    @cached_property
+    def _updating(self) -> Updating:
+        return Updating(self, self._looking, self._messages)
 
     @cached_property
     def _mending(self) -> Mending:
@@ -104,6 +110,21 @@ class Engine(Host):
             NotFound, Conflict (ended), Invalid (the payload does not fit), Unavailable.
         """
         return await self._messages.signal(ref, name, payload, message_id, by)
+
+    async def update(
+        self, ref: str, name: str, payload: bytes, *, message_id: str | None = None, wait: float = 0, by: str = ""
+    ) -> Updated:
+        """Send an update, and wait up to so many seconds for its answer; when this returns, the update is durable.
+
+        Sent again with the same message id, it is not applied again: the answer is the first one's, as soon as there
+        is one, also after the run has ended.
+
+        Raises:
+            NotFound: no such run or update. Invalid: the payload does not fit, or the validator refuses it.
+            UpdateFailed: its handler raised. Conflict: the run has ended, or ended before it answered. Gone.
+            Unavailable.
+        """
+        return await self._updating.update(ref, name, payload, message_id, wait, by)
 
     async def cancel(self, ref: str, *, by: str, reason: str = "") -> Run:
         """Ask a run to cancel: it compensates and ends CANCELLED."""
@@ -165,6 +186,7 @@ class Engine(Host):
                 description=workflow.description,
                 input_schema=workflow.signature.schema(),
                 signals=sorted({*workflow.signals, *workflow.messages}),
+                updates=sorted(workflow.updates),
                 queries=sorted(workflow.queries),
                 lock_key=workflow.lock_key,
                 timeout=workflow.timeout,

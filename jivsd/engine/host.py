@@ -17,6 +17,7 @@ from jivsd.clock import SystemClock
 from jivsd.cluster.locks import Locks
 from jivsd.engine import incidents, starts
 from jivsd.engine.actor import Actor
+from jivsd.engine.answers import Answers
 from jivsd.engine.api import ChildState, NotFound, StartOptions, Unavailable
 from jivsd.engine.attempts import Exit
 from jivsd.engine.gate import Gate
@@ -101,6 +102,7 @@ class Host:
         self.metrics = metrics or Metrics()
         self.timers: Timers
         self.locks: Locks
+        self.answers = Answers()
         self.nursery: trio.Nursery
         self.threads = trio.CapacityLimiter(threads) if threads else None
         self.loading: trio.CapacityLimiter
@@ -379,6 +381,7 @@ class Host:
     def ended(self, run: Run) -> None:
         """A run has ended, and has left memory."""
         self.troubled.discard(run.run_id)
+        self.answers.ended(run.run_id)
         if run.options.lock_key is not None:
             self.locks.look(run.options.lock_key)
         for waiter in self._ends.pop(run.run_id, ()):

@@ -181,6 +181,8 @@ def _wait(entry: Open, ahead: list[str]) -> Wait:
             return Wait(entry.path, "signal", f"signal {wait.signal!r}")
         case commands.ChildCall() as child:
             return Wait(entry.path, "child", f"child run of workflow {child.workflow!r}")
+        case commands.Answer() as answer:
+            return Wait(entry.path, "update", f"update {answer.update!r}, message {answer.message_id}")
         case commands.SetAttributes():
             return Wait(entry.path, "marker", "a change of its attributes")
         case commands.Lock() as lock:

@@ -52,7 +52,7 @@ class Messages:
         self._check_signal(run, name, payload)
         message_id = message_id or self._host.ids()
         body = encode(Signal(name, message_id, msgspec.Raw(payload)))
-        return await self._send(run, Kind.SIGNAL, body, by, message_id, by_run=":" not in ref)
+        return await self.send(run, Kind.SIGNAL, body, by, message_id, by_run=":" not in ref)
 
     def _check_signal(self, run: Run, name: str, payload: bytes) -> None:
         workflow = self._host.code.resolve(run.workflow, run.code_hash)
@@ -68,15 +68,20 @@ class Messages:
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Invalid(f"signal {name!r}: {error}", signal=name) from None
 
-    async def _send(
-        self, run: Run, kind: Kind, payload: bytes, by: str, message_id: str, *, by_run: bool = True
+    async def send(
+        self, run: Run, kind: Kind, payload: bytes, by: str, message_id: str, *, by_run: bool = True, path: str = ""
     ) -> Receipt:
+        """Put a message into a run's inbox; when this returns, it is durable.
+
+        Raises:
+            Conflict, Invalid, Unavailable: it was refused.
+        """
         message = Message(
             workflow=run.workflow,
             workflow_id=run.workflow_id,
             message_id=message_id,
             kind=kind,
-            path="",
+            path=path,
             payload=payload,
             at=self._host.clock.now(),
             by=by,
@@ -111,7 +116,7 @@ class Messages:
 
     async def _control(self, ref: str, kind: Kind, payload: bytes, by: str) -> Run:
         run = await self._open(ref)
-        await self._send(run, kind, payload, by, self._host.ids())
+        await self.send(run, kind, payload, by, self._host.ids())
         return await self._looking.show(run.run_id)
 
     async def _open(self, ref: str) -> Run:
@@ -174,7 +179,7 @@ class Messages:
         try:
             kind = Kind.PAUSED if paused else Kind.RESUMED
             with self._host.passivation.keeping(run.run_id):
-                await self._send(run, kind, encode(PauseChanged(reason)), by, self._host.ids())
+                await self.send(run, kind, encode(PauseChanged(reason)), by, self._host.ids())
                 with trio.move_on_after(CHANGE_WAIT), suppress(Unavailable):  # it is recorded, and will have its effect
                     await self._until_switched(run.run_id, paused=paused)
         finally:

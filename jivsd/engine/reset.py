@@ -108,9 +108,10 @@ async def _well(workflow: Workflow[..., Any], run: Run, events: list[Event]) -> 
     async with replayed(workflow, run, kept) as machine:
         open_paths = set(machine.open)
         steps = _open_steps(machine)
+    refused = {event.path for event in events if event.kind == Kind.UPDATE_DONE and payload_of(event).error is not None}
     for event in events[cut:]:
-        if event.kind == Kind.SIGNAL:  # it was acknowledged
-            kept.append(event)
+        if event.kind == Kind.SIGNAL or (event.kind == Kind.UPDATE and event.path not in refused):
+            kept.append(event)  # it was acknowledged
         elif event.kind in _OUTCOMES and event.path in open_paths and not _is_failure(event):
             open_paths.discard(event.path)
             kept.append(event)

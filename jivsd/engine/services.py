@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jivsd.clock import Clock
     from jivsd.cluster.locks import Locks
     from jivsd.engine.actor import Actor
+    from jivsd.engine.answers import Answers
     from jivsd.engine.gate import Gate
     from jivsd.engine.slots import Slots
     from jivsd.engine.timers import Timers
@@ -50,6 +51,9 @@ class Services(Protocol):
 
     @property
     def threads(self) -> trio.CapacityLimiter | None: ...
+
+    @property
+    def answers(self) -> Answers: ...
 
     @property
     def troubled(self) -> set[str]:

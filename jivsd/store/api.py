@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from jivsd.records import Event, Incident, Message, Publication, Run, Status
+from jivsd.records import Event, Incident, Kind, Message, Publication, Run, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -321,6 +321,10 @@ class Store(Protocol):
         """
         ...
 
+    async def find_event(self, run_id: str, kind: Kind, path: str) -> Event | None:
+        """A run's event of a kind at a path, of which there is at most one. Raises DamagedRow."""
+        ...
+
     async def run(self, run_id: str) -> Run | None: ...
 
     async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
@@ -367,6 +371,10 @@ class Store(Protocol):
 
     async def clear_outbox(self, before: int, limit: int) -> int:
         """Remove up to `limit` of the oldest publications made before a time; return how many."""
+        ...
+
+    async def seen_message(self, workflow: str, workflow_id: str, message_id: str) -> tuple[str, Kind] | None:
+        """The run that a message was for, and what it was, also long after it was read; None if there was none."""
         ...
 
     async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:

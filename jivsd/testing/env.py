@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from math import inf
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,8 @@ T = TypeVar("T")
 EPOCH = 1_767_225_600 * SECOND
 """When tests begin: 2026-01-01 UTC."""
 
+
+YEAR = 365 * 24 * 3600.0
 
 BY = "test"
 """Who does what a test does."""
@@ -143,6 +146,16 @@ class Env(Comforts):
         what = f"signal {run} {name}"
         await self.tell(what, lambda engine: engine.signal(run, name, body, message_id=message_id, by=BY))
 
+    async def update(self, run: str, name: str, payload: Any = None, *, message_id: str | None = None) -> Any:
+        """Send an update, wait for its answer and return it.
+
+        Raises:
+            Invalid: its validator refuses it. UpdateFailed: it failed.
+        """
+        body = msgspec.json.encode(payload)
+        send = partial(_update, run=run, name=name, payload=body, message_id=message_id)
+        return msgspec.json.decode(await self.ask(f"update {run} {name}", send))
+
     async def pause(self, run: str) -> None:
         """Let running steps end and start nothing more."""
         await self.tell(f"pause {run}", lambda engine: engine.pause(run, by=BY))
@@ -243,6 +256,12 @@ def registry_of(plugins: Sequence[Plugin]) -> Registry:
 
 async def _start(engine: Engine, workflow: str, input: bytes, options: StartOptions) -> str:
     return (await engine.start(workflow, input, options, by=BY)).run.run_id
+
+
+async def _update(engine: Engine, *, run: str, name: str, payload: bytes, message_id: str | None) -> msgspec.Raw:
+    updated = await engine.update(run, name, payload, message_id=message_id, wait=YEAR, by=BY)
+    assert updated.answered, f"update {name!r} of run {run} was not answered within a year"
+    return updated.value
 
 
 async def _retry(engine: Engine, run: str) -> str:

@@ -57,6 +57,12 @@ SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at,
 FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
 WHERE run_id = ?1 AND seq = ?2
 
+-- name: find_event
+-- A run's event of a kind at a path.
+SELECT event.run_id, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM event LEFT JOIN payload ON payload.hash = event.payload_hash
+WHERE run_id = ?1 AND kind = ?2 AND path = ?3 ORDER BY seq LIMIT 1
+
 -- name: insert_run
 -- A new run.
 INSERT INTO run (run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at,
@@ -235,8 +241,8 @@ FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key LEFT JOIN run ON run.ru
 ORDER BY lock_ticket.key, ticket
 
 -- name: seen_message
--- The run that a message id was delivered to before.
-SELECT run_id FROM inbox WHERE workflow = ?1 AND workflow_id = ?2 AND message_id = ?3
+-- The run that a message id was delivered to before, and what it was.
+SELECT run_id, kind FROM inbox WHERE workflow = ?1 AND workflow_id = ?2 AND message_id = ?3
 
 -- name: insert_message
 -- Puts a message into the inbox; one that was seen before is ignored.

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from jivsd import NO_RETRY, Context, Failure, StepContext, query, signal, step, workflow
+from jivsd import NO_RETRY, Context, Failure, StepContext, query, signal, step, update, workflow
 
 
 class Order(msgspec.Struct):
@@ -41,6 +41,18 @@ class Approval:
     @query
     def approver(self) -> str | None:
         return self.by
+
+    @update
+    async def ask(self, ctx: Context, question: str) -> str:
+        if question == "odd":
+            raise ValueError("what?")
+        await ctx.wait_until(lambda: self.by)
+        return f"{question}? {self.by}"
+
+    @ask.validator
+    def check(self, question: str) -> None:
+        if not question:
+            raise ValueError("ask something")
 
     async def run(self, ctx: Context) -> str:
         by = await ctx.wait_until(lambda: self.by)

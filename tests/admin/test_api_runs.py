@@ -171,6 +171,31 @@ async def test_signals_are_taken_once_and_queries_answered(tmp_path):
         assert (late.status_code, late.json()["code"]) == (409, "ended")
 
 
+async def test_updates_are_answered(tmp_path):
+    async with api(tmp_path) as http:
+        run = (await start(http, "approval"))["run_id"]
+        ask = f"{API}/runs/{run}/updates/ask"
+        accepted = await http.post(ask, json={"payload": "who", "message_id": "m"})
+        assert accepted.status_code == 202
+        assert accepted.json() == {"run_id": run, "message_id": "m", "duplicate": False, "answered": False}
+        await http.post(f"{API}/runs/{run}/signals/approve", json={"payload": "ann"})
+        answered = await http.post(f"{ask}?wait=5s", json={"payload": "who"}, headers={"Idempotency-Key": "m"})
+        assert answered.status_code == 200
+        assert answered.json() == {
+            "run_id": run, "message_id": "m", "duplicate": True, "answered": True, "value": "who? ann",
+        }  # fmt: skip
+        waiting = (await start(http, "approval"))["run_id"]
+        for name, body, status, code, text in [
+            ("ask", {"payload": "odd"}, 422, "update_failed", "ValueError: what?"),
+            ("ask", {"payload": ""}, 422, "invalid", "is refused: ValueError: ask something"),
+            ("ask", {"payload": 5}, 422, "invalid", "Expected `str`, got `int`"),
+            ("tell", {}, 404, "not_found", "it has: ask"),
+        ]:
+            refused = await http.post(f"{API}/runs/{waiting}/updates/{name}?wait=5s", json=body)
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
+            assert text in refused.json()["detail"]
+
+
 async def test_a_result_is_waited_for(tmp_path):
     async with api(tmp_path) as http:
         run = await start(http, "approval")

@@ -9,7 +9,7 @@ import design_example
 import msgspec
 import pytest
 
-from jivsd import Context, InvalidDefinition, Retry, StepContext, Transaction, query, signal, step, workflow
+from jivsd import Context, InvalidDefinition, Retry, StepContext, Transaction, query, signal, step, update, workflow
 from jivsd.authoring.commands import child_call, step_call
 from jivsd.clock import SECOND
 
@@ -188,6 +188,61 @@ def refusals():
         async def run(self, ctx: Context) -> None: ...
 
     yield Asynchronous, "workflow 'w', signal 'approve': it is a plain method"
+
+    @register("w")
+    class Contextless:
+        @update
+        async def add(self, item: str) -> None: ...
+
+        async def run(self, ctx: Context) -> None: ...
+
+    yield Contextless, "workflow 'w', update 'add' is async, so its first parameter is the Context: `ctx: Context`"
+
+    @register("w")
+    class Generating:
+        @update
+        def add(self, item: str):
+            yield item
+
+        async def run(self, ctx: Context) -> None: ...
+
+    yield Generating, "workflow 'w', update 'add': it is a method, plain or async: not static or a generator"
+
+    @register("w")
+    class Misjudging:
+        @update
+        async def add(self, ctx: Context, item: str, amount: int = 1) -> None: ...
+
+        @add.validator
+        def check(self, item: str) -> None: ...
+
+        async def run(self, ctx: Context) -> None: ...
+
+    yield Misjudging, "workflow 'w', update 'add': its validator takes the update's parameters: item, amount"
+
+    @register("w")
+    class Awaiting:
+        @update
+        def add(self) -> None: ...
+
+        @add.validator
+        async def check(self) -> None: ...
+
+        async def run(self, ctx: Context) -> None: ...
+
+    yield Awaiting, "workflow 'w', update 'add': its validator is a plain method"
+
+    @register("w")
+    class Twice:
+        @update("add")
+        def one(self) -> None: ...
+
+        @update("add")
+        def two(self) -> None: ...
+
+        async def run(self, ctx: Context) -> None: ...
+
+    yield Twice, "workflow 'w', update 'add' has two methods, 'one' and 'two'"
 
     @register("w")
     class Static:

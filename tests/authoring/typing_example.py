@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 import msgspec
 
-from jivsd import Context, Job, Retry, Step, StepContext, Transaction, query, signal, step, workflow
+from jivsd import Context, Job, Retry, Step, StepContext, Transaction, query, signal, step, update, workflow
 
 if TYPE_CHECKING:
     from jivsd import Workflow
@@ -164,6 +164,22 @@ async def jobs(ctx: Context) -> None:
         first = race["first"].start_soon(nap, 1)
     assert_type(first.result, str)
     assert_type(race.winner.result, Any)
+
+
+@workflow("shop")
+class Shop:
+    @update
+    def add(self, item: str) -> int:
+        return len(item)
+
+    @add.validator
+    def check(self, item: str) -> None: ...
+
+    @update("order-it")
+    async def order(self, ctx: Context, item: str) -> int:
+        return await ctx.step(copy, item)
+
+    async def run(self, ctx: Context) -> None: ...
 
 
 async def doubled(number: int) -> float:

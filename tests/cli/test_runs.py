@@ -140,10 +140,18 @@ def test_the_life_of_a_run_that_waits(jivsd):
     assert jivsd("show", run_id, "--json").json["paused"] is True
     assert jivsd("resume", run_id).code == 0
 
+    asked = jivsd("update", "gate:g1", "ask", '"who"', "--message-id", "u1", "--wait", "0s")
+    assert asked.out == f"Run {run_id} has the update 'ask', message u1, and works on it.\n"
+    assert f"jivsd update {run_id} ask --message-id u1" in asked.err
+    assert jivsd("update", "gate:g1", "tell").code == 4
+    assert jivsd("update", "gate:g1", "ask", "--wait", "long").code == 2
+
     sent = jivsd("signal", "gate:g1", "approve", '"ann"', "--message-id", "m1", "--json").json
     assert sent == {"run_id": run_id, "message_id": "m1", "duplicate": False}
     ended = jivsd("wait", "gate:g1")
     assert (ended.code, '"ann"' in ended.out) == (0, True)
+    assert jivsd("update", run_id, "ask", "--message-id", "u1").out == '"who? ann"\n'
+    assert "ask" in jivsd("timeline", run_id).out
     again = jivsd("signal", run_id, "approve", "--input", '"ann"')
     assert again.code == 5
     assert "ended" in again.err

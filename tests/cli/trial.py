@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jivsd import NO_RETRY, Context, Retry, StepContext, query, signal, step, workflow
+from jivsd import NO_RETRY, Context, Retry, StepContext, query, signal, step, update, workflow
 
 
 @step
@@ -62,6 +62,10 @@ class Gate:
     @signal
     def approve(self, by: str) -> None:
         self.approved_by = by
+
+    @update
+    async def ask(self, ctx: Context, question: str) -> str:
+        return f"{question}? {await ctx.wait_until(lambda: self.approved_by)}"
 
     @query
     def progress(self) -> dict[str, Any]:

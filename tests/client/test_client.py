@@ -39,7 +39,11 @@ async def test_it_speaks_for_the_engine(tmp_path):
         assert (await client.query(ref, "approver")).value == (await engine.query(ref, "approver")).value
         assert (await client.pause(ref, reason="lunch")).paused
         assert not (await client.resume(ref)).paused
+        assert not (await client.update(ref, "ask", "who", message_id="u", wait="10ms")).answered
         assert (await client.signal(ref, "approve", "ann", message_id="m")).message_id == "m"
+        updated = await client.update(ref, "ask", "who", message_id="u")
+        assert updated == await engine.update(run, "ask", b"null", message_id="u")
+        assert updated.value == msgspec.Raw(b'"who? ann"')
         ended = await client.result(ref, 5)
         assert ended == await engine.show(run)
         assert ended.output == msgspec.Raw(b'"ann"')

@@ -20,6 +20,7 @@ from jivsd import (
     query,
     signal,
     step,
+    update,
     workflow,
 )
 from jivsd.engine.api import StartOptions
@@ -224,6 +225,44 @@ class Talk:
             self.said.append((await ctx.wait_signal("word", Reply)).text)
             await ctx.step(book, self.said[-1])
         return self.said
+
+
+@workflow("basket", lock_key="basket")
+class Basket:
+    """Updates, plain and async, beside a code that waits."""
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+        self.paid = False
+
+    @update
+    def add(self, item: str) -> int:
+        self.items.append(item)
+        return len(self.items)
+
+    @add.validator
+    def is_open(self, item: str) -> None:
+        if self.paid:
+            raise Declined(f"no {item}: it is paid for")
+
+    @update
+    async def reserve(self, ctx: Context, item: str) -> str:
+        booking = await ctx.step(book, item)
+        await ctx.sleep("10s")
+        if item == "bad":
+            await ctx.step(decline, "sold out")
+        self.items.append(item)
+        return booking
+
+    @signal
+    def pay(self) -> None:
+        self.paid = True
+
+    async def run(self, ctx: Context, wrong: bool) -> list[str]:
+        await ctx.wait_until(lambda: self.paid)
+        if wrong:
+            await ctx.step(decline, "no money")
+        return self.items
 
 
 @workflow("trip")

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from engine import commands
+from jivsd.engine.api import UpdateFailed
 from jivsd.records import Status
 from jivsd.store.api import RunFilter
 from jivsd.testing import crash_everywhere
@@ -92,7 +93,23 @@ async def family(env):
     assert await env.result(run) == ["booked for good", "COMPENSATED", "COMPENSATED", "FAILED", "TERMINATED"]
 
 
-SCENARIOS = [everything, talk, undone, cancelled, decided, in_turn, retried, family]
+async def updated(env):
+    commands.fresh_world()
+    first = await env.start("basket", False)
+    assert await env.update(first, "add", "lamp", message_id="a") == 1
+    env.later(4, env.signal, first, "pay")
+    assert await env.update(first, "reserve", "desk") == "booked desk"
+    assert await env.result(first) == ["lamp"]  # as it was when the code returned
+    assert await env.update(first, "add", "lamp", message_id="a") == 1
+    second = await env.start("basket", True)
+    with pytest.raises(UpdateFailed, match="sold out"):
+        await env.update(second, "reserve", "bad")
+    await env.signal(second, "pay")
+    assert (await env.ended(second)).status is Status.COMPENSATED
+    assert set(commands.world.undone) == {"bad: booked bad"}
+
+
+SCENARIOS = [everything, updated, talk, undone, cancelled, decided, in_turn, retried, family]
 
 
 @pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])

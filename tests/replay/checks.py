@@ -59,6 +59,7 @@ def verify_replay(life: Life) -> Incarnation:
         same_prefix(incarnation.turns, full.turns)
     recorded_once(life.journal)
     signals_are_kept(life, full)
+    updates_are_answered(life.journal)
     nothing_is_left(full)
     return full
 
@@ -94,6 +95,14 @@ def nothing_is_left(full: Incarnation) -> None:
     assert not any(left)
     assert [path for path in machine.open if not path.startswith("version:")] == []
     assert not machine.saga_root.entries or machine.outcome.status is Status.COMPLETED
+
+
+def updates_are_answered(journal: list[Event]) -> None:
+    """Each update gets one answer, and before the end."""
+    updates = [payload_of(event).message_id for event in journal if event.kind == Kind.UPDATE]
+    answers = [payload_of(event).message_id for event in journal if event.kind == Kind.UPDATE_DONE]
+    assert sorted(updates) == sorted(answers)
+    assert journal[-1].kind == Kind.ENDED
 
 
 def signals_are_kept(life: Life, full: Incarnation) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from jivsd import Cancelled, Context, NotDurable, Retry, query, signal, step, workflow
+from jivsd import Cancelled, Context, NotDurable, Retry, query, signal, step, update, workflow
 from jivsd.authoring.errors import Failure, Frozen
 
 if TYPE_CHECKING:
@@ -134,6 +134,32 @@ class Program:
                 nursery["by signal"].start_soon(self.block, self.context, [["step", f"{tag}*", "undoable"]], frame)
             except NotDurable:
                 self.note("closed", tag)
+
+    @update
+    def add(self, by: int) -> list[int]:
+        if by < 0:
+            raise Declined("nothing below zero", by=by)
+        self.counter += by
+        self.note("add", by)
+        return [self.print, self.counter]
+
+    @add.validator
+    def is_small(self, by: int) -> None:
+        if by > 1 and self.counter % 2:
+            raise ValueError("too much")
+
+    @update
+    async def errand(self, ctx: Context, kind: str) -> list[Any]:
+        self.note("errand", kind)
+        bodies = {
+            "step": [["step", "e1", "undoable"]],
+            "sleep": [["within", "e2", True, 5, [["sleep", "e3", 10]]]],
+            "saga": [["saga", "e4", [["step", "e5", "lock"], ["raise", "e6", "value"]]]],
+            "shield": [["try", "e7", "nothing", [["sleep", "e8", 60]], [], True, [["step", "e9", "deadline"]]]],
+            "nursery": [["nursery", "e10", 1, [[None, [["step", "e1", "patient"]]], ["a", [["sleep", "e2", 1]]]], []]],
+        }
+        await self.block(ctx, bodies[kind], self.frame)
+        return [self.print, ctx.random.random()]
 
     @query
     def state(self) -> int:

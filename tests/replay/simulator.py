@@ -15,6 +15,7 @@ import msgspec
 from jivsd.authoring import commands
 from jivsd.authoring.errors import TimedOut, record_error
 from jivsd.engine.replay import LOCK, Machine, Open, Phase
+from jivsd.engine.replay.updates import path_of
 from jivsd.records import (
     AttemptFailed,
     CancelRequested,
@@ -35,6 +36,7 @@ from jivsd.records import (
     StepDone,
     StepFailed,
     TimerFired,
+    Update,
     encode,
     payload_of,
 )
@@ -152,7 +154,11 @@ class Life:
     # ---- commands
 
     def carry_out(self, entry: Open) -> None:
-        if entry.path in self.attempts or entry.path in self.active or not isinstance(entry.command, commands.StepCall):
+        if entry.path in self.attempts or entry.path in self.active:
+            return
+        if isinstance(entry.command, commands.Answer) and entry.command.outcome is not None:
+            self.append(Kind.UPDATE_DONE, entry.path, entry.command.outcome)
+        if not isinstance(entry.command, commands.StepCall):
             return
         if self.settle_cancelled(entry) or entry.held or self.idle(entry) or LOCK in self.machine.open:
             return
@@ -275,6 +281,9 @@ class Life:
 
     def send(self) -> None:
         program = self.machine.instance
+        if self.rng.random() < 0.3:
+            self.update()
+            return
         name = self.rng.choice(["go", "come", "bump", "stop", "spawn"])
         match name:
             case "bump":
@@ -292,6 +301,14 @@ class Life:
         if name in ("go", "come"):
             self.sent.append(message_id)
         self.append(Kind.SIGNAL, "", Signal(name, message_id, msgspec.Raw(encode(value))))
+
+    def update(self) -> None:
+        if self.rng.random() < 0.5:
+            name, value = "add", self.rng.choice([1, 2, -1, "one"])
+        else:
+            name, value = "errand", self.rng.choice(["step", "sleep", "saga", "shield", "nursery"])
+        message_id = f"u{len(self.journal)}"
+        self.append(Kind.UPDATE, path_of(message_id), Update(name, message_id, msgspec.Raw(encode(value))))
 
     def cancel(self) -> None:
         self.append(Kind.CANCEL_REQUESTED, "", CancelRequested("enough"))

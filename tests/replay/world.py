@@ -67,6 +67,8 @@ class Incarnation:
         said: Any = getattr(command, "args", None) or getattr(command, "input", None) or command.args_hash
         if isinstance(command, commands.Sleep):
             said = command.deadline
+        elif isinstance(command, commands.Answer):
+            said = encode(command.outcome)
         self.trace.append((self.machine.seq, command.path, command.kind, said))
 
     def deliver(self, event: Event) -> None:

@@ -11,6 +11,7 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
 from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, START, TIMEOUT, Open, Outcome, Phase, Scope
 from jivsd.engine.replay.saga import UNDO
+from jivsd.engine.replay.updates import Updates
 from jivsd.records import (
     AttemptFailed,
     ChildEnded,
@@ -278,6 +279,30 @@ def _signal(machine: Machine, event: Event) -> None:
     machine.keep_unread(payload.name, payload.message_id, payload.payload)
 
 
+def _update(machine: Machine, event: Event) -> None:
+    if machine.updates is None:
+        machine.updates = Updates(machine)
+    machine.updates.take(event.path, payload_of(event))
+
+
+def _update_done(machine: Machine, event: Event) -> None:
+    entry = _take(machine, event, "update")
+    if entry is None:
+        return
+    command = entry.command
+    assert isinstance(command, commands.Answer)
+    if command.outcome is None:
+        machine.block(
+            "replay",
+            f"the journal has the answer of update {command.update!r}, whose handler has not ended in the code",
+            event.path,
+            "answered",
+            "at work",
+        )
+        return
+    machine.settle(entry)
+
+
 def _child_ended(machine: Machine, event: Event) -> None:
     payload: ChildEnded = payload_of(event)
     args_hash = payload.args_hash
@@ -358,6 +383,8 @@ HANDLERS: Final[dict[str, Callable[[Machine, Event], None]]] = {
     Kind.TIMER_FIRED: _timer_fired,
     Kind.MARKER: _marker,
     Kind.SIGNAL: _signal,
+    Kind.UPDATE: _update,
+    Kind.UPDATE_DONE: _update_done,
     Kind.LOCK_GRANTED: _lock_granted,
     Kind.RESET: _reset,
     Kind.CHILD_ENDED: _child_ended,

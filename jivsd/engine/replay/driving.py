@@ -22,6 +22,8 @@ from jivsd.engine.replay.state import State
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
+    from jivsd.engine.replay.updates import Updates
+
 
 MAX_RAISES: Final = 1000
 """How often in a row a cancelled branch may call the context without parking before that is an incident."""
@@ -83,7 +85,7 @@ class Driving(State):
         return UUID(bytes=hashlib.blake2b(drawn.encode(), digest_size=16).digest(), version=4)
 
     def attributes_now(self) -> dict[str, Any]:
-        self.entering(uncancelled=False)
+        self.entering()
         return dict(self.attributes)
 
     def scope(self, deadline: int | None, *, shield: bool, fail: bool) -> Any:
@@ -238,7 +240,7 @@ class Driving(State):
             return None
         return self.open_timer(path, deadline, scope)
 
-    def join(self, nursery: Nursery) -> Awaitable[None]:
+    def join(self, nursery: Nursery | Updates) -> Awaitable[None]:
         """Park until a nursery's children have ended; nothing but freezing interrupts it."""
         return self._park_uncancelled(lambda branch: self._joining.__setitem__(nursery, branch))
 

@@ -26,7 +26,9 @@ from jivsd.records import Event, Kind, Options, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from jivsd.authoring.updates import UpdateHandler
     from jivsd.authoring.workflows import Workflow
+    from jivsd.engine.replay.updates import Updates
 
 SLOW_SEND: Final = 0.05
 """Seconds that one `send` may take before it is reported as blocking code."""
@@ -56,6 +58,7 @@ class Machine(Driving):
         "outcome",
         "phase",
         "slow",
+        "updates",
     )
 
     def __init__(
@@ -80,6 +83,8 @@ class Machine(Driving):
         self.main_timer: Open | None = None
         self.begun = False
         """Whether the code has begun."""
+        self.updates: Updates | None = None
+        """There are none until the first one comes."""
         self._body: Callable[..., Any] = workflow.function
         self._probe = probe
         for event in journal:
@@ -244,6 +249,8 @@ class Machine(Driving):
         if self.blocked is None:
             self.begun = True
             self.ready(self.new_branch("", self._life(), self.root, self.saga_root))
+            if self.updates is not None:
+                self.updates.begin()
 
     async def _life(self) -> None:
         main = self.entering(uncancelled=False)
@@ -252,6 +259,8 @@ class Machine(Driving):
             value = await self._body(Context(self), *arguments)
             output = msgspec.Raw(msgspec.json.encode(value))
             self.workflow.signature.result.decode(output)
+            if self.updates is not None:
+                await self.updates.finish()
         except BaseException as error:  # whatever it is, it is how the run fails
             if self.passes(error):
                 raise
@@ -259,6 +268,8 @@ class Machine(Driving):
             record = record_error(error if status is Status.FAILED else _reason(status))
             self._drop_timeout()
             self.phase = Phase.COMPENSATING
+            if self.updates is not None:
+                await self.updates.stop()
             await self.compensate(main, self.saga_root)
             if self.compensated and status is Status.FAILED:
                 status = Status.COMPENSATED
@@ -275,6 +286,8 @@ class Machine(Driving):
         if self.frozen or self.blocked is not None:
             return
         self._drop_timeout()
+        if self.updates is not None:
+            self.updates.end()
         if (lock := self.open.get(LOCK)) is not None:
             self._abandon(lock)
         self.phase = Phase.DONE
@@ -289,20 +302,31 @@ class Machine(Driving):
             self.cancel(self.root)
         else:
             for waiting in list(self.open.values()):
-                self._abandon(waiting)
+                if not isinstance(waiting.command, commands.Answer):
+                    self._abandon(waiting)
             self.end(Outcome(status, error=record_error(_reason(status)) if status is Status.TIMED_OUT else None))
 
     def handle(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Call a signal handler. One that raises blocks the run."""
-        self._in_handler = True
         try:
-            function(self.instance, *arguments)
+            self.call_handler(function, arguments)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the author's own
             self.block("handler", f"signal handler {function.__qualname__} raised {type(error).__name__}: {error}")
+
+    def call_handler(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Call a method that changes state, may cancel a scope or start a keyed child, and nothing else."""
+        self._in_handler = True
+        try:
+            return function(self.instance, *arguments)
         finally:
             self._in_handler = False
+
+    def check_update(self, handler: UpdateHandler, arguments: tuple[Any, ...]) -> None:
+        """Ask an update's validator. Raises what it raises."""
+        if handler.check is not None:
+            handler.check(self.instance, *arguments)
 
     def query(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Call a query's method. Raises what it raises; KeyError for an unknown one."""

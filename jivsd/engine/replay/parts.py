@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jivsd.authoring.commands import Command
     from jivsd.engine.replay.nursery import Nursery
     from jivsd.engine.replay.saga import Entry, Saga
+    from jivsd.engine.replay.updates import Updates
 
 
 class Park:
@@ -105,7 +106,7 @@ class Branch:
         self.saga = saga
         self.serial = serial
         self.key = ""
-        self.nursery: Nursery | None = None
+        self.nursery: Nursery | Updates | None = None
         self.parked: Any = None
         self.raised = 0
         self.random: Random | None = None

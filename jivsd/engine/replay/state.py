@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.replay.nursery import Nursery
+    from jivsd.engine.replay.updates import Updates
 
 NONE: Final[frozenset[str]] = frozenset()
 
@@ -106,7 +107,7 @@ class State:
         self._serial = 0
         self._reached = 0
         self._settling: list[tuple[Branch, Saga]] = []
-        self._joining: dict[Nursery, Branch] = {}
+        self._joining: dict[Nursery | Updates, Branch] = {}
 
     def block(self, kind: str, message: str, path: str = "", expected: str = "", found: str = "") -> None:
         """The run cannot go on. The first reason counts."""
@@ -156,6 +157,12 @@ class State:
         timer = self._open_command(None, command)
         timer.target = target
         return timer
+
+    def issue(self, entry: Open) -> None:
+        """Ask for the record of something that is open already."""
+        self.fresh.append(entry)
+        if self._on_issue is not None:
+            self._on_issue(entry.command)
 
     def drop_deadline(self, timer: Open) -> None:
         if self.open.get(timer.path) is timer:
@@ -243,7 +250,7 @@ class State:
             else:
                 self.ready(branch)
 
-    def joined(self, nursery: Nursery) -> None:
+    def joined(self, nursery: Nursery | Updates) -> None:
         """A nursery's last child has ended."""
         branch = self._joining.pop(nursery, None)
         if branch is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from jivsd.registry.check.finding import Finding
 from jivsd.registry.check.inspection import Inspection
-from jivsd.registry.check.modules import Modules, role
+from jivsd.registry.check.modules import Modules, is_jivsd, role
 from jivsd.registry.check.names import Usage, set_attributes
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class _Check:
         for module, owner in owners:
             for node in owner.body:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and role(module, node) is None:
-                    yield module, node, Usage(takes_context=node.name == "run", is_method=True, set_attributes=sets)
+                    context = node.name == "run" or _is_async_update(module, node)
+                    yield module, node, Usage(takes_context=context, is_method=True, set_attributes=sets)
 
     def _inspect(self, module: Module, function: Function, usage: Usage) -> None:
         def report(node: ast.AST, rule: Rule, what: str, advice: str | None) -> None:
@@ -92,3 +93,8 @@ class _Check:
             self._pending.append((module, function, Usage()))
 
         Inspection(self._modules, module, function, usage, report=report, follow=follow).run()
+
+
+def _is_async_update(module: Module, node: Function) -> bool:
+    named = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
+    return isinstance(node, ast.AsyncFunctionDef) and any(is_jivsd(module.origin(one), "update") for one in named)

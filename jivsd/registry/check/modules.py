@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-JIVSD_NAMES: Final = ("Cancelled", "Context", "Frozen", "step", "workflow")
+JIVSD_NAMES: Final = ("Cancelled", "Context", "Frozen", "step", "update", "workflow")
 """What the check looks for among jivsd's own names."""
 FOLLOWED: Final = 8
 """How many imports from module to module within a plugin are followed to a definition."""

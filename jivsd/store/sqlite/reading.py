@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jivsd import logs
+from jivsd.records import Kind
 from jivsd.store.api import BadCursor, DamagedRow, StoreError, Wake
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together
@@ -31,6 +32,12 @@ def events(connection: apsw.Connection, run_id: str, after: int, limit: int | No
     except UnicodeDecodeError:
         raise DamagedRow(run_id, after + len(result) + 1) from None
     return result
+
+
+def find_event(connection: apsw.Connection, run_id: str, kind: str, path: str) -> Event | None:
+    """See `Store.find_event`."""
+    row = first(connection, _sql["find_event"], run_id, kind, path)
+    return None if row is None else rows.event_of(row, run_id, row[1])
 
 
 def run(connection: apsw.Connection, run_id: str) -> Run | None:
@@ -76,6 +83,14 @@ def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
 def outbox(connection: apsw.Connection, after: int, limit: int, topic: str | None) -> list[Publication]:
     """See `Store.outbox`."""
     return [rows.publication_of(row) for row in query(connection, _sql["outbox"], (after, topic, limit))]
+
+
+def seen_message(
+    connection: apsw.Connection, workflow: str, workflow_id: str, message_id: str
+) -> tuple[str, Kind] | None:
+    """See `Store.seen_message`."""
+    row = first(connection, _sql["seen_message"], workflow, workflow_id, message_id)
+    return None if row is None else (row[0], Kind(row[1]))
 
 
 def lock_queue(connection: apsw.Connection, key: str | None, limit: int | None) -> list[Holder]:

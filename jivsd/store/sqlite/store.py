@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from jivsd.records import Event, Incident, Message, Publication, Run
+    from jivsd.records import Event, Incident, Kind, Message, Publication, Run
     from jivsd.store.api import (
         Entry,
         Holder,
@@ -148,6 +148,10 @@ class SqliteStore:
         """See `Store.events`."""
         return await self._read(lambda db: reading.events(db, run_id, after, limit))
 
+    async def find_event(self, run_id: str, kind: Kind, path: str) -> Event | None:
+        """See `Store.find_event`."""
+        return await self._read(lambda db: reading.find_event(db, run_id, kind, path))
+
     async def run(self, run_id: str) -> Run | None:
         """See `Store.run`."""
         return await self._read(lambda db: reading.run(db, run_id))
@@ -187,6 +191,10 @@ class SqliteStore:
     async def clear_outbox(self, before: int, limit: int) -> int:
         """See `Store.clear_outbox`."""
         return await self._write(lambda db: len(query(db, self._sql["clear_outbox"], (before, limit)).fetchall()))
+
+    async def seen_message(self, workflow: str, workflow_id: str, message_id: str) -> tuple[str, Kind] | None:
+        """See `Store.seen_message`."""
+        return await self._read(lambda db: reading.seen_message(db, workflow, workflow_id, message_id))
 
     async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
         """See `Store.lock_queue`."""

@@ -1,0 +1,52 @@
+"""Who waits for the answers of updates. They are read from the journal; here is only told that it is worth a look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class Answers:
+    """Wakes who waits, by run and message."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, dict[str, list[trio.Event]]] = {}
+
+    def tell(self, run_id: str, message_id: str) -> None:
+        """An answer has been recorded."""
+        for event in self._waiting.get(run_id, {}).get(message_id, ()):
+            event.set()
+
+    def ended(self, run_id: str) -> None:
+        """A run has ended: there will be no more answers."""
+        for events in self._waiting.get(run_id, {}).values():
+            for event in events:
+                event.set()
+
+    async def until(
+        self, run_id: str, message_id: str, seconds: float, look: Callable[[], Awaitable[T | None]]
+    ) -> T | None:
+        """What `look` finds: at once, or as soon as there is something, within some seconds; else None."""
+        by_message = self._waiting.setdefault(run_id, {})
+        events = by_message.setdefault(message_id, [])
+        told = trio.Event()
+        events.append(told)
+        try:
+            found = await look()
+            if found is None:
+                with trio.move_on_after(seconds):
+                    await told.wait()
+                    found = await look()
+            return found
+        finally:
+            events.remove(told)
+            if not events:
+                by_message.pop(message_id, None)
+            if not by_message:
+                self._waiting.pop(run_id, None)
