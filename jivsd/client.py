@@ -13,7 +13,6 @@ import errno
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from http.client import responses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -23,9 +22,10 @@ import msgspec
 import trio
 
 from jivsd import jsonguard
-from jivsd.admin import publications, wire
+from jivsd.admin import incidentwire, publications, wire
+from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, limits, understood
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
-from jivsd.engine.api import Answer, PluginState, Receipt, Reloaded, StartOptions, StartResult, Updated
+from jivsd.engine.api import Answer, GroupDecision, PluginState, Receipt, Reloaded, StartOptions, StartResult, Updated
 from jivsd.places import default_data_dir, socket_path
 from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode, new_id
@@ -34,8 +34,18 @@ from jivsd.store.api import Plugin, RunFilter
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
-    from jivsd.engine.api import EngineStatus, Incidents, NewStart, Outbox, Start, Timeline, Why, WorkflowInfo
-    from jivsd.records import Incident, Run
+    from jivsd.engine.api import (
+        EngineStatus,
+        GroupAction,
+        Incidents,
+        NewStart,
+        Outbox,
+        Start,
+        Timeline,
+        Why,
+        WorkflowInfo,
+    )
+    from jivsd.records import Incident, IncidentGroup, Run
     from jivsd.store.api import Runs
 
 PATIENCE: Final = 30.0
@@ -44,42 +54,17 @@ BULK_PATIENCE: Final = 60.0
 """Seconds that a call with many starts may take."""
 RELOAD_PATIENCE: Final = 600.0
 CLEAR_PATIENCE: Final = 3600.0
+GROUP_PATIENCE: Final = 300.0
 CONNECT_PATIENCE: Final = 5.0
 POLL: Final = 30.0
 """Seconds that one request waits for a result; longer waits are several requests."""
 REFUSED_PAUSE: Final = 0.2
 """Seconds before a look-up that nobody accepted is tried once more: the daemon may be taking up its socket."""
-KEEP_ALIVE: Final = 5.0
-"""Seconds after which an idle connection is not used again; the server closes it after 10."""
 
-_STANDARD: Final = frozenset({"type", "title", "status", "detail", "code"})
 
 Kind = TypeVar("Kind")
 NO_OPTIONS: Final = StartOptions()
 Parameters = Mapping[str, str | list[str] | None]
-
-
-class DaemonNotRunning(Exception):
-    """Nobody answers; the message says where, and how to start a daemon."""
-
-
-class ConnectionLost(DaemonNotRunning):
-    """The daemon went away before it answered: what was asked may or may not have happened."""
-
-
-class ClientError(Exception):
-    """The daemon refuses, or its answer makes no sense.
-
-    `status` is the HTTP status, `code` the stable word for programs (see `jivsd.engine.api`), `message` one sentence
-    for people, `data` the facts: run_id, field and so on.
-    """
-
-    def __init__(self, status: int, code: str, message: str, data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.data = dict(data or {})
 
 
 class Client(PruneCalls):
@@ -120,10 +105,10 @@ class Client(PruneCalls):
         if url is None:
             folder = (default_data_dir() if data_dir is None else Path(data_dir)).expanduser().absolute()
             path = socket_path(folder)
-            transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False, limits=_limits())
+            transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False, limits=limits())
             place, remedy = f"socket {path}", f"start one with: jivsd run --data-dir {folder}"
         else:
-            transport = httpx.AsyncHTTPTransport(verify=url.startswith("https:"), limits=_limits())
+            transport = httpx.AsyncHTTPTransport(verify=url.startswith("https:"), limits=limits())
             place, remedy = url, "check the address, and that the daemon was started with --http"
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if token is not None:
@@ -161,7 +146,7 @@ class Client(PruneCalls):
             named["id"] = id
         if idempotency_key is not None:
             named["idempotency_key"] = idempotency_key
-        body = wire.StartBody(workflow=workflow, input=_json(input), **named)
+        body = wire.StartBody(workflow=workflow, input=json_of(input), **named)
         seconds = 0.0 if wait is None else microseconds(wait) / SECOND
         deadline = trio.current_time() + seconds
         first = min(seconds, POLL)
@@ -180,13 +165,13 @@ class Client(PruneCalls):
         keys all can be sent again.
         """
         results: list[StartResult] = []
-        for body in wire.bulks((one.workflow, _json(one.input), one.options) for one in wanted):
+        for body in wire.bulks((one.workflow, json_of(one.input), one.options) for one in wanted):
             results += (await self._post("/runs/bulk", wire.BulkView, body, patience=BULK_PATIENCE)).items
         return results
 
     async def signal(self, ref: str, name: str, payload: Any = None, *, message_id: str | None = None) -> Receipt:
         """Send a signal; when this returns, it is durable. Sent again with the same message id, it is taken once."""
-        body = wire.SignalBody(_json(payload), message_id)
+        body = wire.SignalBody(json_of(payload), message_id)
         return await self._post(f"{_run(ref)}/signals/{_segment(name, 'signal')}", Receipt, body)
 
     async def update(
@@ -199,7 +184,7 @@ class Client(PruneCalls):
         Raises:
             ClientError: code "invalid" or "update_failed": it was refused, or failed.
         """
-        body = wire.SignalBody(_json(payload), message_id or new_id())
+        body = wire.SignalBody(json_of(payload), message_id or new_id())
         deadline = trio.current_time() + microseconds(wait) / SECOND
         path = f"{_run(ref)}/updates/{_segment(name, 'update')}"
         first: Updated | None = None
@@ -213,7 +198,7 @@ class Client(PruneCalls):
 
     async def query(self, ref: str, name: str, payload: Any = None) -> Answer:
         """Ask a run a question; an ended one answers too."""
-        body = wire.QueryBody(_json(payload))
+        body = wire.QueryBody(json_of(payload))
         return await self._post(f"{_run(ref)}/queries/{_segment(name, 'query')}", Answer, body)
 
     async def pause(self, ref: str, *, reason: str = "") -> Run:
@@ -298,25 +283,68 @@ class Client(PruneCalls):
     # ---- incidents
 
     async def incidents(
-        self, state: str | None = "OPEN", ref: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        state: str | None = "OPEN",
+        ref: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        fingerprint: str | None = None,
     ) -> Incidents:
-        """A page of incidents, of all runs or of one; `state` None is any."""
-        query = {"state": state or "ALL", "run": ref, "limit": str(limit), "cursor": cursor}
-        return (await self._get("/incidents", wire.IncidentPage, query)).record()
+        """A page of incidents, of all runs, of one, or of one group; `state` None is any."""
+        query = {
+            "state": state or "ALL",
+            "run": ref,
+            "limit": str(limit),
+            "cursor": cursor,
+            "fingerprint": fingerprint,
+        }
+        return (await self._get("/incidents", incidentwire.IncidentPage, query)).record()
+
+    async def incident_groups(self, state: str | None = "OPEN", limit: int = 100) -> list[IncidentGroup]:
+        """Incidents by fingerprint, those that were seen last first."""
+        query = {"state": state or "ALL", "limit": str(limit)}
+        return (await self._get("/incidents/groups", incidentwire.GroupPage, query)).record()
 
     async def incident(self, incident_id: str) -> Incident:
         """One incident."""
-        return (await self._get(_incident(incident_id), wire.IncidentView)).record()
+        return (await self._get(_incident(incident_id), incidentwire.IncidentView)).record()
 
-    async def retry_incident(self, incident_id: str, *, why: str = "") -> Incident:
+    async def acknowledge_incident(self, incident_id: str, *, reason: str = "") -> Incident:
+        """Say that somebody looks after it; it stays open."""
+        return await self._decide(_incident(incident_id), "acknowledge", reason)
+
+    async def retry_incident(self, incident_id: str, *, reason: str = "") -> Incident:
         """Let what the incident holds be tried again."""
-        view = await self._post(f"{_incident(incident_id)}/retry", wire.IncidentView, wire.WhyBody(why))
-        return view.record()
+        return await self._decide(_incident(incident_id), "retry", reason)
 
-    async def resolve_incident(self, incident_id: str, value: Any, *, why: str = "") -> Incident:
-        """Decide the incident: the value stands in for the result that could not be had."""
-        body = wire.ResolveBody(value=_json(value), why=why)
-        return (await self._post(f"{_incident(incident_id)}/resolve", wire.IncidentView, body)).record()
+    async def resolve_incident(self, incident_id: str, value: Any = msgspec.UNSET, *, reason: str = "") -> Incident:
+        """Decide the incident: the value stands in for the result that could not be had; what holds none needs none."""
+        body = incidentwire.ResolveBody(
+            value=msgspec.UNSET if value is msgspec.UNSET else json_of(value), reason=reason
+        )
+        return (await self._post(f"{_incident(incident_id)}/resolve", incidentwire.IncidentView, body)).record()
+
+    async def skip_incident(self, incident_id: str, *, reason: str = "") -> Incident:
+        """Let the run go on without the step's result, if its type allows None."""
+        return await self._decide(_incident(incident_id), "skip", reason)
+
+    async def decide_group(
+        self, fingerprint: str, action: GroupAction, value: Any = msgspec.UNSET, *, reason: str = ""
+    ) -> GroupDecision:
+        """Do the same about all open incidents of one fingerprint; the answer has a result for each."""
+        body = incidentwire.ResolveBody(
+            value=msgspec.UNSET if value is msgspec.UNSET else json_of(value), reason=reason
+        )
+        path = f"/incidents/groups/{_segment(fingerprint, 'group')}/{action}"
+        return await self._post(path, GroupDecision, body, patience=GROUP_PATIENCE)
+
+    async def quarantine_workflow(self, workflow: str, *, reason: str = "") -> Incident:
+        """Refuse new starts of a workflow and let its open runs rest, until that is lifted."""
+        return await self._decide(f"/workflows/{_segment(workflow, 'workflow')}", "quarantine", reason)
+
+    async def lift_quarantine(self, workflow: str, *, reason: str = "") -> Incident:
+        """Let a quarantined workflow run again."""
+        return await self._decide(f"/workflows/{_segment(workflow, 'workflow')}", "lift", reason)
 
     # ---- the daemon
 
@@ -338,6 +366,9 @@ class Client(PruneCalls):
 
     # ---- asking
 
+    async def _decide(self, place: str, action: str, reason: str) -> Incident:
+        return (await self._post(f"{place}/{action}", incidentwire.IncidentView, wire.ReasonBody(reason))).record()
+
     async def _act(self, ref: str, action: str, reason: str) -> Run:
         return (await self._post(f"{_run(ref)}/{action}", wire.RunView, wire.ReasonBody(reason))).record()
 
@@ -357,7 +388,7 @@ class Client(PruneCalls):
             )
         request = self._request("POST", path, query, patience, content)
         try:
-            return _understood(await self._http.send(request), kind)
+            return understood(await self._http.send(request), kind)
         except httpx.TransportError as error:
             raise self._explained(error) from None
 
@@ -375,13 +406,13 @@ class Client(PruneCalls):
             try:
                 response = await self._http.send(request())
             except httpx.ConnectError as error:
-                if _errno(error) != errno.ECONNREFUSED:
+                if errno_of(error) != errno.ECONNREFUSED:
                     raise
                 await trio.sleep(REFUSED_PAUSE)
                 response = await self._http.send(request())
         except httpx.TransportError as error:
             raise self._explained(error) from None
-        return _understood(response, kind)
+        return understood(response, kind)
 
     def _request(
         self,
@@ -397,11 +428,11 @@ class Client(PruneCalls):
         except (httpx.InvalidURL, UnicodeEncodeError):
             raise ClientError(422, "invalid", "a name or a reference is not one that can be sent") from None
         if content is not None:
-            request.stream = _Body(content)
+            request.stream = Body(content)
         return request
 
     def _explained(self, error: httpx.TransportError) -> Exception:
-        number = _errno(error)
+        number = errno_of(error)
         if number in (errno.EACCES, errno.EPERM):
             return ClientError(
                 403, "forbidden", f"you may not use the {self._place}: its mode lets its owner and group do so"
@@ -411,70 +442,6 @@ class Client(PruneCalls):
         if isinstance(error, httpx.TimeoutException):
             return ClientError(503, "timeout", f"the daemon at {self._place} did not answer in time")
         return ConnectionLost(f"the daemon at {self._place} went away before it answered; {self._remedy}")
-
-
-class _Body(httpx.AsyncByteStream):
-    """A request's body. httpx's own is an async generator, which warns when the connection breaks under it."""
-
-    def __init__(self, data: bytes) -> None:
-        self._left: bytes | None = data
-
-    def __aiter__(self) -> _Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data, self._left = self._left, None
-        if data is None:
-            raise StopAsyncIteration
-        return data
-
-
-def _limits() -> httpx.Limits:
-    return httpx.Limits(max_connections=100, keepalive_expiry=KEEP_ALIVE)
-
-
-def _understood(response: httpx.Response, kind: type[Kind]) -> Kind:
-    """The answer as what it should be.
-
-    Raises:
-        ClientError: it is a problem, or no answer of a jivsd daemon at all.
-    """
-    status = response.status_code
-    if status < 400:
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ClientError(status, "protocol", f"the answer is not one of a jivsd daemon: {error}") from None
-    try:
-        problem = msgspec.json.decode(response.content, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        problem = {}
-    message = str(problem.get("detail") or f"the server answers {status} {responses.get(status, '')}".rstrip())
-    data = {name: value for name, value in problem.items() if name not in _STANDARD}
-    raise ClientError(status, str(problem.get("code") or "http"), message, data)
-
-
-def _errno(error: BaseException) -> int | None:
-    """The operating system's error number behind an exception."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno:
-            return cause.errno
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
-def _json(value: Any) -> msgspec.Raw:
-    """A value as JSON; what is bytes already is checked, so that it cannot reach beyond its place in the body."""
-    if not isinstance(value, bytes | msgspec.Raw):
-        return msgspec.Raw(encode(value))
-    data = bytes(value)
-    try:
-        jsonguard.check(data)
-    except jsonguard.BadJson as error:
-        status = 413 if error.code == "too_large" else 400
-        raise ClientError(status, "bad_json", f"the value is not accepted: {error}", {"problem": error.code}) from None
-    return msgspec.Raw(data)
 
 
 def _seconds(length: float) -> str:

@@ -266,6 +266,19 @@ class Supervision(Section):
         default=5, ge=0, le=1_000_000, description="Restarts after crashes that are allowed in a period"
     )
     period: Microseconds = Field(default=Duration(60 * SECOND), description="The period in which restarts are counted")
+    loop_warning: Microseconds = Field(
+        default=Duration(5 * SECOND), description="When code holds up the event loop, the log says whose, after this"
+    )
+    loop_limit: Microseconds = Field(
+        default=Duration(30 * SECOND),
+        description="When a run's code holds up the event loop, the process ends after this, and the next holds it",
+    )
+    takedowns: Whole = Field(
+        default=3, ge=1, le=1_000_000, description="Runs that end the process before their workflow is quarantined"
+    )
+    takedown_period: Microseconds = Field(
+        default=Duration(3600 * SECOND), description="The period in which such runs are counted"
+    )
 
 
 class Connection(Section):

@@ -5,6 +5,7 @@ Order of start: store, plugins, engine, admin server; shutdown goes the other wa
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,9 +18,13 @@ from jivsd import logs, memory
 from jivsd.clock import SECOND, SystemClock
 from jivsd.config import sqlite_path
 from jivsd.engine.api import ChildState, EngineError
+from jivsd.engine.blame import at_fault
 from jivsd.engine.engine import Engine
+from jivsd.engine.lastwords import LastWords, end_process
 from jivsd.engine.limits import Limits, Own
 from jivsd.engine.plugins import settle
+from jivsd.engine.trials import Trials, judge
+from jivsd.engine.watchdog import Watchdog
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
 from jivsd.places import ConfigError, socket_path
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 
     from jivsd.admin.server import Server
     from jivsd.config import Config
+    from jivsd.engine.blame import Blame
+    from jivsd.engine.trials import Suspicion
     from jivsd.store.api import Store
 
 log = logs.get(__name__)
@@ -66,22 +73,33 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     if config.redis is not None:
         raise StoreError("redis is for nodes that share a PostgreSQL journal; leave it out with the embedded store")
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
+    for path in config.plugins:
+        if not path.exists():
+            raise ConfigError([f"plugins: there is no file or folder {path}"])
     registry = Registry()
     found = registry.load(config.plugins)
     for name in config.workflows:
         if registry.workflow(name) is None:
             log.warning("limits are configured for a workflow that is not loaded", workflow=name)
+    words = LastWords(config.data_dir)
     url = config.store.get_secret_value()
     async with open_store(url) as store:
         epoch = await store.open(config.node)
         await settle(registry, store, found, [], SystemClock().now())
+        limits = config.supervision
+        most, period = limits.takedowns, limits.takedown_period
+        suspicion = await judge(store, words, now=SystemClock().now(), most=most, period=period)
         memory.settle()
         parts = _Parts(config, store, registry, epoch, masked(url))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
-            nursery.start_soon(_reload_on_hangup, parts.reload)
-            await parts.run()
-            nursery.cancel_scope.cancel()
+        parts.try_one_by_one(suspicion, words)
+        watchdog = Watchdog(limits.loop_warning / SECOND, limits.loop_limit / SECOND, words)
+        with words.listening(parts.at_fault):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
+                nursery.start_soon(_reload_on_hangup, parts.reload)
+                nursery.start_soon(watchdog.run)
+                await parts.run()
+                nursery.cancel_scope.cancel()
     log.info("stopped")
 
 
@@ -90,6 +108,10 @@ def _make_folder(data_dir: Path) -> None:
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"data_dir: cannot make the folder {data_dir}: {error.strerror}") from None
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        read_only = os.statvfs(data_dir).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise OSError(f"data_dir: cannot write to the folder {data_dir}: {why}")
 
 
 def _limits(config: Config) -> Limits:
@@ -123,6 +145,7 @@ class _Parts:
             passivate_after=config.limits.passivate_after / SECOND,
             resident=config.limits.resident_runs,
             store_url=shown_url,
+            intensity=Intensity(config.supervision.restarts, config.supervision.period / SECOND),
         )
         self._engine.children = self._children
         self._server: Server | None = None
@@ -139,6 +162,15 @@ class _Parts:
             on_restart=lambda name: self._metrics.supervisor_restarts.labels(name).inc(),
             on_give_up=self._gave_up,
         )
+
+    def try_one_by_one(self, suspicion: Suspicion | None, words: LastWords) -> None:
+        """Bring those runs back one at a time that may have ended the process before."""
+        if suspicion is not None:
+            self._engine.trials = Trials(self._engine, suspicion, words.on_trial)
+
+    def at_fault(self, codes: set[object]) -> Blame | None:
+        """Whose plain step these code objects belong to."""
+        return at_fault(self._engine.actors.values(), codes)
 
     async def run(self) -> None:
         """Run until the supervisor is stopped.
@@ -213,7 +245,7 @@ async def _watch_signals(supervisor: Supervisor, grace: float) -> None:
 
     def note(number: int, _frame: object) -> None:
         if seen and number == signal.SIGINT:
-            os._exit(INTERRUPTED)
+            end_process(INTERRUPTED)
         seen.append(number)
         token.run_sync_soon(arrived.set, idempotent=True)
 
@@ -224,7 +256,7 @@ async def _watch_signals(supervisor: Supervisor, grace: float) -> None:
         supervisor.stop()
         await trio.sleep(grace + HARD_END)
         log.critical("stopping took too long; ending at once")
-        os._exit(FAILED)
+        end_process(FAILED)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -15,6 +15,8 @@ from uuid import UUID
 import msgspec
 import uuid_utils
 
+from jivsd.fingerprints import fingerprint
+
 SHARDS: Final = 64
 """Into how many shards a database's workflows are divided; fixed when the database is made."""
 
@@ -142,6 +144,8 @@ class StepDone(msgspec.Struct, frozen=True, omit_defaults=True):
     result: msgspec.Raw
     why: str = ""
     """When a person gave the result: why (the event's `by` says who)."""
+    skipped: bool = False
+    """Whether a person has decided that the run goes on without a result, which is null."""
 
 
 class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -335,26 +339,71 @@ class IncidentState(StrEnum):
     RESOLVED = "RESOLVED"
 
 
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What somebody did about an incident, or what became of it by itself (then `by` is empty)."""
+
+    what: str
+    """"acknowledge", "retry", "value", "skip", "lift", or why it went away by itself."""
+    by: str
+    why: str
+    at: int
+
+
 class Incident(msgspec.Struct, omit_defaults=True):
     """Something that a person has to decide or mend."""
 
     incident_id: str
     kind: str
     """"step" (retries used up), "replay" (the code does not match the journal), "foreign" (undurable await),
-    "crash", "handler", "damage", "plugin", "thread", "compensation", "message"."""
+    "crash", "handler", "damage", "plugin", "thread", "compensation", "message", "stuck", "still", "quarantine"."""
     message: str
     at: int
     run_id: str | None = None
     workflow: str | None = None
     path: str = ""
     details: dict[str, Any] = {}
-    """For "replay": expected and found; for errors: type and data."""
+    """For "replay": expected and found; for errors: type and data; "error": what went wrong, for the fingerprint."""
     state: IncidentState = IncidentState.OPEN
     resolution: str | None = None
-    """"retry", "value" or why it went away by itself."""
+    """"retry", "value", "skip", "lift" or why it went away by itself."""
     resolved_by: str | None = None
     resolved_why: str | None = None
     resolved_at: int | None = None
+    history: list[Decision] = []
+    """What people did about it, oldest first, and its end."""
+    fingerprint: str = ""
+    """What it has in common with others of its kind; see `jivsd.fingerprints`."""
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            error = str(self.details.get("error", self.message))
+            self.fingerprint = fingerprint(self.kind, self.workflow, self.path, error)
+
+    @property
+    def acknowledged(self) -> Decision | None:
+        """Who has said last that he looks after it."""
+        return next((one for one in reversed(self.history) if one.what == "acknowledge"), None)
+
+
+class IncidentGroup(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Incidents that have one fingerprint."""
+
+    fingerprint: str
+    kind: str
+    message: str
+    """What the newest of them says."""
+    incident_id: str
+    """The newest of them."""
+    count: int
+    first_at: int
+    last_at: int
+    workflow: str | None = None
+    path: str = ""
+    """The newest's."""
+    runs: int = 0
+    """How many runs they belong to."""
+    acknowledged: int = 0
+    """How many of them somebody looks after."""
 
 
 def encode(value: Any) -> bytes:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from jivsd.admin.http import Route, answer, body_of, caller, query_of
+from jivsd.admin.incidentwire import GroupPage, IncidentPage, IncidentView, ResolveBody
+from jivsd.admin.problems import Problem
 from jivsd.admin.runs import Limit
-from jivsd.admin.wire import IncidentPage, IncidentView, ResolveBody, WhyBody
+from jivsd.admin.wire import ReasonBody
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
 
+    from jivsd.engine.api import GroupAction
     from jivsd.engine.engine import Engine
+    from jivsd.records import Incident
 
 
 class IncidentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: Literal["OPEN", "RESOLVED", "ALL"] = "OPEN"
     run: str | None = None
+    fingerprint: str | None = None
     limit: Limit = 50
     cursor: str | None = None
+
+
+class GroupQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    state: Literal["OPEN", "RESOLVED", "ALL"] = "OPEN"
+    limit: Limit = 100
 
 
 class IncidentRoutes:
@@ -33,24 +43,65 @@ class IncidentRoutes:
         return [
             ("GET", "/incidents", self.page),
             ("GET", "/incidents/<incident_id>", self.show),
+            ("POST", "/incidents/<incident_id>/acknowledge", self.acknowledge),
             ("POST", "/incidents/<incident_id>/retry", self.retry),
             ("POST", "/incidents/<incident_id>/resolve", self.resolve),
+            ("POST", "/incidents/<incident_id>/skip", self.skip),
+            ("GET", "/incidents/groups", self.groups),
+            ("POST", "/incidents/groups/<fingerprint>/<action>", self.decide_group),
         ]
 
     async def page(self) -> Response:
         query = query_of(IncidentQuery)
-        state = None if query.state == "ALL" else query.state
-        return answer(IncidentPage.of(await self._engine.incidents(state, query.run, query.limit, query.cursor)))
+        found = await self._engine.incidents(
+            _state(query.state), query.run, query.limit, query.cursor, query.fingerprint
+        )
+        return answer(IncidentPage.of(found))
 
     async def show(self, incident_id: str) -> Response:
         return answer(IncidentView.of(await self._engine.incident(incident_id)))
 
+    async def acknowledge(self, incident_id: str) -> Response:
+        body = await body_of(ReasonBody, required=False)
+        return _one(await self._engine.acknowledge_incident(incident_id, by=caller(), why=body.reason))
+
     async def retry(self, incident_id: str) -> Response:
-        body = await body_of(WhyBody, required=False)
-        return answer(IncidentView.of(await self._engine.retry_incident(incident_id, by=caller(), why=body.why)))
+        body = await body_of(ReasonBody, required=False)
+        return _one(await self._engine.retry_incident(incident_id, by=caller(), why=body.reason))
 
     async def resolve(self, incident_id: str) -> Response:
-        body = await body_of(ResolveBody)
-        value = bytes(body.value)
-        incident = await self._engine.resolve_incident(incident_id, value, by=caller(), why=body.why)
-        return answer(IncidentView.of(incident))
+        body = await body_of(ResolveBody, required=False)
+        return _one(await self._engine.resolve_incident(incident_id, body.given(), by=caller(), why=body.reason))
+
+    async def skip(self, incident_id: str) -> Response:
+        body = await body_of(ReasonBody, required=False)
+        return _one(await self._engine.skip_incident(incident_id, by=caller(), why=body.reason))
+
+    async def groups(self) -> Response:
+        query = query_of(GroupQuery)
+        return answer(GroupPage.of(await self._engine.incident_groups(_state(query.state), query.limit)))
+
+    async def decide_group(self, fingerprint: str, action: str) -> Response:
+        """Do the same about all open incidents of a group; the answer has a result for each."""
+        if action not in ACTIONS:
+            detail = f"there is no action {action!r} on a group; there are: {', '.join(ACTIONS)}"
+            raise Problem(404, "not_found", detail, {"action": action})
+        body = await body_of(ResolveBody, required=False)
+        chosen: GroupAction = ACTIONS[action]
+        return answer(await self._engine.decide_group(fingerprint, chosen, body.given(), by=caller(), why=body.reason))
+
+
+ACTIONS: Final[dict[str, GroupAction]] = {
+    "acknowledge": "acknowledge",
+    "retry": "retry",
+    "resolve": "resolve",
+    "skip": "skip",
+}
+
+
+def _state(state: str) -> str | None:
+    return None if state == "ALL" else state
+
+
+def _one(incident: Incident) -> Response:
+    return answer(IncidentView.of(incident))

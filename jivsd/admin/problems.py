@@ -33,6 +33,7 @@ _TITLES: Final = {
     "key_reused": "The idempotency key was used with another input",
     "locked": "The lock is held",
     "open": "The workflow id has an open run",
+    "quarantined": "The workflow is quarantined",
     "origin": "Requests from this origin are not accepted",
     "state": "It does not fit the present state",
     "update_failed": "The update was refused or failed",

@@ -16,7 +16,6 @@ from jivsd.clock import as_datetime, from_datetime, microseconds
 from jivsd.engine.api import (
     ChildState,
     EngineStatus,
-    Incidents,
     LimitState,
     PluginState,
     Start,
@@ -28,7 +27,7 @@ from jivsd.engine.api import (
     WorkflowInfo,
 )
 from jivsd.jsonguard import MAX_BYTES
-from jivsd.records import NULL, ErrorRecord, Event, Incident, IncidentState, Options, Run, Status, shard_of
+from jivsd.records import NULL, ErrorRecord, Event, Options, Run, Status, shard_of
 from jivsd.store.api import Journal, Journals, PruneCount, Runs
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def instant(time: datetime | None) -> int | None:
     return None if time is None else from_datetime(time)
 
 
-def _fields(struct: Struct, **changed: Any) -> dict[str, Any]:
+def fields(struct: Struct, **changed: Any) -> dict[str, Any]:
     """The fields of a struct, some of them changed: for views that differ from their record in a type or two."""
     return {**msgspec.structs.asdict(struct), **changed}
 
@@ -259,41 +258,6 @@ class WhyView(Struct, frozen=True):
         return Why(self.run.record(), [view.record() for view in self.waits])
 
 
-class IncidentView(Struct, frozen=True, kw_only=True):
-    incident_id: str
-    kind: str
-    message: str
-    at: datetime
-    run_id: str | None
-    workflow: str | None
-    path: str
-    details: dict[str, Any]
-    state: IncidentState
-    resolution: str | None
-    resolved_by: str | None
-    resolved_why: str | None
-    resolved_at: datetime | None
-
-    @classmethod
-    def of(cls, incident: Incident) -> IncidentView:
-        return cls(**_fields(incident, at=as_datetime(incident.at), resolved_at=moment(incident.resolved_at)))
-
-    def record(self) -> Incident:
-        return Incident(**_fields(self, at=from_datetime(self.at), resolved_at=instant(self.resolved_at)))
-
-
-class IncidentPage(Struct, frozen=True):
-    items: list[IncidentView]
-    next: str | None
-
-    @classmethod
-    def of(cls, page: Incidents) -> IncidentPage:
-        return cls([IncidentView.of(incident) for incident in page.items], page.next)
-
-    def record(self) -> Incidents:
-        return Incidents([view.record() for view in self.items], self.next)
-
-
 class WorkflowView(Struct, frozen=True, kw_only=True):
     """A workflow type; `input_schema` is JSON Schema."""
 
@@ -309,15 +273,16 @@ class WorkflowView(Struct, frozen=True, kw_only=True):
     timeout: str | None
     active_runs: int | None
     running_steps: int | None
+    quarantined: str | None
 
     @classmethod
     def of(cls, info: WorkflowInfo) -> WorkflowView:
         timeout = None if info.timeout is None else duration_text(info.timeout)
-        return cls(**_fields(info, timeout=timeout))
+        return cls(**fields(info, timeout=timeout))
 
     def record(self) -> WorkflowInfo:
         timeout = None if self.timeout is None else microseconds(self.timeout)
-        return WorkflowInfo(**_fields(self, timeout=timeout))
+        return WorkflowInfo(**fields(self, timeout=timeout))
 
 
 class WorkflowPage(Struct, frozen=True):
@@ -349,10 +314,10 @@ class StatusView(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, status: EngineStatus) -> StatusView:
-        return cls(**_fields(status, started_at=as_datetime(status.started_at)))
+        return cls(**fields(status, started_at=as_datetime(status.started_at)))
 
     def record(self) -> EngineStatus:
-        return EngineStatus(**_fields(self, started_at=from_datetime(self.started_at)))
+        return EngineStatus(**fields(self, started_at=from_datetime(self.started_at)))
 
 
 class StartBody(StartOptions, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -405,26 +370,13 @@ class QueryBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
 
 
 class ReasonBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Why somebody pauses, resumes, cancels, terminates or retries a run."""
+    """Why somebody does what he does to a run, an incident or a workflow."""
 
     reason: str = ""
 
 
 class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing has to be said."""
-
-
-class WhyBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Why somebody lets the work of an incident be tried again."""
-
-    why: str = ""
-
-
-class ResolveBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The value that a person gives in place of the one that could not be had."""
-
-    value: Raw
-    why: str = ""
 
 
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jivsd.admin.http import Route, answer, body_of, caller
-from jivsd.admin.wire import NoBody, PluginPage, WorkflowPage, WorkflowView
+from jivsd.admin.incidentwire import IncidentView
+from jivsd.admin.wire import NoBody, PluginPage, ReasonBody, WorkflowPage, WorkflowView
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -22,12 +23,25 @@ class WorkflowRoutes:
     def routes(self) -> list[Route]:
         return [
             ("GET", "/workflows", self.workflows),
+            ("POST", "/workflows/<name>/quarantine", self.quarantine),
+            ("POST", "/workflows/<name>/lift", self.lift),
             ("GET", "/plugins", self.plugins),
             ("POST", "/plugins/reload", self.reload),
         ]
 
     async def workflows(self) -> Response:
         return answer(WorkflowPage([WorkflowView.of(info) for info in self._engine.workflows()]))
+
+    async def quarantine(self, name: str) -> Response:
+        """Refuse new starts of a workflow, and let its open runs rest."""
+        body = await body_of(ReasonBody, required=False)
+        incident = await self._engine.quarantine_workflow(name, by=caller(), why=body.reason)
+        return answer(IncidentView.of(incident))
+
+    async def lift(self, name: str) -> Response:
+        """Let a quarantined workflow run again."""
+        body = await body_of(ReasonBody, required=False)
+        return answer(IncidentView.of(await self._engine.lift_quarantine(name, by=caller(), why=body.reason)))
 
     async def plugins(self) -> Response:
         return answer(PluginPage((await self._engine.status()).plugins))

@@ -15,6 +15,7 @@ from jivsd.cli import (
     plugins,
     proof,
     pruning,
+    quarantine,
     runs,
     starting,
     torture,
@@ -58,6 +59,7 @@ for module in (daemon, starting, runs, exporting, acts, pruning, proof, torture)
 for name, module in (
     ("incidents", incidents),
     ("outbox", outbox),
+    ("quarantine", quarantine),
     ("plugins", plugins),
     ("config", configuration),
     ("db", database),

@@ -29,6 +29,7 @@ class Admission:
         self.check()
         gate, found = self._host.gate, self._host.workflow(workflow)
         new, event = self._prepared(found, input, options, by)
+        self._host.quarantine.check(workflow)
         arrive = partial(gate.arrive, workflow)
         if new.run.options.start_at is not None:
             arrive = nothing  # it waits for room when it is due

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ class NotFound(EngineError):
 class Conflict(EngineError):
     """It does not fit the state that things are in (HTTP 409); `data` names the run in the way.
 
-    `code` is one of: open (the workflow id has an open run), key_reused, locked, ended, state.
+    `code` is one of: open (the workflow id has an open run), key_reused, locked, ended, quarantined, state.
     """
 
     def __init__(self, message: str, *, code: str = "state", **data: Any) -> None:
@@ -201,6 +201,26 @@ class Shrunk(msgspec.Struct, frozen=True):
     left: int
 
 
+GroupAction = Literal["acknowledge", "retry", "resolve", "skip"]
+"""What can be done about all incidents of one fingerprint at once."""
+
+
+class Decided(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of an action on one incident of a group; without an `error` it was done."""
+
+    incident_id: str
+    run_id: str | None
+    error: str | None = None
+    code: str | None = None
+
+
+class GroupDecision(msgspec.Struct, frozen=True):
+    """What came of an action on a group. `more`: there are incidents that it has not come to; ask again."""
+
+    items: list[Decided]
+    more: bool
+
+
 class WorkflowInfo(msgspec.Struct, frozen=True):
     """A workflow type as people see it."""
 
@@ -217,6 +237,8 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     active_runs: int | None = None
     running_steps: int | None = None
     """Limits of its own, in force here."""
+    quarantined: str | None = None
+    """The incident that keeps it from being started, or None."""
 
 
 class PluginState(msgspec.Struct, frozen=True):

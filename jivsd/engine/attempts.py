@@ -53,12 +53,14 @@ class Stopped(msgspec.Struct, frozen=True):
 class Attempt:
     """One try of a step that is under way."""
 
-    __slots__ = ("_scope", "cut_short", "entry", "number", "stopping", "turn", "watch")
+    __slots__ = ("_scope", "cut_short", "entry", "interrupted", "number", "stopping", "turn", "watch")
 
     def __init__(self, entry: Open, number: int) -> None:
         self.entry = entry
         self.number = number
         self.stopping = False
+        self.interrupted = ""
+        """Why somebody wants this try to end as a failed one, and the next to begin."""
         self.cut_short = False
         """Whether the scope that it ran in was cancelled: its stop was asked for, or its time was up."""
         self.turn: Place[Turn] | None = None
@@ -72,6 +74,21 @@ class Attempt:
         self.stopping = True
         if self._scope is not None:
             self._scope.cancel()
+
+    @property
+    def code(self) -> object:
+        """The code object of the step's function; None if it has none."""
+        call = cast("StepCall", self.entry.command)
+        return getattr(call.step.function, "__code__", None)
+
+    def interrupt(self, why: str) -> bool:
+        """End this try as a failed one, as soon as it can be. False if it cannot be: a thread runs to its end."""
+        call = cast("StepCall", self.entry.command)
+        if call.step.mode != "async" or self._scope is None or self.stopping:
+            return False
+        self.interrupted = why
+        self.cancel()
+        return True
 
     async def run(
         self, threads: trio.CapacityLimiter | None, scope: trio.CancelScope, context: StepContext | None
@@ -98,6 +115,8 @@ class Attempt:
                 how = Raised(error)
             elif not scope.cancel_called:
                 raise
+            elif self.interrupted:
+                how = Raised(TimedOut(f"step {step.name!r} was {self.interrupted}"), unknown=True)
             elif self.stopping:
                 how = Stopped()
             else:

@@ -66,6 +66,7 @@ class _Bulk:
             return
         try:
             workflow = self._host.workflow(wanted.workflow)
+            self._host.quarantine.check(wanted.workflow)
             new, event = self._prepared(workflow, wanted)
         except EngineError as error:
             self._refuse(number, error)

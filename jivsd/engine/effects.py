@@ -231,8 +231,8 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> None:
     entry = attempt.entry
-    if (incident := actor.incidents.get(f"thread {entry.path}")) is not None:
-        troubles.close(actor, incident, "gone")
+    if actor.incidents:
+        troubles.attempt_ended(actor, entry.path)
     match how:
         case Done(result):
             event = Kind.STEP_DONE, entry.path, StepDone(entry.command.args_hash, result)
@@ -306,11 +306,14 @@ def _watch_thread(actor: Actor, attempt: Attempt, deadline: int) -> None:
     attempt.watch = actor.services.timers.add(deadline, partial(actor.guard, look))
 
 
-def check_result(call: commands.StepCall, value: bytes) -> None:
+def check_result(call: commands.StepCall, value: bytes, *, skipped: bool = False) -> None:
     """Raises Invalid when a value given by a person does not fit the step's result type."""
     try:
         call.step.signature.result.decode(value)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        if skipped:
+            message = f"{call.path} cannot be skipped, since the workflow needs its result ({error}): give a value"
+            raise Invalid(message, path=call.path) from None
         raise Invalid(f"the value does not fit the result of {call.path}: {error}", path=call.path) from None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from jivsd.records import ChildEnded, Ended, Event, Kind, Message, Run, Status, encode
 from jivsd.store.api import Entry, RunChange
 
@@ -78,3 +80,13 @@ def to_child(
         by=f"parent {parent.run_id}",
         run_id=run_id,
     )
+
+
+class Waiter:
+    """Somebody who waits for the end of a run."""
+
+    __slots__ = ("ended", "run")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.run: Run | None = None

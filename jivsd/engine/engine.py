@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jivsd.engine import bulk
 from jivsd.engine.admission import Admission
 from jivsd.engine.api import EngineStatus, PluginState, StartOptions, WorkflowInfo
+from jivsd.engine.deciding import Deciding
 from jivsd.engine.host import Host
 from jivsd.engine.looking import Looking
 from jivsd.engine.mending import Mending
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from jivsd.engine.api import (
         Answer,
+        GroupAction,
+        GroupDecision,
         Incidents,
         NewStart,
         Outbox,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
         Updated,
         Why,
     )
-    from jivsd.records import Incident, Run
+    from jivsd.records import Incident, IncidentGroup, Run
     from jivsd.store.api import Journals, PruneCount, RunFilter, Runs
 
 NO_OPTIONS = StartOptions()
@@ -80,6 +83,10 @@ class Engine(Host):
     @cached_property
     def _pruning(self) -> Pruning:
         return Pruning(self)
+
+    @cached_property
+    def _deciding(self) -> Deciding:
+        return Deciding(self, self._looking)
 
     # ---- starting
 
@@ -192,6 +199,7 @@ class Engine(Host):
                 timeout=workflow.timeout,
                 active_runs=self.gate.limits.runs_of(workflow),
                 running_steps=self.gate.limits.steps_of(workflow),
+                quarantined=held.incident_id if (held := self.quarantine.of(workflow.name)) else None,
             )
             for plugin in self.code.plugins
             for workflow in plugin.workflows.values()
@@ -244,30 +252,82 @@ class Engine(Host):
         return await self._mending.retry(ref, by)
 
     async def incidents(
-        self, state: str | None = IncidentState.OPEN, ref: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        state: str | None = IncidentState.OPEN,
+        ref: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        fingerprint: str | None = None,
     ) -> Incidents:
         """A page of incidents, newest first."""
-        return await self._mending.incidents(state, ref, limit, cursor)
+        return await self._deciding.incidents(state, ref, limit, cursor, fingerprint)
+
+    async def incident_groups(self, state: str | None = IncidentState.OPEN, limit: int = 100) -> list[IncidentGroup]:
+        """Incidents by fingerprint, those that were seen last first."""
+        return await self._deciding.groups(state, limit)
 
     async def incident(self, incident_id: str) -> Incident:
         """One incident."""
-        return await self._mending.incident(incident_id)
+        return await self._deciding.incident(incident_id)
+
+    async def acknowledge_incident(self, incident_id: str, *, by: str, why: str = "") -> Incident:
+        """Say that somebody looks after an incident; it stays open. Raises Conflict when it is resolved."""
+        return await self._deciding.acknowledge(incident_id, by, why)
 
     async def retry_incident(self, incident_id: str, *, by: str, why: str) -> Incident:
         """Try again what an incident holds: the step afresh, or the run from its journal.
 
+        A step that is stuck is stopped, and tried again if its policy says so; a quarantine is lifted.
+
         Raises:
             Conflict: it is resolved, or holds nothing that could be tried.
         """
-        return await self._mending.retry_incident(incident_id, by, why)
+        return await self._deciding.retry(incident_id, by, why)
 
-    async def resolve_incident(self, incident_id: str, value: bytes, *, by: str, why: str) -> Incident:
+    async def resolve_incident(self, incident_id: str, value: bytes | None, *, by: str, why: str) -> Incident:
         """Decide an incident: `value` becomes the result of the step that it holds; others are closed as seen.
 
         Raises:
             Conflict: it is resolved, or the run cannot go on by a value. Invalid: the value does not fit the step.
         """
-        return await self._mending.resolve_incident(incident_id, value, by, why)
+        return await self._deciding.resolve(incident_id, value, by, why)
+
+    async def skip_incident(self, incident_id: str, *, by: str, why: str) -> Incident:
+        """Let the run go on without the result of the step that an incident holds: it is None.
+
+        Raises:
+            Conflict: it is resolved, or holds no step. Invalid: the step's result type does not allow None.
+        """
+        return await self._deciding.skip(incident_id, by, why)
+
+    async def decide_group(
+        self,
+        fingerprint: str,
+        action: GroupAction,
+        value: bytes | None = None,
+        *,
+        by: str,
+        why: str = "",
+        limit: int = 1000,
+    ) -> GroupDecision:
+        """Do the same about up to `limit` open incidents of one fingerprint; the answer has a result for each.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._deciding.decide_group(fingerprint, action, value, by, why, limit)
+
+    async def quarantine_workflow(self, workflow: str, *, by: str, why: str = "") -> Incident:
+        """Refuse new starts of a workflow and let its open runs rest, until that is lifted.
+
+        Raises:
+            NotFound: there is no such workflow. Conflict: it is quarantined already.
+        """
+        return await self.quarantine.begin(workflow, by=by, why=why)
+
+    async def lift_quarantine(self, workflow: str, *, by: str, why: str = "") -> Incident:
+        """Let a workflow run again. Raises NotFound when it is not quarantined."""
+        return await self.quarantine.lift(workflow, by=by, why=why)
 
     async def clear_outbox(self, before: int) -> int:
         """Remove what was published before a time (microseconds), in small batches. Returns how many there were."""

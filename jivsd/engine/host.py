@@ -20,11 +20,13 @@ from jivsd.engine.actor import Actor
 from jivsd.engine.answers import Answers
 from jivsd.engine.api import ChildState, NotFound, StartOptions, Unavailable
 from jivsd.engine.attempts import Exit
+from jivsd.engine.ends import Waiter
 from jivsd.engine.gate import Gate
 from jivsd.engine.life import Life
 from jivsd.engine.limits import Limits
 from jivsd.engine.loading import Loader
 from jivsd.engine.passivation import Passivation
+from jivsd.engine.quarantine import Quarantine
 from jivsd.engine.recovery import Recovery
 from jivsd.engine.slots import Slots
 from jivsd.engine.timers import Timers
@@ -34,6 +36,7 @@ from jivsd.metrics import Metrics
 from jivsd.records import ENDED, Event, Message, Run, derived_id, new_id
 from jivsd.registry.source import PluginProblem
 from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused
+from jivsd.supervision import Intensity
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from jivsd.authoring.workflows import Workflow
     from jivsd.clock import Clock
     from jivsd.engine.life import Suspension
+    from jivsd.engine.trials import Trials
     from jivsd.registry.registry import Registry
     from jivsd.store.api import Store, Verdict
 
@@ -74,6 +78,7 @@ class Host:
         resident: int = 20_000,
         store_url: str = "",
         ids: Callable[[], str] = new_id,
+        intensity: Intensity | None = None,
     ) -> None:
         """Prepare.
 
@@ -92,6 +97,7 @@ class Host:
             resident: how many runs may wait in memory.
             store_url: for `status`, without a password.
             ids: draws the ids of runs and messages; a seam for tests.
+            intensity: how often a workflow may crash before it is quarantined.
         """
         self.store = store
         self.code = code
@@ -111,7 +117,7 @@ class Host:
         self.passivation: Passivation
         self.arriving: dict[str, list[Message]] = {}
         """The runs that are being read from the store, and what has been said to them meanwhile."""
-        self._recovery = Recovery(self)
+        self.recovery = Recovery(self)
         self._loads = recovery
         self._passivate_after = passivate_after
         self._resident = resident
@@ -121,6 +127,9 @@ class Host:
         """The runs that wait for a person without an actor."""
         self.troubled: set[str] = set()
         """Runs that may have open incidents."""
+        self.quarantine = Quarantine(self, intensity or Intensity())
+        self.trials: Trials | None = None
+        """Brings those back one by one who may have ended the process before; the composition root sets it."""
         self.stopping = False
         self._serving = False
         self.started_at = self.clock.now()
@@ -150,7 +159,7 @@ class Host:
         self._arrivals: dict[str, trio.Event] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
-        self._ends: dict[str, list[_Waiter]] = {}
+        self._ends: dict[str, list[Waiter]] = {}
 
     # ---- serving
 
@@ -169,7 +178,7 @@ class Host:
         self.loading = trio.CapacityLimiter(self._loads)
         self.loader = Loader(self.store)
         self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
-        self._waker = Waker(self.clock, self.timers, read=self._recovery.wakes, bring=self._recovery.bring)
+        self._waker = Waker(self.clock, self.timers, read=self.recovery.wakes, bring=self.recovery.bring)
         try:
             async with trio.open_nursery() as base:
                 async with trio.open_nursery() as self.nursery:
@@ -222,7 +231,7 @@ class Host:
     async def _recover(self) -> None:
         with trio.move_on_after(FLUSH):
             await self.committer.drain()  # what was under way when `run` crashed is in the journal before it is read
-        await self._recovery.run()
+        await self.recovery.run()
 
     def drain(self, grace: float) -> None:
         """Ask `run` to return: accept nothing new, let steps end within `grace` seconds and record what they did."""
@@ -450,7 +459,7 @@ class Host:
 
         `look` returns the row if it has ended already; a run in memory has not.
         """
-        waiter = _Waiter()
+        waiter = Waiter()
         waiters = self._ends.setdefault(run_id, [])
         waiters.append(waiter)
         try:
@@ -487,13 +496,3 @@ class Host:
                 log.error("stored code does not load", plugin=stored.name, why=str(problem))
             workflow = self.code.resolve(run.workflow, run.code_hash)
         return workflow
-
-
-class _Waiter:
-    """Somebody who waits for the end of a run."""
-
-    __slots__ = ("ended", "run")
-
-    def __init__(self) -> None:
-        self.ended = trio.Event()
-        self.run: Run | None = None

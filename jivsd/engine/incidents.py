@@ -6,12 +6,12 @@ nothing, derives its id from its message, because every replay finds it again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from jivsd.engine.replay import UNDO, Phase
-from jivsd.records import Incident, IncidentState, Run, derived_id, new_id
+from jivsd.records import Decision, Incident, IncidentState, Run, derived_id, new_id
 
 if TYPE_CHECKING:
     from jivsd.engine.replay import Block, Open
@@ -32,9 +32,13 @@ def _incident(
     )
 
 
+WARNINGS: Final = frozenset({"thread", "stuck", "still"})
+"""Kinds that hold nothing: what they warn of may end by itself."""
+
+
 def place(incident: Incident) -> str:
     """Where a live run keeps an incident: the path of what it holds, "" when that is the run as a whole."""
-    return f"thread {incident.path}" if incident.kind == "thread" else incident.path
+    return f"{incident.kind} {incident.path}" if incident.kind in WARNINGS else incident.path
 
 
 def same(known: Incident, found: Incident) -> bool:
@@ -52,7 +56,7 @@ def held(run: Run, entry: Open, at: int, phase: Phase) -> Incident:
     """A step has used up its retries."""
     kind = "compensation" if phase is Phase.COMPENSATING or entry.path.endswith(UNDO) else "step"
     message = f"{entry.path} failed {entry.failures} times; last: {entry.last_error}"
-    return _incident(run, kind, entry.path, message, at, attempts=entry.failures)
+    return _incident(run, kind, entry.path, message, at, attempts=entry.failures, error=entry.last_error or "")
 
 
 def misfit(run: Run, message_id: str, why: str, at: int) -> Incident:
@@ -70,8 +74,42 @@ def stuck_thread(run: Run, path: str, at: int) -> Incident:
 
 def crashed(run: Run, error: BaseException, times: int, at: int) -> Incident:
     """The run's actor raised again and again."""
-    message = f"the run's actor crashed {times} times; last: {type(error).__name__}: {error}"
-    return _incident(run, "crash", "", message, at, times=times)
+    last = f"{type(error).__name__}: {error}"
+    return _incident(
+        run, "crash", "", f"the run's actor crashed {times} times; last: {last}", at, times=times, error=last
+    )
+
+
+def stuck(run: Run, path: str, why: str, at: int) -> Incident:
+    """An attempt of a step runs far longer than it should."""
+    return _incident(run, "stuck", path, f"{path} {why}", at, error=why)
+
+
+def still(run: Run, why: str, at: int) -> Incident:
+    """The run has not moved although it should."""
+    return _incident(run, "still", "", f"the run has not moved: {why}", at, error=why)
+
+
+def took_down(run: Run, what: str, where: str, at: int) -> Incident:
+    """The run's code ended the whole process; it is not resumed into the same."""
+    message = f"quarantined: it {what} at {where}" if where else f"quarantined: it {what}"
+    return _incident(run, "takedown", "", message, at, where=where, error=f"{what} at {where}")
+
+
+def quarantine(workflow: str, why: str, at: int) -> Incident:
+    """No run of a workflow is started or lived on until somebody lifts this."""
+    message = f"workflow {workflow!r} is quarantined: {why}"
+    return Incident(new_id(), "quarantine", message, at, workflow=workflow, details={"error": why})
+
+
+def suspended_by(known: list[Incident]) -> Incident | None:
+    """The incident that keeps a run from living at all until somebody decides, also after a restart."""
+    return next((incident for incident in known if incident.kind == "takedown"), None)
+
+
+def acknowledged(incident: Incident, *, by: str, why: str, at: int) -> Incident:
+    """The incident, of which somebody says that he looks after it."""
+    return msgspec.structs.replace(incident, history=[*incident.history, Decision("acknowledge", by, why, at)])
 
 
 def no_code(run: Run, at: int) -> Incident:
@@ -93,5 +131,6 @@ def resolved(incident: Incident, how: str, *, by: str, why: str, at: int) -> Inc
         "resolved_by": by,
         "resolved_why": why,
         "resolved_at": at,
+        "history": [*incident.history, Decision(how, by, why, at)],
     }
     return msgspec.structs.replace(incident, **changes)

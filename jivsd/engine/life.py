@@ -6,19 +6,21 @@ gone, its journal is damaged, its actor crashes again and again) is suspended wi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from jivsd import logs
 from jivsd.engine import incidents, troubles
-from jivsd.engine.actor import Actor
+from jivsd.engine.actor import Actor, Stale
 from jivsd.engine.attempts import Exit
 from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
 from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway, StoreError
 
 if TYPE_CHECKING:
     from jivsd.engine.host import Host
+    from jivsd.engine.trials import Trials
     from jivsd.records import Message
     from jivsd.store.api import Recorded
 
@@ -44,11 +46,42 @@ class Suspension:
         self.incident = incident
         self.over = trio.Event()
 
+    def by(self, incident: Incident) -> bool:
+        """Whether it is this incident that holds the run."""
+        return self.incident.incident_id == incident.incident_id
+
+
+class Held(Exception):
+    """An incident keeps the run from living, until somebody decides."""
+
+    def __init__(self, incident: Incident) -> None:
+        super().__init__(incident.message)
+        self.incident = incident
+
+
+class Suspect(Exception):
+    """The run may have ended the process before: it waits until it is its turn to be tried."""
+
+    def __init__(self, trials: Trials) -> None:
+        super().__init__("it may have ended the process before")
+        self.trials = trials
+
 
 class Life:
     """One run, through all the lives of its actor on this host."""
 
-    __slots__ = ("_crashes", "_host", "_lived", "_run", "admitted", "run_id", "workflow")
+    __slots__ = (
+        "_crashes",
+        "_fresh",
+        "_host",
+        "_lived",
+        "_moved",
+        "_run",
+        "_tried",
+        "admitted",
+        "run_id",
+        "workflow",
+    )
 
     def __init__(self, host: Host, run_id: str, run: Run | None = None) -> None:
         self.run_id = run_id
@@ -61,6 +94,12 @@ class Life:
         """Its row when it was read last; None until then."""
         self._lived = False
         self._crashes = 0
+        self._fresh = False
+        """Whether nothing of the run has lived so far."""
+        self._moved = False
+        """Whether the last life has brought the run forward."""
+        self._tried = False
+        """Whether it had its turn to be tried."""
 
     async def begin(self, actor: Actor, started: list[Event]) -> None:
         """Live a run on whose start was committed just now; `started` is its journal."""
@@ -72,14 +111,23 @@ class Life:
 
     async def _live(self, actor: Actor | None, started: list[Event]) -> None:
         host = self._host
+        self._fresh = actor is not None
         while not host.stopping:
             try:
+                if actor is not None and (held := host.quarantine.of(self.workflow)) is not None:
+                    del host.actors[self.run_id]
+                    raise Held(held)
                 if actor is None:
                     way_out = await self._again()
                 else:
                     way_out = await self._watch(actor, started, first=True)
             except DamagedRow as error:
                 await self._suspend(incidents.damaged(self._row, str(error), host.clock.now()))
+            except Held as error:
+                await (self._rest(error.incident) if error.incident.run_id is None else self._suspend(error.incident))
+            except Suspect as suspect:
+                await suspect.trials.turn(self._row)
+                self._tried = True
             except NoCode:
                 await self._suspend(incidents.no_code(self._row, host.clock.now()))
             except StoreAway:
@@ -104,7 +152,7 @@ class Life:
             host.loading.release_on_behalf_of(self)
         if isinstance(loaded, Exit):
             return loaded
-        return await self._watch(*loaded, first=False)
+        return await self._watch(*loaded, first=self._fresh)
 
     async def _load(self) -> Exit | tuple[Actor, list[Event]]:
         """Read what is recorded of the run, for an actor that from now on gets its messages."""
@@ -123,12 +171,19 @@ class Life:
                 if self._lived:
                     host.ended(run)
                 return Exit.ENDED
+            if (held := host.quarantine.of(run.workflow)) is not None:
+                raise Held(held)
+            if not self._tried and host.trials is not None and host.trials.concern(run):
+                raise Suspect(host.trials)
             workflow = await host.code_of(run)
             if workflow is None:
                 raise NoCode
             actor = Actor(host, workflow, run)
             if run_id in host.troubled:
-                troubles.remember(actor, await self._open_incidents())
+                known = await self._open_incidents()
+                if (incident := incidents.suspended_by(known)) is not None:
+                    raise Held(incident)
+                troubles.remember(actor, known)
         finally:
             del host.arriving[run_id]
         actor.early([*recorded.messages, *early])
@@ -154,11 +209,13 @@ class Life:
         """Let an actor live, and see how it leaves."""
         host, run_id = self._host, self.run_id
         self._lived = True
+        self._fresh = False
         try:
             way_out = await actor.live_on(events, first=first)
         finally:
             del host.actors[run_id]
             host.passivation.forget(actor)
+            self._moved = actor.moved
             if actor.moved:
                 self._crashes = 0
         if way_out is Exit.ENDED:
@@ -188,6 +245,8 @@ class Life:
         run, times = self._run, self._crashes
         workflow = run.workflow if run is not None else ""
         log.error("actor crashed", run_id=self.run_id, workflow=workflow, times=times, exc_info=error)
+        if not self._moved and not isinstance(error, Stale | StoreError):
+            await self._host.quarantine.crashed(workflow, f"{type(error).__name__}: {error}")
         if times < MAX_CRASHES:
             await self._host.rest(min(FIRST_PAUSE * 2**times, LAST_PAUSE))
             return True
@@ -209,19 +268,40 @@ class Life:
                 same = [known for known in await self._open_incidents() if incidents.same(known, incident)]
                 suspension.incident = same[0] if same else incident
             log.error("run suspended", run_id=run_id, workflow=run.workflow, why=suspension.incident.message)
-            compensating = run.status in (Status.COMPENSATING, Status.COMPENSATION_BLOCKED)
-            status = Status.COMPENSATION_BLOCKED if compensating else Status.BLOCKED
-            await record(host, run, suspension.incident, status)
+            await record(host, run, suspension.incident, _blocked(run))
             await suspension.over.wait()
         except StoreAway:
             await host.rest(AWAY_PAUSE)
         finally:
             del host.suspended[run_id]
 
+    async def _rest(self, held: Incident) -> None:
+        """Hold the run without an actor as long as its workflow is quarantined."""
+        host = self._host
+        run = await host.recovery.patiently(partial(host.store.run, self.run_id))
+        if run is None or run.status in ENDED:
+            return
+        self._run = run
+        self._lived = True
+        suspension = host.suspended[self.run_id] = Suspension(held)
+        host.arrived(self.run_id)
+        try:
+            await record(host, run, None, _blocked(run))
+            await suspension.over.wait()
+        finally:
+            del host.suspended[self.run_id]
 
-async def record(host: Host, run: Run, incident: Incident, status: Status | None = None) -> None:
-    """Write an incident of a run that has no actor."""
-    host.troubled.add(run.run_id)
+
+def _blocked(run: Run) -> Status:
+    compensating = run.status in (Status.COMPENSATING, Status.COMPENSATION_BLOCKED)
+    return Status.COMPENSATION_BLOCKED if compensating else Status.BLOCKED
+
+
+async def record(host: Host, run: Run, incident: Incident | None, status: Status | None = None) -> None:
+    """Write an incident, or the status, of a run that has no actor."""
+    if incident is not None:
+        host.troubled.add(run.run_id)
     change = RunChange(status=status) if status is not None else None
-    entry = Entry(run_id=run.run_id, shard=run.shard, change=change, incidents=(incident,))
+    found = () if incident is None else (incident,)
+    entry = Entry(run_id=run.run_id, shard=run.shard, change=change, incidents=found)
     await host.committer.submit_and_wait(entry)

@@ -133,13 +133,14 @@ class Messages:
         last = await self._last_event(run.run_id)
         now = host.clock.now()
         event = Event(run.run_id, last.seq + 1, Kind.ENDED, "", encode(ended), max(now, last.at), 0, by)
-        closed = resolved(incident, "terminated", by=by, why=reason, at=now)
+        own = incident.run_id is not None
+        closed = (resolved(incident, "terminated", by=by, why=reason, at=now),) if own else ()
         children = await host.store.runs(RunFilter(parent=run.run_id, open_only=True), 10_000)
         told = [
             to_child(run, child.workflow, child.workflow_id, child.run_id, Kind.ENDED, event.payload, now)
             for child in children.items
         ]
-        entry = end_entry(run, event, ended, children=told, incidents=(closed,))
+        entry = end_entry(run, event, ended, children=told, incidents=closed)
 
         def done(verdict: Verdict) -> None:
             if isinstance(verdict, Written):

@@ -40,7 +40,7 @@ class Recovery:
         await self._find_trouble()
         found = 0
         after: str | None = None
-        while not host.stopping and (page := await self._patiently(partial(host.store.open_runs, after, 1000))):
+        while not host.stopping and (page := await self.patiently(partial(host.store.open_runs, after, 1000))):
             starting = host.committer.starting()  # these are brought to life by their starts
             for run in page:
                 if run.run_id not in starting:
@@ -48,12 +48,12 @@ class Recovery:
             found += len(page)
             after = page[-1].run_id
             log.info("recovering", runs=found, node=host.node)
-        for run_id in await self._patiently(host.store.called_runs):
+        for run_id in await self.patiently(host.store.called_runs):
             await self.bring(run_id)
 
     async def wakes(self, after: Wake, limit: int) -> list[Wake]:
         """See `Store.wakes`; while the store is away, it is asked again."""
-        return await self._patiently(partial(self._host.store.wakes, after, limit))
+        return await self.patiently(partial(self._host.store.wakes, after, limit))
 
     async def bring(self, run_id: str) -> None:
         """Bring a run back, unless it is in memory; return when it may be read."""
@@ -73,13 +73,15 @@ class Recovery:
         cursor: str | None = None
         while True:
             page = partial(host.store.incidents, IncidentState.OPEN, None, 1000, cursor)
-            found, cursor = await self._patiently(page)
+            found, cursor = await self.patiently(page)
             host.troubled.update(incident.run_id for incident in found if incident.run_id is not None)
+            for incident in found:
+                host.quarantine.note(incident)
             if cursor is None:
                 return
 
-    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Read, and while the store is away, try again."""
+    async def patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read or write, and while the store is away, try again."""
         while True:
             try:
                 return await read()

@@ -57,7 +57,7 @@ def forget_gone(actor: Actor) -> None:
     blocked = actor.machine.blocked
     for incident in list(actor.incidents.values()):
         still = incident.path != "" or (blocked is not None and blocked.kind == incident.kind)
-        if incident.kind == "thread" or not still:
+        if incident.kind in incidents.WARNINGS or not still:
             close(actor, incident, "gone")
 
 
@@ -77,6 +77,13 @@ def find_held(actor: Actor, path: str) -> None:
     entry = actor.machine.open.get(path)
     if entry is not None and entry.held and path not in actor.incidents:
         open_(actor, incidents.held(actor.run, entry, actor.services.clock.now(), actor.machine.phase))
+
+
+def attempt_ended(actor: Actor, path: str) -> None:
+    """Close what warned of an attempt that would not end."""
+    for kind in ("thread", "stuck"):
+        if (incident := actor.incidents.get(f"{kind} {path}")) is not None:
+            close(actor, incident, "gone")
 
 
 def open_(actor: Actor, incident: Incident) -> None:
@@ -110,7 +117,12 @@ def retry(actor: Actor, closed: Incident, then: Told) -> bool:
     if not _holds(actor, closed):
         return False
     entry = actor.machine.open.get(closed.path)
-    if closed.path == "":
+    if closed.kind == "stuck":
+        attempt = actor.attempts.get(closed.path)
+        if attempt is None or not attempt.interrupt(f"stopped by {closed.resolved_by or 'somebody'}"):
+            return False
+        actor.submit(Entry(**actor.address(), incidents=(closed,)), None, then)
+    elif closed.path == "":
         actor.submit(Entry(**actor.address(), incidents=(closed,)), None, then)
         actor.ask(Exit.RESTART)
     elif entry is not None and entry.held:
@@ -120,7 +132,7 @@ def retry(actor: Actor, closed: Incident, then: Told) -> bool:
         actor.append(Kind.ATTEMPT_FAILED, entry.path, payload, by=by, incidents=(closed,), then=then)
     else:
         return False
-    del actor.incidents[closed.path]
+    del actor.incidents[incidents.place(closed)]
     return True
 
 
@@ -128,14 +140,15 @@ def resolve(actor: Actor, closed: Incident, value: bytes, then: Told) -> bool:
     """Take a person's value for the result of a step that an incident holds. False if it is not held any more.
 
     Raises:
-        Invalid: the value does not fit the step's result type.
+        Invalid: the value does not fit the step's result type, or there has to be one.
     """
     entry = actor.machine.open.get(closed.path)
     if entry is None or not entry.held or not _holds(actor, closed):
         return False
     assert isinstance(entry.command, commands.StepCall)
-    effects.check_result(entry.command, value)
-    payload = StepDone(entry.command.args_hash, msgspec.Raw(value), closed.resolved_why or "")
+    skipped = closed.resolution == "skip"
+    effects.check_result(entry.command, value, skipped=skipped)
+    payload = StepDone(entry.command.args_hash, msgspec.Raw(value), closed.resolved_why or "", skipped)
     by = closed.resolved_by or ""
     actor.append(Kind.STEP_DONE, entry.path, payload, by=by, incidents=(closed,), then=then)
     del actor.incidents[closed.path]
@@ -146,6 +159,15 @@ def dismiss(actor: Actor, closed: Incident, then: Told) -> bool:
     """A person has seen an incident that holds nothing."""
     actor.incidents.pop(incidents.place(closed), None)
     actor.submit(Entry(**actor.address(), incidents=(closed,)), None, then)
+    return True
+
+
+def note(actor: Actor, incident: Incident, then: Told) -> bool:
+    """Write what somebody has said about an incident that stays open. False if it does not, or has changed."""
+    if not _holds(actor, incident):
+        return False
+    actor.incidents[incidents.place(incident)] = incident
+    actor.submit(Entry(**actor.address(), incidents=(incident,)), None, then)
     return True
 
 

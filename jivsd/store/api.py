@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from jivsd.records import Event, Incident, Kind, Message, Publication, Run, Status
+from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Publication, Run, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -390,8 +390,19 @@ class Store(Protocol):
         ...
 
     async def incidents(
-        self, state: str | None = None, run_id: str | None = None, limit: int = 100, cursor: str | None = None
-    ) -> tuple[list[Incident], str | None]: ...
+        self,
+        state: str | None = None,
+        run_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        fingerprint: str | None = None,
+    ) -> tuple[list[Incident], str | None]:
+        """A page of incidents, newest first, and the cursor of the next one."""
+        ...
+
+    async def incident_groups(self, state: str | None = None, limit: int = 100) -> list[IncidentGroup]:
+        """Incidents grouped by fingerprint, those that were seen last first."""
+        ...
 
     async def incident(self, incident_id: str) -> Incident | None: ...
 

@@ -184,6 +184,10 @@ class Env(Comforts):
         """Give a value for the step that an incident of the run holds."""
         await self.tell(f"resolve {run}", lambda engine: _decide(engine, run, msgspec.json.encode(value), why))
 
+    async def skip(self, run: str, *, why: str = "a test") -> None:
+        """Let the run go on without the result of the step that an incident of it holds."""
+        await self.tell(f"skip {run}", lambda engine: _skip(engine, run, why))
+
     async def query(self, run: str, name: str, argument: Any = None) -> Any:
         """Ask a query."""
         body = msgspec.json.encode(argument)
@@ -269,7 +273,15 @@ async def _retry(engine: Engine, run: str) -> str:
 
 
 async def _decide(engine: Engine, run: str, value: bytes, why: str) -> None:
+    await engine.resolve_incident(await _incident(engine, run), value, by=BY, why=why)
+
+
+async def _skip(engine: Engine, run: str, why: str) -> None:
+    await engine.skip_incident(await _incident(engine, run), by=BY, why=why)
+
+
+async def _incident(engine: Engine, run: str) -> str:
     found = await engine.incidents(ref=run)
     if not found.items:
         raise Conflict(f"run {run} has no open incident")
-    await engine.resolve_incident(found.items[0].incident_id, value, by=BY, why=why)
+    return found.items[0].incident_id

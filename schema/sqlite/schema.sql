@@ -190,9 +190,13 @@ CREATE TABLE incident (
     resolution TEXT,
     resolved_by TEXT,
     resolved_why TEXT,
-    resolved_at INTEGER
+    resolved_at INTEGER,
+    history TEXT NOT NULL,
+    acknowledged INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL
 ) STRICT;
 CREATE INDEX incident_state ON incident (state);
+CREATE INDEX incident_group ON incident (fingerprint, state);
 CREATE INDEX incident_run ON incident (run_id) WHERE run_id IS NOT NULL;
 
 -- Plugin sources, so that open runs go on with the code that they began with. files: JSON, path to text.

@@ -286,19 +286,31 @@ RETURNING number
 -- name: put_incident
 -- An incident, or what has become of it.
 INSERT INTO incident (incident_id, kind, message, at, run_id, workflow, path, details, state, resolution, resolved_by,
-                      resolved_why, resolved_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                      resolved_why, resolved_at, history, acknowledged, fingerprint)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (incident_id) DO UPDATE SET
     kind = excluded.kind, message = excluded.message, at = excluded.at, run_id = excluded.run_id,
     workflow = excluded.workflow, path = excluded.path, details = excluded.details, state = excluded.state,
     resolution = excluded.resolution, resolved_by = excluded.resolved_by, resolved_why = excluded.resolved_why,
-    resolved_at = excluded.resolved_at
+    resolved_at = excluded.resolved_at, history = excluded.history, acknowledged = excluded.acknowledged,
+    fingerprint = excluded.fingerprint
 
 -- name: list_incidents
 -- A page of incidents, newest first; the reader puts its conditions in the place of "true".
 SELECT incident_id, kind, message, at, run_id, workflow, path, details, state, resolution, resolved_by, resolved_why,
-       resolved_at, number
+       resolved_at, history, fingerprint, number
 FROM incident WHERE true ORDER BY number DESC LIMIT :limit
+
+-- name: group_incidents
+-- Incidents by fingerprint, those that were seen last first; the reader puts its conditions in the place of "true".
+SELECT counted.fingerprint, kind, message, incident_id, times, first_at, last_at, workflow, path, runs, counted.seen
+FROM (
+    SELECT fingerprint, count(*) AS times, min(at) AS first_at, max(at) AS last_at, count(DISTINCT run_id) AS runs,
+           sum(acknowledged) AS seen, max(number) AS newest
+    FROM incident WHERE true GROUP BY fingerprint ORDER BY last_at DESC LIMIT :limit
+) AS counted
+JOIN incident ON incident.number = counted.newest
+ORDER BY last_at DESC
 
 -- name: count_incidents
 -- How many incidents are open.

@@ -275,11 +275,11 @@ async def test_an_incident_is_shown_and_resolved(tmp_path):
         assert INSTANT.fullmatch(incident["at"])
         url = f"{API}/incidents/{incident['incident_id']}"
         assert (await http.get(url)).json() == incident
-        missing = await http.post(f"{url}/resolve", json={"why": "forgot it"})
+        missing = await http.post(f"{url}/resolve", json={"reason": "forgot it"})
         assert missing.status_code == 422
         assert missing.json()["field"] == "value"
         resolved = await http.post(
-            f"{url}/resolve", json={"value": "by bike", "why": "urgent"}, headers={"X-Jivsd-By": "ann"}
+            f"{url}/resolve", json={"value": "by bike", "reason": "urgent"}, headers={"X-Jivsd-By": "ann"}
         )
         assert resolved.status_code == 200
         assert resolved.json()["state"] == "RESOLVED"
@@ -288,7 +288,7 @@ async def test_an_incident_is_shown_and_resolved(tmp_path):
         assert ended["output"] == "by bike"
         assert (await http.get(f"{API}/incidents")).json()["items"] == []
         assert len((await http.get(f"{API}/incidents?state=ALL")).json()["items"]) == 1
-        assert (await http.post(f"{url}/retry", json={"why": "again"})).status_code == 409
+        assert (await http.post(f"{url}/retry", json={"reason": "again"})).status_code == 409
 
 
 async def test_workflows_plugins_status_and_health(tmp_path):
@@ -331,3 +331,38 @@ async def test_prune_needs_a_limit_in_time(tmp_path):
         }
         gone = await http.get(f"{API}/runs/{run['run_id']}")
         assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+
+
+async def test_incidents_come_in_groups_that_are_decided_at_once(tmp_path):
+    async with api(tmp_path) as http:
+        runs = [await start(http, "held", wait="50ms") for _ in range(2)]
+        (group,) = (await http.get(f"{API}/incidents/groups")).json()["items"]
+        assert (group["count"], group["runs"]) == (2, 2)
+        assert INSTANT.fullmatch(group["first_at"])
+        place = f"{API}/incidents/groups/{group['fingerprint']}"
+        listed = (await http.get(f"{API}/incidents?fingerprint={group['fingerprint']}")).json()["items"]
+        assert {one["run_id"] for one in listed} == {run["run_id"] for run in runs}
+        seen = await http.post(f"{API}/incidents/{listed[0]['incident_id']}/acknowledge", json={"reason": "mine"})
+        assert seen.json()["history"][0]["why"] == "mine"
+        assert (await http.post(f"{API}/incidents/{listed[0]['incident_id']}/skip")).status_code == 422
+        assert (await http.post(f"{place}/forget")).json()["code"] == "not_found"
+        wrong = (await http.post(f"{place}/resolve", json={"value": 5})).json()
+        assert {one["code"] for one in wrong["items"]} == {"invalid"}
+        done = (await http.post(f"{place}/resolve", json={"value": "by bike", "reason": "urgent"})).json()
+        assert {one["run_id"] for one in done["items"] if "error" not in one} == {run["run_id"] for run in runs}
+        assert done["more"] is False
+        assert (await http.get(f"{API}/incidents/groups")).json()["items"] == []
+
+
+async def test_a_workflow_is_quarantined_and_lifted(tmp_path):
+    async with api(tmp_path) as http:
+        held = (await http.post(f"{API}/workflows/held/quarantine", json={"reason": "it charges twice"})).json()
+        assert held["kind"] == "quarantine"
+        refused = await http.post(f"{API}/runs", json={"workflow": "held"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "quarantined")
+        assert refused.json()["incident"] == held["incident_id"]
+        workflows = (await http.get(f"{API}/workflows")).json()["items"]
+        assert next(one for one in workflows if one["name"] == "held")["quarantined"] == held["incident_id"]
+        assert (await http.post(f"{API}/workflows/held/lift")).json()["resolution"] == "lift"
+        assert (await http.post(f"{API}/workflows/held/lift")).status_code == 404
+        await start(http, "held", wait="50ms")

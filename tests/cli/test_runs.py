@@ -249,12 +249,42 @@ def test_an_incident_is_looked_at_retried_and_resolved(jivsd):
 
     wrong = jivsd("incidents", "resolve", again["incident_id"], "--value", '"heavy"')
     assert wrong.code == 6
-    resolved = jivsd("incidents", "resolve", again["incident_id"], "--value", "7", "--why", "weighed by hand")
+    resolved = jivsd("incidents", "resolve", again["incident_id"], "--value", "7", "--reason", "weighed by hand")
     assert resolved.code == 0
     assert "weighed by hand" in resolved.out
     assert jivsd("wait", "weigh:w1", "--json").json["output"] == 7
     assert jivsd("incidents", "list", "--run", "weigh:w1").out == "No incidents.\n"
     assert jivsd("incidents", "list", "--run", "weigh:w1", "--all", "--json").json["items"]
+
+
+def test_a_group_of_incidents_is_decided_at_once(jivsd):
+    jivsd("start", "weigh", "--id", "g1")
+    incident = _incident(jivsd, "weigh:g1")
+    group = incident["fingerprint"]
+    assert group in jivsd("incidents", "groups").out
+    assert "seen by" not in jivsd("incidents", "list", "--group", group).out
+    assert jivsd("incidents", "acknowledge", "--group", group, "--reason", "mine").out == "acknowledge: 1 of 1 done.\n"
+    assert "(seen by" in jivsd("incidents", "list", "--group", group).out
+    skipped = jivsd("incidents", "skip", "--group", group)
+    assert (skipped.code, "cannot be skipped" in skipped.out) == (1, True)
+    assert jivsd("incidents", "retry").code == 2
+    assert jivsd("incidents", "retry", incident["incident_id"], "--group", group).code == 2
+    assert jivsd("incidents", "resolve", incident["incident_id"]).code == 6
+    assert jivsd("incidents", "resolve", "--group", group, "--value", "5").code == 0
+    assert jivsd("wait", "weigh:g1", "--json").json["output"] == 5
+    assert "acknowledge by" in jivsd("incidents", "show", incident["incident_id"]).out
+
+
+def test_a_workflow_is_quarantined_and_lifted(jivsd):
+    assert jivsd("quarantine", "list").out == "No workflow is quarantined.\n"
+    begun = jivsd("quarantine", "begin", "add-up", "--reason", "it miscounts")
+    assert "workflow 'add-up' is quarantined: it miscounts" in begun.out
+    refused = jivsd("start", "add-up", "--input", "1")
+    assert (refused.code, "jivsd quarantine lift add-up" in refused.err) == (5, True)
+    assert "it miscounts" in jivsd("quarantine", "list").out
+    assert jivsd("quarantine", "lift", "add-up").out == "Workflow 'add-up' runs again.\n"
+    assert jivsd("start", "add-up", "--input", "1", "--wait").code == 0
+    assert jivsd("quarantine", "lift", "add-up").code == 4
 
 
 def _incident(jivsd, ref, failures=1):

@@ -85,7 +85,7 @@ async def test_failures_retries_and_incidents(tmp_path):
         assert page == await served.engine.incidents(ref="held:h")
         incident = page.items[0]
         assert await client.incident(incident.incident_id) == incident
-        resolved = await client.resolve_incident(incident.incident_id, b'"by bike"', why="urgent")
+        resolved = await client.resolve_incident(incident.incident_id, b'"by bike"', reason="urgent")
         assert resolved.resolved_why == "urgent"
         assert (await client.result(held.run_id, 5)).status is Status.COMPLETED
         assert (await client.incidents()).items == []
@@ -93,6 +93,29 @@ async def test_failures_retries_and_incidents(tmp_path):
         with pytest.raises(ClientError) as caught:
             await client.retry_incident(incident.incident_id)
         assert caught.value.status == 409
+
+
+async def test_groups_of_incidents_and_quarantine(tmp_path):
+    async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
+        runs = [(await client.start("held", wait="50ms")).run for _ in range(2)]
+        (group,) = await client.incident_groups()
+        assert [group] == await served.engine.incident_groups()
+        page = await client.incidents(fingerprint=group.fingerprint)
+        assert len(page.items) == 2
+        seen = await client.acknowledge_incident(page.items[0].incident_id, reason="mine")
+        assert seen == await served.engine.incident(seen.incident_id)
+        with pytest.raises(ClientError, match="cannot be skipped"):
+            await client.skip_incident(seen.incident_id)
+        with pytest.raises(ClientError, match="give a value for its result, or skip it"):
+            await client.resolve_incident(seen.incident_id)
+        decided = await client.decide_group(group.fingerprint, "resolve", "by bike", reason="urgent")
+        assert ({one.run_id for one in decided.items}, decided.more) == ({run.run_id for run in runs}, False)
+        held = await client.quarantine_workflow("held", reason="it charges twice")
+        assert {one.name for one in await client.workflows() if one.quarantined == held.incident_id} == {"held"}
+        with pytest.raises(ClientError, match="jivsd quarantine lift held") as caught:
+            await client.start("held")
+        assert (caught.value.status, caught.value.code) == (409, "quarantined")
+        assert (await client.lift_quarantine("held", reason="mended")).resolved_why == "mended"
 
 
 async def test_cancel_terminate_and_prune(tmp_path):

@@ -61,6 +61,7 @@ def test_every_statement_is_described_used_and_fits_the_schema(database, name):
         ("messages", ""),
         ("list_incidents", "state = :s AND number < :n"),
         ("list_incidents", "run_id = :r"),
+        ("list_incidents", "fingerprint = :f AND state = :s AND number < :n"),
         ("events", ""),
         ("event", ""),
         ("check_events", ""),

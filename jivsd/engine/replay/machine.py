@@ -333,6 +333,11 @@ class Machine(Driving):
         return self.workflow.queries[name].function(self.instance, *arguments)
 
     @property
+    def driven(self) -> str:
+        """The path of the branch that is being driven, for those who look from another thread; "" is the main one."""
+        return "" if self._current is None else self._current.path
+
+    @property
     def quiet(self) -> bool:
         """Whether no step is under way."""
         return not any(isinstance(entry.command, commands.StepCall) for entry in self.open.values())

@@ -221,10 +221,10 @@ class Driver:
 
     async def _decide(self, incident_id: str, run_id: str, fate: Fate) -> None:
         if fate.decide == "value":
-            await self._try(lambda: self._client.resolve_incident(incident_id, fate.amount, why="torture"))
+            await self._try(lambda: self._client.resolve_incident(incident_id, fate.amount, reason="torture"))
             return
         await trio.to_thread.run_sync(world.mend, self._world, run_id, fate.name)
-        await self._try(lambda: self._client.retry_incident(incident_id, why="torture"))
+        await self._try(lambda: self._client.retry_incident(incident_id, reason="torture"))
 
     # ---- asking
 

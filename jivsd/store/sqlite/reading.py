@@ -14,7 +14,7 @@ from jivsd.store.statements import statements
 if TYPE_CHECKING:
     import apsw
 
-    from jivsd.records import Event, Incident, Message, Publication, Run
+    from jivsd.records import Event, Incident, IncidentGroup, Message, Publication, Run
     from jivsd.store.api import Holder, Plugin
 
 log = logs.get(__name__)
@@ -103,10 +103,20 @@ def lock_queue(connection: apsw.Connection, key: str | None, limit: int | None) 
 
 
 def incidents(
-    connection: apsw.Connection, state: str | None, run_id: str | None, limit: int, cursor: str | None
+    connection: apsw.Connection,
+    state: str | None,
+    run_id: str | None,
+    limit: int,
+    cursor: str | None,
+    fingerprint: str | None,
 ) -> tuple[list[Incident], str | None]:
     """See `Store.incidents`."""
-    conditions = {"state = :state": state, "run_id = :run_id": run_id, "number < :cursor": _cursor(cursor)}
+    conditions = {
+        "state = :state": state,
+        "run_id = :run_id": run_id,
+        "fingerprint = :fingerprint": fingerprint,
+        "number < :cursor": _cursor(cursor),
+    }
     found = _list(connection, "list_incidents", conditions, limit + 1)
     more = len(found) > limit > 0
     return [rows.incident_of(row) for row in found[:limit]], str(_number(found[limit - 1])) if more else None
@@ -116,6 +126,11 @@ def incident(connection: apsw.Connection, incident_id: str) -> Incident | None:
     """See `Store.incident`."""
     found = _list(connection, "list_incidents", {"incident_id = :incident_id": incident_id}, 1)
     return rows.incident_of(found[0]) if found else None
+
+
+def incident_groups(connection: apsw.Connection, state: str | None, limit: int) -> list[IncidentGroup]:
+    """See `Store.incident_groups`."""
+    return [rows.group_of(row) for row in _list(connection, "group_incidents", {"state = :state": state}, limit)]
 
 
 def plugin(connection: apsw.Connection, code_hash: str) -> Plugin | None:

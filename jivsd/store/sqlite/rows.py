@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jivsd.records import (
+    Decision,
     ErrorRecord,
     Event,
     Incident,
+    IncidentGroup,
     IncidentState,
     Kind,
     Message,
@@ -31,6 +33,7 @@ Row = tuple[Any, ...]
 
 _options: Final = msgspec.json.Decoder(Options)
 _error: Final = msgspec.json.Decoder(ErrorRecord)
+_history: Final = msgspec.json.Decoder(list[Decision])
 
 
 def payload_hash(payload: bytes) -> str:
@@ -177,6 +180,9 @@ def incident_row(incident: Incident) -> Row:
         incident.resolved_by,
         incident.resolved_why,
         incident.resolved_at,
+        msgspec.json.encode(incident.history).decode(),
+        incident.acknowledged is not None,
+        incident.fingerprint,
     )
 
 
@@ -196,6 +202,8 @@ def incident_of(row: Row) -> Incident:
         resolved_by=row[10],
         resolved_why=row[11],
         resolved_at=row[12],
+        history=_history.decode(row[13]),
+        fingerprint=row[14],
     )
 
 
@@ -217,6 +225,11 @@ def publication_of(row: Row) -> Publication:
         payload=msgspec.Raw(payload.encode()),
         at=at,
     )
+
+
+def group_of(row: Row) -> IncidentGroup:
+    """The group of a row."""
+    return IncidentGroup(*row)
 
 
 def holder_of(row: Row) -> Holder:

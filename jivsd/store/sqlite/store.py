@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from jivsd.records import Event, Incident, Kind, Message, Publication, Run
+    from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Publication, Run
     from jivsd.store.api import (
         Entry,
         Holder,
@@ -208,10 +208,19 @@ class SqliteStore:
         return found[0][0]
 
     async def incidents(
-        self, state: str | None = None, run_id: str | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        state: str | None = None,
+        run_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        fingerprint: str | None = None,
     ) -> tuple[list[Incident], str | None]:
         """See `Store.incidents`."""
-        return await self._read(lambda db: reading.incidents(db, state, run_id, limit, cursor))
+        return await self._read(lambda db: reading.incidents(db, state, run_id, limit, cursor, fingerprint))
+
+    async def incident_groups(self, state: str | None = None, limit: int = 100) -> list[IncidentGroup]:
+        """See `Store.incident_groups`."""
+        return await self._read(lambda db: reading.incident_groups(db, state, limit))
 
     async def incident(self, incident_id: str) -> Incident | None:
         """See `Store.incident`."""

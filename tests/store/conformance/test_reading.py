@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jivsd.records import Incident, IncidentState, Status
+from jivsd.records import Decision, Incident, IncidentGroup, IncidentState, Status
 from jivsd.store.api import Entry, Plugin, RunChange, RunFilter, StoreError
 from jivsd.store.sqlite import listing
 from store.builders import append, end, new_run, start
@@ -210,3 +210,27 @@ async def test_probe_writes(journal):
     async with journal() as j:
         for _ in range(2):
             await j.store.probe()
+
+
+async def test_incidents_are_grouped_by_fingerprint_the_last_seen_first(journal):
+    async with journal() as j:
+        run, other = await j.start(), await j.start(workflow_id="other")
+        found = [
+            Incident(f"i{number}", "step", f"order {number} is lost", number, one.run_id, "nap", f"a[{number}]")
+            for number, one in enumerate([run, run, other], 1)
+        ]
+        found[1].history = [Decision("acknowledge", "ann", "mine", 5)]
+        alone = Incident("j1", "step", "the disk is full", 2)
+        for incident in [*found, alone]:
+            await j.store.put_incident(incident)
+        lost = IncidentGroup(
+            found[0].fingerprint, "step", "order 3 is lost", "i3", 3, 1, 3, "nap", "a[3]", runs=2, acknowledged=1
+        )
+        full = IncidentGroup(alone.fingerprint, "step", "the disk is full", "j1", 1, 2, 2)
+        assert await j.store.incident_groups() == [lost, full]
+        assert await j.store.incident_groups(limit=1) == [lost]
+        assert await j.store.incident_groups("RESOLVED") == []
+        page, following = await j.store.incidents("OPEN", None, 2, None, lost.fingerprint)
+        assert page == [found[2], found[1]]
+        rest, following = await j.store.incidents("OPEN", None, 2, following, lost.fingerprint)
+        assert (rest, following) == ([found[0]], None)

@@ -1,0 +1,98 @@
+"""Quarantine: a workflow whose code crashes too often rests until an operator lifts it; the daemon lives on.
+
+A run is counted only for crashes that it caused, and only if it got nowhere before (DESIGN.md, Crash loops).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from jivsd import logs
+from jivsd.engine import incidents
+from jivsd.engine.api import Conflict, NotFound
+from jivsd.engine.attempts import Exit
+from jivsd.supervision import Restarts
+
+if TYPE_CHECKING:
+    from jivsd.engine.host import Host
+    from jivsd.records import Incident
+    from jivsd.supervision import Intensity
+
+log = logs.get(__name__)
+
+
+class Quarantine:
+    """The workflows of a host that may not run."""
+
+    def __init__(self, host: Host, intensity: Intensity) -> None:
+        self._host = host
+        self._intensity = intensity
+        self._crashes: dict[str, Restarts] = {}
+        self._held: dict[str, Incident] = {}
+
+    def note(self, incident: Incident) -> None:
+        """Take over an open incident as it is recorded."""
+        if incident.kind == "quarantine" and incident.workflow is not None:
+            self._held[incident.workflow] = incident
+
+    def of(self, workflow: str) -> Incident | None:
+        """The incident that keeps a workflow from running."""
+        return self._held.get(workflow) if self._held else None
+
+    def check(self, workflow: str) -> None:
+        """Raises Conflict when the workflow may not be started."""
+        incident = self.of(workflow)
+        if incident is not None:
+            self._host.metrics.starts_rejected.inc()
+            raise Conflict(
+                f"{incident.message}; an operator lifts that with: jivsd quarantine lift {workflow}",
+                code="quarantined",
+                workflow=workflow,
+                incident=incident.incident_id,
+            )
+
+    async def crashed(self, workflow: str, why: str) -> None:
+        """An actor of the workflow has crashed before its run got anywhere: once too often, and the workflow rests."""
+        restarts = self._crashes.setdefault(workflow, Restarts(self._intensity))
+        if restarts.delay(trio.current_time()) is None and self.of(workflow) is None:
+            often, period = self._intensity.restarts, self._intensity.period
+            await self._begin(workflow, f"it crashed more than {often} times in {period:g} s; last: {why}")
+
+    async def begin(self, workflow: str, *, by: str, why: str) -> Incident:
+        """See `Engine.quarantine`."""
+        self._host.workflow(workflow)
+        if (held := self.of(workflow)) is not None:
+            raise Conflict(
+                f"workflow {workflow!r} is quarantined already", workflow=workflow, incident=held.incident_id
+            )
+        return await self._begin(workflow, why or "somebody wants that", by=by)
+
+    async def _begin(self, workflow: str, why: str, *, by: str = "") -> Incident:
+        host = self._host
+        said = f"{why} (by {by})" if by else why
+        incident = self._held[workflow] = incidents.quarantine(workflow, said, host.clock.now())
+        log.critical("workflow quarantined", workflow=workflow, why=said, incident=incident.incident_id)
+        for actor in list(host.actors.values()):
+            if actor.run.workflow == workflow:
+                actor.ask(Exit.RESTART)
+        await host.recovery.patiently(partial(host.store.put_incident, incident))
+        return incident
+
+    async def lift(self, workflow: str, *, by: str, why: str) -> Incident:
+        """See `Engine.lift`."""
+        host = self._host
+        held = self.of(workflow)
+        if held is None:
+            raise NotFound(f"workflow {workflow!r} is not quarantined", workflow=workflow)
+        closed = incidents.resolved(held, "lift", by=by, why=why, at=host.clock.now())
+        await host.store.put_incident(closed)
+        self._held.pop(workflow, None)
+        self._crashes.pop(workflow, None)
+        log.warning("quarantine lifted", workflow=workflow, by=by, why=why)
+        for suspension in list(host.suspended.values()):
+            if suspension.by(held):
+                suspension.over.set()
+        return closed
