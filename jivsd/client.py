@@ -25,7 +25,8 @@ from jivsd import jsonguard
 from jivsd.admin import incidentwire, publications, wire
 from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, limits, understood
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
-from jivsd.engine.api import Answer, GroupDecision, PluginState, Receipt, Reloaded, StartOptions, StartResult, Updated
+from jivsd.codeclient import CodeCalls
+from jivsd.engine.api import Answer, GroupDecision, PluginState, Receipt, StartOptions, StartResult, Updated
 from jivsd.places import default_data_dir, socket_path
 from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode, new_id
@@ -52,7 +53,6 @@ PATIENCE: Final = 30.0
 """Seconds to wait for an answer, beyond what the request itself asks to wait for."""
 BULK_PATIENCE: Final = 60.0
 """Seconds that a call with many starts may take."""
-RELOAD_PATIENCE: Final = 600.0
 CLEAR_PATIENCE: Final = 3600.0
 GROUP_PATIENCE: Final = 300.0
 CONNECT_PATIENCE: Final = 5.0
@@ -67,7 +67,7 @@ NO_OPTIONS: Final = StartOptions()
 Parameters = Mapping[str, str | list[str] | None]
 
 
-class Client(PruneCalls):
+class Client(CodeCalls, PruneCalls):
     """A connection to a daemon; get one from `connect`.
 
     A `ref` is a run id, or "workflow:workflow_id" for the open run of that workflow id, or else its newest. Inputs,
@@ -356,10 +356,6 @@ class Client(PruneCalls):
         """The plugins that the daemon found, those too that do not load."""
         return (await self._get("/plugins", wire.PluginPage)).items
 
-    async def reload_plugins(self) -> Reloaded:
-        """Load the plugins again, for new runs; says what has become of each."""
-        return await self._post("/plugins/reload", Reloaded, wire.NoBody(), patience=RELOAD_PATIENCE)
-
     async def status(self) -> EngineStatus:
         """The daemon in one record."""
         return (await self._get("/status", wire.StatusView)).record()
@@ -371,6 +367,9 @@ class Client(PruneCalls):
 
     async def _act(self, ref: str, action: str, reason: str) -> Run:
         return (await self._post(f"{_run(ref)}/{action}", wire.RunView, wire.ReasonBody(reason))).record()
+
+    def _name(self, text: str, what: str) -> str:
+        return _segment(text, what)
 
     async def _post(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jivsd.admin.code import AdoptBody
 from jivsd.admin.http import Route, answer, body_of, caller
 from jivsd.admin.incidentwire import IncidentView
 from jivsd.admin.wire import NoBody, PluginPage, ReasonBody, WorkflowPage, WorkflowView
@@ -27,6 +28,7 @@ class WorkflowRoutes:
             ("POST", "/workflows/<name>/lift", self.lift),
             ("GET", "/plugins", self.plugins),
             ("POST", "/plugins/reload", self.reload),
+            ("POST", "/plugins/<name>/adopt", self.adopt),
         ]
 
     async def workflows(self) -> Response:
@@ -49,3 +51,16 @@ class WorkflowRoutes:
     async def reload(self) -> Response:
         await body_of(NoBody, required=False)
         return answer(await self._engine.reload_plugins(by=caller()))
+
+    async def adopt(self, name: str) -> Response:
+        body = await body_of(AdoptBody, required=False)
+        moves = await self._engine.adopt_code(
+            name,
+            body.which(),
+            by=caller(),
+            dry_run=body.dry_run,
+            additions=body.additions,
+            limit=body.limit,
+            cursor=body.cursor,
+        )
+        return answer(moves)

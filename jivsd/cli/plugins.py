@@ -1,4 +1,4 @@
-"""Plugins: list what the daemon has, load them again, check a file or folder, write a new one."""
+"""Plugins: list the daemon's, load them again, move runs to new code, check a file or folder, write a new one."""
 
 import sys
 from contextlib import redirect_stdout
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd.cli.command import group, local, remote
+from jivsd.cli.command import FLAG, group, local, remote
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer
+from jivsd.cli.values import read_which
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
     from jivsd.client import Client
 
-commands = group("List, reload, check or write plugins.")
+commands = group("List, reload, adopt, check or write plugins.")
 
 
 @remote(commands, "list", "jivsd plugins list", "jivsd plugins list --json | jq '.items[] | select(.problem)'")
@@ -50,6 +51,52 @@ async def reload(client: "Client") -> Answer:
     changed = [one.name for one in reloaded.plugins if one.change == "changed"]
     notes = [f"Move its open runs to the new code: jivsd plugins adopt {name} --dry-run" for name in changed]
     return Answer(reloaded, view, Exit.FAILED if reloaded.problems else Exit.OK, notes)
+
+
+@remote(
+    commands,
+    "adopt",
+    "jivsd plugins adopt orders --dry-run",
+    "jivsd plugins adopt orders --runs order:A-4711",
+    "jivsd plugins adopt orders --runs workflow=order,status=BLOCKED --json",
+)
+async def adopt(
+    client: "Client",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.", show_default=False)],
+    runs: Annotated[
+        str | None,
+        typer.Option(metavar="FILTER", help="Only a RUN, or workflow=W,id=ID,status=S,parent=RUN (one or more)."),
+    ] = None,
+    additions: Annotated[
+        bool, typer.Option("--additions", metavar=FLAG, help="Also where the new code asks for more.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar=FLAG, help="Move nothing; only say what fits.")] = False,
+) -> Answer:
+    """Move open runs to the newest code of their plugin, where that does what theirs has done.
+
+    Old and new code are run over the journal of each run, without doing anything, and must ask for the same: the same
+    steps, timers, signals and children, with the same arguments, those under way included. The others stay on their
+    code and go on; the exit code is 1 if there are any. Can be repeated.
+    """
+    from jivsd.engine.api import Move, Moves
+
+    which = read_which(runs)
+    items: list[Move] = []
+    cursor: str | None = None
+    while True:
+        page = await client.adopt_code(name, which, dry_run=dry_run, additions=additions, cursor=cursor)
+        items += page.items
+        if (cursor := page.next) is None:
+            break
+    moves = Moves(page.plugin, page.code_hash, items, None)
+
+    def view() -> "Page":
+        from jivsd.cli import codepages
+
+        return codepages.moves(moves)
+
+    stay = any(move.state in ("stays", "busy") for move in items)
+    return Answer(moves, view, Exit.FAILED if stay else Exit.OK)
 
 
 @local(commands, "check", "jivsd plugins check plugins/orders.py", "jivsd plugins check plugins")

@@ -6,12 +6,16 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from jivsd import attributes
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.records import Status
+
+if TYPE_CHECKING:
+    from jivsd.engine.api import Which
 
 
 def read_value(given: str | None, option: str) -> bytes:
@@ -133,3 +137,29 @@ def _plain(text: str) -> attributes.Value:
         return msgspec.json.decode(text, type=bool | int | float)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return text
+
+
+def read_which(given: str | None) -> Which:
+    """Return which runs a filter means: a RUN, or `workflow=W,id=ID,status=S,parent=RUN`, one or more of them.
+
+    Raises:
+        CommandError: it has another word.
+    """
+    from jivsd.engine.api import Which
+
+    if given is None:
+        return Which()
+    if "=" not in given:
+        return Which(run=given)
+    words: dict[str, str] = {}
+    status: list[str] = []
+    for part in given.split(","):
+        word, equals, value = part.partition("=")
+        if word == "status":
+            status.append(value)
+        elif word in ("workflow", "id", "parent") and equals:
+            words[word] = value
+        else:
+            known = "a RUN, or workflow=W, id=ID, status=S or parent=RUN, with commas between them"
+            raise CommandError(Exit.USAGE, "usage", f"--runs: {part!r} is not {known}")
+    return Which(**words, status=list(read_statuses(status)))

@@ -65,6 +65,7 @@ class Actor(Pen):
         "errands",
         "filed",
         "first",
+        "hold",
         "incidents",
         "live",
         "machine",
@@ -87,6 +88,8 @@ class Actor(Pen):
         """Whether this life has brought the run forward: a crash after that is not one of a series."""
         self.first = False
         """Whether nothing of the run can have been started before this life."""
+        self.hold = False
+        """Whether no step or child run is to start for a moment: other code is about to take over."""
         self.active: set[str] = set()
         """Paths of open commands that are being carried out."""
         self.attempts: dict[str, Attempt] = {}
@@ -130,12 +133,9 @@ class Actor(Pen):
         """
         seat = self._seat = Seat(self.services.nursery, self._relieve)
         self.first = first
+        run = self.run
         self.machine = Machine(
-            self.workflow,
-            self.run.run_id,
-            self.run.workflow_id,
-            journal=events,
-            probe=lambda: seat.task._cancel_status,
+            self.workflow, run.run_id, run.workflow_id, journal=events, probe=lambda: seat.task._cancel_status
         )
         try:
             self._replay(events)
@@ -384,8 +384,8 @@ class Actor(Pen):
 
     @property
     def held_back(self) -> bool:
-        """Whether steps and child runs must not start now: the run is paused, or waits for its lock or for room."""
-        return self.run.paused or LOCK in self.machine.open or START in self.machine.open
+        """Whether steps and child runs must not start now: it is paused, or waits for its lock, room or other code."""
+        return self.run.paused or self.hold or LOCK in self.machine.open or START in self.machine.open
 
     def _after_turn(self) -> None:
         machine = self.machine

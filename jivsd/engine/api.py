@@ -272,6 +272,55 @@ class Reloaded(msgspec.Struct, frozen=True):
     problems: list[str]
 
 
+class Which(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which open runs are meant: those to which all that is given applies."""
+
+    run: str | None = None
+    """One run: its id, or "workflow:workflow_id"."""
+    workflow: str | None = None
+    id: str | None = None
+    """The workflow id."""
+    status: list[Status] = []
+    parent: str | None = None
+
+    def includes(self, run: Run) -> bool:
+        """Whether a run is among them; nothing is asked of `self.run`."""
+        return (
+            self.workflow in (None, run.workflow)
+            and self.id in (None, run.workflow_id)
+            and self.parent in (None, run.options.parent)
+            and (not self.status or run.status in self.status)
+        )
+
+
+class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What has become of a run that was to go on with the newest code.
+
+    `state`: "moved", "fits" (it would be moved), "stays" (`path`, `expected`, `found` and `why` say why) or "busy" (it
+    did not stand still long enough: try again).
+    """
+
+    run_id: str
+    workflow: str
+    workflow_id: str
+    code_hash: str
+    """The code that it was on."""
+    state: str
+    path: str = ""
+    expected: str = ""
+    found: str = ""
+    why: str = ""
+
+
+class Moves(msgspec.Struct, frozen=True):
+    """A page of runs of a plugin that are, or were, on older code than `code_hash`, newest first."""
+
+    plugin: str
+    code_hash: str
+    items: list[Move]
+    next: str | None
+
+
 class ChildState(msgspec.Struct, frozen=True):
     """A supervised child of the daemon and how often it was started again."""
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from jivsd.engine import bulk
 from jivsd.engine.admission import Admission
-from jivsd.engine.api import EngineStatus, PluginState, StartOptions, WorkflowInfo
+from jivsd.engine.adoption import Adoption
+from jivsd.engine.api import EngineStatus, PluginState, StartOptions, Which, WorkflowInfo
 from jivsd.engine.deciding import Deciding
 from jivsd.engine.host import Host
 from jivsd.engine.looking import Looking
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         GroupAction,
         GroupDecision,
         Incidents,
+        Moves,
         NewStart,
         Outbox,
         Pruned,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from jivsd.store.api import Journals, PruneCount, RunFilter, Runs
 
 NO_OPTIONS = StartOptions()
+ALL = Which()
 
 
 class Engine(Host):
@@ -87,6 +90,10 @@ class Engine(Host):
     @cached_property
     def _deciding(self) -> Deciding:
         return Deciding(self, self._looking)
+
+    @cached_property
+    def _adoption(self) -> Adoption:
+        return Adoption(self, self._looking)
 
     # ---- starting
 
@@ -240,6 +247,39 @@ class Engine(Host):
             Unavailable: the store is away; nothing has changed.
         """
         return await self._reloading.reload(by)
+
+    async def adopt_code(
+        self,
+        plugin: str,
+        which: Which = ALL,
+        *,
+        by: str,
+        dry_run: bool = False,
+        additions: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Moves:
+        """Move open runs of a plugin to its newest code, where that does what theirs has done (rule 13); a page.
+
+        Old and new code are run over the journal of each and must ask for the same commands (path, kind, hash of the
+        arguments), which must stand in the same state. Can be repeated; runs that are moved already are left out.
+
+        Args:
+            plugin: its name.
+            which: only these runs.
+            by: who says so; it is recorded.
+            dry_run: only say what would become of each.
+            additions: also move runs for which the new code asks for more, as long as all else is the same; that is
+                then started.
+            limit: the most runs of a page.
+            cursor: the `next` of the page before.
+
+        Raises:
+            NotFound: no such plugin or run. Conflict: the one run has ended or is not of the plugin.
+        """
+        return await self._adoption.adopt(
+            plugin, which, dry_run=dry_run, additions=additions, limit=limit, cursor=cursor, by=by
+        )
 
     # ---- mending
 

@@ -110,7 +110,9 @@ async def _well(workflow: Workflow[..., Any], run: Run, events: list[Event]) -> 
         steps = _open_steps(machine)
     refused = {event.path for event in events if event.kind == Kind.UPDATE_DONE and payload_of(event).error is not None}
     for event in events[cut:]:
-        if event.kind == Kind.SIGNAL or (event.kind == Kind.UPDATE and event.path not in refused):
+        if event.kind == Kind.CODE_CHANGED:  # which code the new run goes by, and since when, decides its versions
+            kept.append(event)
+        elif event.kind == Kind.SIGNAL or (event.kind == Kind.UPDATE and event.path not in refused):
             kept.append(event)  # it was acknowledged
         elif event.kind in _OUTCOMES and event.path in open_paths and not _is_failure(event):
             open_paths.discard(event.path)

@@ -90,6 +90,12 @@ class Slots:
         if full:
             self._on_room()
 
+    def rebook(self, before: Workflow[..., Any], after: Workflow[..., Any], steps: int) -> None:
+        """Steps that run go on under other code of their workflow, which may have another limit of its own, or none."""
+        for workflow, change in ((before, -steps), (after, steps)):
+            if self._limits.steps_of(workflow) is not None:
+                self._used_by[workflow.name] += change
+
     def _call(self) -> None:
         """Let those go for whom there are slots. Who goes may give its slot back at once."""
         if self._calling:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from jivsd.engine.api import Reloaded, Wait
+    from jivsd.engine.api import Move, Moves, Reloaded, Wait
     from jivsd.engine.limits import Limits
     from jivsd.records import Event, Run
     from jivsd.store.api import Store
@@ -180,6 +180,16 @@ class Env(Comforts):
         """Load the plugins that were given as paths again: new runs get the new code."""
         return await self.ask("reload", lambda engine: engine.reload_plugins(by=BY))
 
+    async def adopt(self, plugin: str, *, additions: bool = False, dry_run: bool = False) -> dict[str, Move]:
+        """Move the plugin's open runs to its newest code; what has become of each, by run id."""
+        moves: dict[str, Move] = {}
+        cursor: str | None = None
+        while True:
+            page = await self.ask(f"adopt {plugin}", _adopt(plugin, additions, dry_run, cursor))
+            moves.update((move.run_id, move) for move in page.items)
+            if (cursor := page.next) is None:
+                return moves
+
     async def resolve(self, run: str, value: Any, *, why: str = "a test") -> None:
         """Give a value for the step that an incident of the run holds."""
         await self.tell(f"resolve {run}", lambda engine: _decide(engine, run, msgspec.json.encode(value), why))
@@ -285,3 +295,7 @@ async def _incident(engine: Engine, run: str) -> str:
     if not found.items:
         raise Conflict(f"run {run} has no open incident")
     return found.items[0].incident_id
+
+
+def _adopt(plugin: str, additions: bool, dry_run: bool, cursor: str | None) -> Callable[[Engine], Awaitable[Moves]]:
+    return lambda engine: engine.adopt_code(plugin, by=BY, dry_run=dry_run, additions=additions, cursor=cursor)

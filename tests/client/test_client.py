@@ -19,7 +19,7 @@ from jivsd.admin.app import create_app
 from jivsd.admin.server import close, listen_unix
 from jivsd.client import Client, ClientError, ConnectionLost, DaemonNotRunning
 from jivsd.clock import microseconds
-from jivsd.engine.api import NotFound, StartOptions, Unavailable
+from jivsd.engine.api import NotFound, StartOptions, Unavailable, Which
 from jivsd.jsonguard import MAX_BYTES
 from jivsd.places import ConfigError
 from jivsd.records import NULL, Status
@@ -55,6 +55,12 @@ async def test_it_speaks_for_the_engine(tmp_path):
         assert await client.plugins() == (await engine.status()).plugins
         assert await client.status() == await engine.status()
         assert await client.reload_plugins() == await engine.reload_plugins(by="test")
+        (shop,) = [plugin.name for plugin in engine.code.plugins]
+        everything = {"dry_run": True, "additions": True, "limit": 7}
+        moves = await client.adopt_code(shop, Which(workflow="approval"), **everything)
+        assert moves == await engine.adopt_code(shop, Which(workflow="approval"), by="test", **everything)
+        with pytest.raises(ClientError, match="there is no plugin 'nope' that new runs use"):
+            await client.adopt_code("nope")
 
 
 async def test_what_was_published(tmp_path):

@@ -7,6 +7,7 @@ every later version, so they are not made anew to make a test pass. No payload n
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sqlite3
 import sys
@@ -20,7 +21,7 @@ import trio.testing
 
 import plugins.migration
 import plugins.showcase
-from golden import workflows
+from golden import changed, workflows
 from jivsd.records import payload_of
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.testing.env import Env, run
@@ -126,6 +127,31 @@ async def recovered(env: Env) -> list[History]:
         return await taken(second, started)
 
 
+async def changed_code(env: Env) -> list[History]:
+    """A run that begins on older code and is moved twice, the second time after a restart; and one that is not."""
+    place = await empty_place()
+    store, file = str(place / "journal.db"), place / "changed.py"
+    text = inspect.getsource(changed)
+    older = text.replace("ctx.version(", "unchanged(") + "async def unchanged(*_: object) -> int:\n    return 1\n"
+    file.write_text(older)
+    async with Env(file, store=SqliteStore(store, threaded=False)) as first:
+        moved = await first.start("golden-changed", id="moved")
+        file.write_text(older.replace('unchanged("weighed-late"', 'ctx.version("weighed-late"'))
+        await first.reload()
+        await first.adopt("changed")
+        await trio.sleep(7200)
+    async with Env(file, store=SqliteStore(store, threaded=False)) as second:
+        await trio.testing.wait_all_tasks_blocked()
+        file.write_text(text)
+        await second.reload()
+        new = await second.start("golden-changed", id="new")
+        await second.adopt("changed")
+        for started in (moved, new):
+            await second.signal(started, "go", message_id=f"go-{started}")
+            await second.ended(started)
+        return await taken(second, moved, new)
+
+
 async def order_and_delivery(env: Env) -> list[History]:
     started = await env.start("order", {"order": "A-1", "amount": 70, "card": "flaky", "pace": 0.001}, id="golden")
     await env.ended(started)
@@ -190,6 +216,7 @@ SCENARIOS: dict[str, Scenario] = {
     "family": (workflows, family),
     "retried": (workflows, retried),
     "slow": (workflows, recovered),
+    "changed": (changed, changed_code),
     "order": (plugins.showcase, order_and_delivery),
     "order-declined": (plugins.showcase, only("order", {"order": "A-2", "amount": 70, "card": "declined"})),
     "campaign": (plugins.showcase, campaign),

@@ -37,7 +37,8 @@ def test_every_kind_of_command_and_event_is_among_them():
     events = {event.kind for history in histories for event in history.events}
     assert events >= {
         "Started", "StepDone", "StepFailed", "AttemptFailed", "StepCancelled", "TimerFired", "Marker", "Signal",
-        "LockGranted", "Recovered", "Reset", "ChildEnded", "CancelRequested", "Paused", "Resumed", "Ended",
+        "LockGranted", "Recovered", "Reset", "ChildEnded", "CancelRequested", "CodeChanged",
+        "Paused", "Resumed", "Ended",
     }  # fmt: skip
     statuses = {history.ended().status for history in histories}
     assert statuses == {"COMPLETED", "FAILED", "COMPENSATED", "CANCELLED", "TERMINATED", "TIMED_OUT"}

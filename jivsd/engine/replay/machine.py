@@ -93,6 +93,14 @@ class Machine(Driving):
             elif event.kind == Kind.CODE_CHANGED:
                 self._changed_at = event.seq
 
+    def driven_by(self, probe: Callable[[], object]) -> None:
+        """Another task drives from now on; see `probe`. Nobody sees any more what is issued."""
+        self._probe, self._on_issue = probe, None
+
+    def succeed(self, other: Machine) -> None:
+        """Take the place of another machine of this run: who drives that drives this one."""
+        self.driven_by(other._probe)
+
     def deliver(self, event: Event) -> None:
         """Take the next event and run everything that it wakes. Does nothing once frozen or blocked.
 
