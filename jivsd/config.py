@@ -273,6 +273,11 @@ class Supervision(Section):
         default=Duration(30 * SECOND),
         description="When a run's code holds up the event loop, the process ends after this, and the next holds it",
     )
+    stuck_factor: Whole = Field(
+        default=10, ge=2, le=1_000_000, description="A step that takes so many times its usual time is an incident"
+    )
+    stuck_least: Microseconds = Field(default=Duration(60 * SECOND), description="… but not before this")
+    still: Microseconds = Field(default=Duration(60 * SECOND), description="So long a run may not move when it could")
     takedowns: Whole = Field(
         default=3, ge=1, le=1_000_000, description="Runs that end the process before their workflow is quarantined"
     )

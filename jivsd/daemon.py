@@ -23,6 +23,7 @@ from jivsd.engine.engine import Engine
 from jivsd.engine.lastwords import LastWords, end_process
 from jivsd.engine.limits import Limits, Own
 from jivsd.engine.plugins import settle
+from jivsd.engine.stuck import Patience, Stuck
 from jivsd.engine.trials import Trials, judge
 from jivsd.engine.watchdog import Watchdog
 from jivsd.masking import masked
@@ -98,6 +99,7 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
                 nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
                 nursery.start_soon(_reload_on_hangup, parts.reload)
                 nursery.start_soon(watchdog.run)
+                nursery.start_soon(parts.stuck.run)
                 await parts.run()
                 nursery.cancel_scope.cancel()
     log.info("stopped")
@@ -148,6 +150,9 @@ class _Parts:
             intensity=Intensity(config.supervision.restarts, config.supervision.period / SECOND),
         )
         self._engine.children = self._children
+        limits = config.supervision
+        patience = Patience(factor=limits.stuck_factor, least=limits.stuck_least, still=limits.still)
+        self.stuck = Stuck(self._engine, patience)
         self._server: Server | None = None
         self._closing = False
         self._failure: BaseException | None = None

@@ -13,6 +13,7 @@ import trio
 from jivsd.authoring.errors import NotDurable, TimedOut
 from jivsd.clock import SECOND
 from jivsd.engine import unwind
+from jivsd.engine.replay.interrupts import from_terminal
 
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
@@ -109,7 +110,7 @@ class Attempt:
         try:
             how = await self._run(step, call.args, threads, context)
         except BaseException as error:  # whatever the author's code raises is the attempt's outcome
-            if isinstance(error, KeyboardInterrupt):
+            if from_terminal(error):
                 raise
             if not _only_cancelled(error):
                 how = Raised(error)
@@ -171,8 +172,10 @@ def drive(coroutine: Any) -> Any:
         coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    except SystemExit as error:  # it would end the thread that all writes go through
-        raise RuntimeError(f"a step does not end the process: SystemExit({error.code!r})") from None
+    except (SystemExit, KeyboardInterrupt) as error:  # it would end the thread that all writes go through
+        if from_terminal(error):
+            raise
+        raise RuntimeError(f"a step does not end the process: {error!r}") from None
     coroutine.close()
     raise NotDurable("a transaction step may await only its transaction")
 

@@ -18,6 +18,7 @@ from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
 from jivsd.engine.replay import START
+from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import (
     AttemptFailed,
     ChildEnded,
@@ -379,7 +380,9 @@ def _call(command: commands.SideEffect) -> Marker:
     try:
         value = encode(command.function())
         command.codec.decode(value)
-    except (Exception, SystemExit) as error:  # the author's own; recorded like a value
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # the author's own; recorded like a value
+        if from_terminal(error):
+            raise
         return Marker(error=record_error(error))
     return Marker(msgspec.Raw(value))
 

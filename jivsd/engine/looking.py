@@ -13,6 +13,7 @@ from jivsd.authoring import commands
 from jivsd.engine import unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
+from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import ENDED, Run, encode
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class Looking:
 def _answer(ask: Any, handler: Any, seq: int) -> Answer:
     try:
         value = encode(ask())
-    except (Exception, SystemExit) as error:  # the author's own
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # the author's own
+        if from_terminal(error):
+            raise
         raise Invalid(f"query {handler.name!r} failed: {type(error).__name__}: {error}", query=handler.name) from None
     return Answer(msgspec.Raw(value), seq)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.engine.replay.machine import graveyard
 
 if TYPE_CHECKING:
@@ -37,10 +38,9 @@ async def undo(foreign: ForeignYield) -> None:
             answer = await _settle(yielded)
             yielded = body.throw(Unwound()) if answer is None else body.send(answer)
         graveyard.append(body)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # Unwound, mostly: the branch has ended
-        pass
+    except BaseException as error:  # Unwound, mostly: the branch has ended
+        if from_terminal(error):
+            raise
     finally:
         await close_what_is_open(foreign.before)
 

@@ -59,6 +59,13 @@ def test_a_data_folder_that_cannot_be_made_stops_the_daemon_with_one_sentence(ru
     assert "Errno" not in refused.err
 
 
+def test_a_folder_of_plugins_that_is_not_there_stops_the_daemon_with_one_sentence(run, tmp_path):
+    refused = run("run", "--data-dir", tmp_path / "data", "--plugins", tmp_path / "nowhere")
+    assert refused.code == 1
+    assert f"plugins: there is no file or folder {tmp_path}/nowhere" in refused.err
+    assert "Traceback" not in refused.err
+
+
 @pytest.mark.slow
 def test_a_second_daemon_is_refused(daemon):
     second = subprocess.run(

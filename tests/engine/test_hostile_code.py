@@ -1,9 +1,10 @@
-"""Code of authors that calls sys.exit, wherever it may stand: it ends what it is part of, never the daemon."""
+"""Code of authors that calls sys.exit or raises KeyboardInterrupt: it ends what it is part of, never the daemon."""
 
 from __future__ import annotations
 
+import signal as signals
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -14,12 +15,28 @@ from jivsd.engine.api import Invalid
 from jivsd.records import Status
 from jivsd.testing import Env
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 pytestmark = pytest.mark.jump
 here = sys.modules[__name__]
 
 
+way_out: type[BaseException] = SystemExit
+
+
+@pytest.fixture(params=[SystemExit, KeyboardInterrupt], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[type[BaseException]]:
+    """How the code leaves, in a process whose SIGINT has a handler of its own, as a daemon's has."""
+    global way_out
+    before = signals.signal(signals.SIGINT, lambda *_: None)
+    way_out = request.param
+    yield way_out
+    signals.signal(signals.SIGINT, before)
+
+
 def leave() -> int:
-    sys.exit(3)
+    raise way_out(3)
 
 
 @step(retry=NO_RETRY)
@@ -117,7 +134,7 @@ class Exits:
 
 
 @pytest.mark.parametrize("where", WHERE)
-async def test_exit_in_code_fails_its_run_and_hurts_nobody(where):
+async def test_exit_in_code_fails_its_run_and_hurts_nobody(where, way):
     commands.fresh_world()
     async with Env(here, commands) as env:
         other = await env.start("patient", 10)
@@ -125,16 +142,16 @@ async def test_exit_in_code_fails_its_run_and_hurts_nobody(where):
         row = await env.ended(run)
         assert row.status is Status.FAILED
         assert row.error is not None
-        assert "SystemExit" in str(row.error)
+        assert way.__name__ in str(row.error)
         assert await env.result(other) == "booked bench"
 
 
-async def test_exit_in_a_handler_blocks_its_run_and_in_a_query_answers_nothing():
+async def test_exit_in_a_handler_blocks_its_run_and_in_a_query_answers_nothing(way):
     commands.fresh_world()
     async with Env(here, commands) as env:
         other = await env.start("patient", 10)
         run = await env.start("exits", "nowhere")
-        with pytest.raises(Invalid, match="query 'asked' failed: SystemExit: 3"):
+        with pytest.raises(Invalid, match=f"query 'asked' failed: {way.__name__}: 3"):
             await env.query(run, "asked")
         await env.signal(run, "handler")
         await trio.sleep(1)

@@ -14,6 +14,7 @@ from uuid import UUID
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, Frozen, NotDurable
 from jivsd.authoring.paths import check_name
+from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.engine.replay.nursery import Nursery, Race, SagaBlock, ScopeBlock
 from jivsd.engine.replay.parts import PARK, Branch, Open, Scope
 from jivsd.engine.replay.saga import UNDO, Entry, Saga
@@ -113,7 +114,7 @@ class Driving(State):
 
         Nobody drives the code when Python closes what was dropped without being frozen.
         """
-        return self.frozen or self._current is None or isinstance(error, KeyboardInterrupt)
+        return self.frozen or self._current is None or (error is not None and from_terminal(error))
 
     def stands_in(self, branch: Branch, scope: Scope) -> bool:
         """Whether it is this branch that calls, and from this scope: blocks are left in the order of entering."""

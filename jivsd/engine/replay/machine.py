@@ -19,6 +19,7 @@ from jivsd.authoring.context import Context
 from jivsd.authoring.errors import Cancelled, Frozen, TimedOut, record_error
 from jivsd.engine.replay import delivery
 from jivsd.engine.replay.driving import Driving
+from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.engine.replay.nursery import only_cancelled
 from jivsd.engine.replay.parts import LOCK, PARK, Body, Branch, ForeignYield, Open, Outcome, Phase
 from jivsd.records import Event, Kind, Options, Status
@@ -143,9 +144,9 @@ class Machine(Driving):
                 value = command.predicate()
                 if not value:
                     continue
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # the author's own; it belongs to the branch that waits
+                if from_terminal(error):
+                    raise
                 self.ready(branch, error=error)
             else:
                 self.ready(branch, value)
@@ -164,9 +165,9 @@ class Machine(Driving):
             yielded = branch.body.send(value) if error is None else branch.body.throw(error)
         except StopIteration as stop:
             ended, value, error = True, stop.value, None
-        except KeyboardInterrupt:
-            raise
         except BaseException as raised:  # whatever the author's code raises is the branch's outcome
+            if from_terminal(raised):
+                raise
             ended, value, error = True, None, raised
         else:
             ended = False
@@ -232,9 +233,9 @@ class Machine(Driving):
         ended = False
         try:
             yielded = branch.body.throw(Frozen())
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # Frozen, mostly; whatever it is, it does not count
+        except BaseException as error:  # Frozen, mostly; whatever it is, it does not count
+            if from_terminal(error):
+                raise
             ended = True
         finally:
             self._current = None
@@ -318,9 +319,9 @@ class Machine(Driving):
         """Call a signal handler. One that raises blocks the run."""
         try:
             self.call_handler(function, arguments)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # the author's own
+            if from_terminal(error):
+                raise
             self.block("handler", f"signal handler {function.__qualname__} raised {type(error).__name__}: {error}")
 
     def call_handler(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
