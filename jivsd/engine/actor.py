@@ -456,7 +456,7 @@ class Actor(Pen):
                 self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
-        if self._mail or not self.live or self.leaving or self._final is not None or self.parting:
+        if self._mail or not (self.live and self.pending) or self.leaving or self._final is not None:
             self.wake()
 
     def _ended(self, entry: Entry) -> None:

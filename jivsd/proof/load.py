@@ -17,3 +17,9 @@ async def bench(ctx: Context, steps: int) -> int:
     for number in range(steps):
         await ctx.step(work, number)
     return steps
+
+
+@workflow("parked", timeout="30d")
+async def parked(ctx: Context) -> str:
+    """Waits for a signal, or for its time to be up."""
+    return await ctx.wait_signal("go", str)

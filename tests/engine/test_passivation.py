@@ -1,0 +1,169 @@
+"""Runs that wait leave memory, and come back for whatever they wait for."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from engine import commands
+from jivsd.engine.api import Unavailable
+from jivsd.engine.engine import Engine
+from jivsd.records import Status
+from jivsd.store.api import RunFilter, StoreError
+from jivsd.store.sqlite.store import SqliteStore
+from jivsd.testing import Env
+
+pytestmark = pytest.mark.jump
+
+HOUR = 3600
+
+
+async def parked(env, run):
+    """The row of a run that should have left memory."""
+    assert run not in env.engine.actors
+    row = await env.show(run)
+    assert row.parked
+    return row
+
+
+async def test_a_waiting_run_leaves_after_a_while_and_comes_back_for_its_message():
+    commands.fresh_world()
+    async with Env(commands, passivate_after="10s") as env:
+        run = await env.start("talk", 2)
+        await env.sleep("9s")
+        assert (await env.show(run)).status is Status.RUNNING
+        assert run in env.engine.actors
+        await env.sleep("2s")
+        assert (await parked(env, run)).status is Status.WAITING
+        assert [one.run_id for one in (await env.engine.runs(RunFilter(statuses=[Status.WAITING]))).items] == [run]
+        assert [wait.kind for wait in await env.waits(run)] == ["until"]
+        await parked(env, run)  # nobody wakes it by looking
+        await env.signal(run, "vote", "ann")
+        await env.signal(run, "vote", "bob")
+        await env.sleep("1s")
+        assert (await env.show(run)).status is Status.RUNNING
+        await env.sleep("1m")
+        await parked(env, run)
+        for word in ("early", "late"):
+            await env.signal(run, "word", {"text": word})
+        assert await env.result(run) == ["early", "late"]
+
+
+async def test_it_comes_back_for_its_timer_and_never_early():
+    commands.fresh_world()
+    async with Env(commands, passivate_after="10s") as env:
+        start = env.now
+        run = await env.start("patient", HOUR)
+        await env.sleep("1m")
+        assert (await parked(env, run)).wake_at is not None
+        other = await env.start("patient", 10)  # waits for the lock of the first, which is parked
+        await env.sleep("1m")
+        assert (await parked(env, other)).status is Status.PENDING
+        assert await env.result(run) == "booked bench"
+        assert (env.now - start).total_seconds() == pytest.approx(HOUR + 1, abs=0.1)
+        assert await env.result(other) == "booked bench"
+        assert (env.now - start).total_seconds() == pytest.approx(HOUR + 12, abs=0.1)
+
+
+async def test_only_so_many_wait_in_memory_and_those_that_waited_longest_leave_first():
+    commands.fresh_world()
+    async with Env(commands) as env:
+        env.engine._resident = 2
+        env.engine.passivation._resident = 2
+        runs = []
+        for _ in range(4):
+            runs.append(await env.start("talk", 2))
+            await env.sleep("1s")
+        assert [run in env.engine.actors for run in runs] == [False, False, True, True]
+        await env.signal(runs[0], "vote", "ann")
+        await env.sleep("1s")
+        assert [run in env.engine.actors for run in runs] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("act", ["cancel", "terminate", "pause"])
+async def test_a_parked_run_can_be_steered(act):
+    commands.fresh_world()
+    async with Env(commands, passivate_after=0) as env:
+        run = await env.start("patient", HOUR)
+        await env.sleep("1m")
+        await parked(env, run)
+        await getattr(env, act)(run)
+        if act == "pause":
+            row = await env.show(run)
+            assert row.paused
+            await env.sleep("2h")
+            assert (await parked(env, run)).wake_at is None
+            await env.resume(run)
+            assert await env.result(run) == "booked bench"
+        else:
+            assert (await env.ended(run)).status is {"cancel": Status.CANCELLED, "terminate": Status.TERMINATED}[act]
+
+
+async def test_a_held_step_of_a_parked_run_is_decided():
+    commands.fresh_world()
+    async with Env(commands, passivate_after=0) as env:
+        run = await env.start("decide", "how many?")
+        await env.sleep("1h")
+        assert (await parked(env, run)).status is Status.BLOCKED
+        await env.resolve(run, 3)
+        assert await env.result(run) == 3
+
+
+async def test_a_start_of_the_engine_leaves_parked_runs_where_they_are(monkeypatch):
+    commands.fresh_world()
+    store = SqliteStore(":memory:", threaded=False)
+    async with Env(commands, store=store, passivate_after=0) as env:
+        quiet, called = [await env.start("talk", 2) for _ in range(2)]
+        await env.sleep("1m")
+        monkeypatch.setattr(Engine, "activate", lambda self, run_id: None)
+        await env.signal(called, "vote", "ann")  # recorded, but the engine dies before it brings the run back
+        assert await store.called_runs() == [called]
+        monkeypatch.undo()
+        assert await store.open_runs(None, 10) == []
+        await env.engine.stop(0)
+        again = env.make_engine(env.engine.committer.epoch)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: again.run(task_status=task_status))
+            await trio.testing.wait_all_tasks_blocked()
+            assert (again.metrics.activations.value, again.metrics.recoveries.value) == (1, 0)
+            assert [event.kind for event in await store.events(called)][-1] == "Signal"
+            assert [event.kind for event in await store.events(quiet)][-1] != "Signal"
+            await again.stop(0)
+
+
+async def test_a_retry_that_came_due_while_the_run_was_parked_is_not_in_doubt():
+    commands.fresh_world()
+    async with Env(commands, passivate_after=0) as env:
+        run = await env.start("everything", "Ann")
+        await env.ended(run)
+        assert env.engine.metrics.activations.value > 3
+        assert "Recovered" not in [event.kind for event in await env.events(run)]
+
+
+async def test_the_waker_comes_back_when_it_has_crashed(monkeypatch):
+    commands.fresh_world()
+    original, broken = SqliteStore.wakes, [True]
+
+    async def wakes(self, after, limit):
+        if broken.pop() if broken else False:
+            raise StoreError("planted")
+        return await original(self, after, limit)
+
+    async with Env(commands, passivate_after=0) as env:
+        run = await env.start("patient", HOUR)
+        await env.sleep("1m")
+        await parked(env, run)
+        monkeypatch.setattr(SqliteStore, "wakes", wakes)
+        assert await env.result(run) == "booked bench"
+        assert not broken
+
+
+async def test_nobody_is_brought_back_by_an_engine_that_does_not_serve():
+    commands.fresh_world()
+    async with Env(commands, passivate_after=0) as env:
+        run = await env.start("patient", HOUR)
+        await env.sleep("1m")
+        await env.engine.stop(0)
+        with pytest.raises(Unavailable, match="starts or stops"):
+            await env.engine.present(run)
