@@ -155,6 +155,8 @@ class Actor(Pen):
                     await self._run_lone_steps(seat)
         finally:
             await self._leave(seat)
+            self._seat = None
+            self.machine.forget()
 
     async def _run_lone_steps(self, seat: Seat) -> None:
         """Lend the run's own task to a step, and to the next ones as long as the run waits for nothing else.
@@ -419,10 +421,8 @@ class Actor(Pen):
 
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
-        status = troubles.status_of(self)
-        if self.run.status is Status.WAITING and status is Status.RUNNING:
-            return
-        if status is not self.run.status and self.run.status not in ENDED:
+        status, waits = troubles.status_of(self), self.run.status is Status.WAITING
+        if status is not (Status.RUNNING if waits else self.run.status) and self.run.status not in ENDED:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
             wake_at = beginnings.since(self) if START in self.machine.open else None
             self.submit(Entry(**self.address(), change=RunChange(status, started_at=started_at, wake_at=wake_at)))

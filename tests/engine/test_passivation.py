@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import trio
 import trio.testing
 
 from engine import commands
+from jivsd.engine.actor import Actor
 from jivsd.engine.api import Unavailable
 from jivsd.engine.engine import Engine
+from jivsd.engine.replay import Machine
+from jivsd.engine.replay.parts import Branch
 from jivsd.records import Status
 from jivsd.store.api import RunFilter, StoreError
 from jivsd.store.sqlite.store import SqliteStore
@@ -167,3 +172,21 @@ async def test_nobody_is_brought_back_by_an_engine_that_does_not_serve():
         await env.engine.stop(0)
         with pytest.raises(Unavailable, match="starts or stops"):
             await env.engine.present(run)
+
+
+async def test_what_leaves_memory_is_free_without_a_search_for_cycles():
+    commands.fresh_world()
+    async with Env(commands, passivate_after=0) as env:
+        for name, argument in (("talk", 2), ("children", ["decide:wait"])):
+            await env.start(name, argument)
+        await env.sleep("1h")
+        gc.collect()
+        gc.disable()
+        try:
+            await env.start("talk", 2)
+            await env.start("children", ["decide:wait"])
+            await env.sleep("1h")
+            assert not env.engine.actors
+            assert [one for one in gc.get_objects() if isinstance(one, Actor | Machine | Branch)] == []
+        finally:
+            gc.enable()

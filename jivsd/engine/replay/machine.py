@@ -225,6 +225,17 @@ class Machine(Driving):
         foreign, self.foreign = self.foreign[::-1], []
         return foreign
 
+    def forget(self) -> None:
+        """Let go of the code once nobody drives it any more, so that its memory is free without a search for cycles."""
+        self._probe = lambda: None
+        for entry in self.open.values():
+            entry.branch = entry.target = None
+        for held in (self.open, self.listeners, self.predicates, self._joining):
+            held.clear()
+        self._settling.clear()
+        self.root.children = self.root.members = None
+        self.main_timer = None
+
     def _freeze_branch(self, branch: Branch) -> None:
         before = self._probe()
         branch.raised = 0
@@ -243,6 +254,8 @@ class Machine(Driving):
             self.foreign.append(ForeignYield(branch.body, yielded, before))
         elif not ended:
             graveyard.append(branch.body)
+        branch.leave()
+        branch.parked = branch.nursery = None
 
     def make(self) -> None:
         """Make the run's instance, if its workflow is a class."""
