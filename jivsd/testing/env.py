@@ -92,7 +92,6 @@ class Env(Comforts):
             await self.store.migrate_plugin(plugin.name, plugin.migrations)
         nursery = await self._stack.enter_async_context(trio.open_nursery())
         await nursery.start(self._serve, epoch)
-        await trio.testing.wait_all_tasks_blocked()  # until it has looked for what to recover
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         return self
 
