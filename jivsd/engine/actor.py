@@ -264,6 +264,11 @@ class Actor(Pen):
         """Whether the run is about to leave memory: nothing more is started."""
         return self._ask is not None or self._failure is not None
 
+    @property
+    def ending(self) -> bool:
+        """Whether it is decided how the run ends: nothing is recorded any more but what is under way."""
+        return self._final is not None
+
     async def _leave(self, seat: Seat) -> None:
         """Freeze the code, stop what runs, wait until the journal owes no answer.
 

@@ -7,6 +7,7 @@ It recovers them, brings new ones to life, carries messages to them and lets the
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -244,7 +245,8 @@ class Host:
             suspension.over.set()
         for actor in list(self.actors.values()):
             actor.ask(Exit.STOPPED)
-        self.nursery.start_soon(self._hurry, grace)
+        with suppress(RuntimeError):  # `run` has crashed just now: there is nobody to hurry
+            self.nursery.start_soon(self._hurry, grace)
 
     async def stop(self, grace: float) -> None:
         """Drain, and return when `run` has."""

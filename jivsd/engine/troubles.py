@@ -173,4 +173,5 @@ def note(actor: Actor, incident: Incident, then: Told) -> bool:
 
 def _holds(actor: Actor, closed: Incident) -> bool:
     known = actor.incidents.get(incidents.place(closed))
-    return known is not None and known.incident_id == closed.incident_id and not actor.leaving
+    same = known is not None and known.incident_id == closed.incident_id
+    return same and not (actor.leaving or actor.ending)

@@ -70,6 +70,14 @@ class _Slot:
         return isinstance(entry, Post) or (entry.new is not None and entry.new.run.options.parent is None)
 
 
+def _landed(entry: Entry | Post, verdict: Duplicate) -> bool:
+    """Whether it is this very message that waits in the inbox: put there by the commit whose answer was lost.
+
+    Its run may have read it since, or it may have been sent before: then there is nothing to hand over.
+    """
+    return isinstance(entry, Post) and entry.message.at == verdict.unread
+
+
 class Committer:
     """Collects entries and writes them in batches. All methods are called on the trio thread."""
 
@@ -229,8 +237,8 @@ class Committer:
         for slot, verdict in zip(batch, verdicts, strict=True):
             if isinstance(verdict, Busy):
                 held.append(slot)
-            elif isinstance(verdict, Duplicate) and slot.unsure:
-                told.append((slot, Delivered(verdict.run_id)))  # by the commit whose answer was lost
+            elif slot.unsure and isinstance(verdict, Duplicate) and _landed(slot.entry, verdict):
+                told.append((slot, Delivered(verdict.run_id)))
             else:
                 told.append((slot, verdict))
                 if isinstance(verdict, Refused) and isinstance(slot.entry, Entry) and not verdict.lives(slot.entry):

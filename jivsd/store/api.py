@@ -131,9 +131,13 @@ class Existing(msgspec.Struct, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """A message whose id was seen before: nothing was written. `run_id`: the run that has it."""
+    """A message whose id was seen before: nothing was written. `run_id`: the run that has it.
+
+    `unread`: when that message was sent, if its run has not read it yet, in microseconds since the epoch.
+    """
 
     run_id: str
+    unread: int | None = None
 
 
 class Delivered(msgspec.Struct, frozen=True):

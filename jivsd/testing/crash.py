@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from contextvars import ContextVar
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import trio
 import trio.testing
@@ -150,7 +150,7 @@ class CrashEnv(Env):
         self._said: Counter[str] = Counter()
         self._asking: set[trio.CancelScope] = set()
 
-    async def __aenter__(self) -> CrashEnv:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         return self
 

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import msgspec
 import trio
@@ -85,7 +85,7 @@ class Env(Comforts):
         self._stack = AsyncExitStack()
         self._limits = limits
 
-    async def __aenter__(self) -> Env:
+    async def __aenter__(self) -> Self:
         epoch = await self.store.open("test")
         for plugin in self.registry.plugins:
             await self.store.put_plugin(plugin.stored)
@@ -118,8 +118,13 @@ class Env(Comforts):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await self.engine.stop(0)
+        try:
+            with trio.CancelScope(shield=True):
+                await self.engine.stop(0)
+        finally:
+            await self._closed()
+
+    async def _closed(self) -> None:
         try:
             await self._stack.aclose()
             await self.store.close()

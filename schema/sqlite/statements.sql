@@ -241,8 +241,8 @@ FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key LEFT JOIN run ON run.ru
 ORDER BY lock_ticket.key, ticket
 
 -- name: seen_message
--- The run that a message id was delivered to before, and what it was.
-SELECT run_id, kind FROM inbox WHERE workflow = ?1 AND workflow_id = ?2 AND message_id = ?3
+-- The run that a message id was delivered to before, what it was, and when it was sent if it has not been read yet.
+SELECT run_id, kind, CASE state WHEN 'UNREAD' THEN at END FROM inbox WHERE workflow = ?1 AND workflow_id = ?2 AND message_id = ?3
 
 -- name: insert_message
 -- Puts a message into the inbox; one that was seen before is ignored.

@@ -269,6 +269,39 @@ class Restarting(Env):
                 return
 
 
+class SlowStore(FickleStore):
+    """Whose commits take a second."""
+
+    async def commit(self, batch):
+        await trio.sleep(1)
+        return await super().commit(batch)
+
+
+async def test_a_run_whose_start_is_committed_while_the_engine_crashes_is_found_by_the_next_life():
+    async with Restarting(here, store=SlowStore()) as env:
+        started: list[str] = []
+
+        async def start() -> None:
+            started.append(await env.start("works", {"steps": 1}))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start)
+            await trio.sleep(0.5)  # the commit is under way, and will be finished
+            env.engine.nursery.start_soon(explode)
+        assert await env.result(started[0]) == 0
+        assert env.crashes == 1
+
+
+async def test_draining_an_engine_that_has_just_crashed_raises_nothing():
+    async with Restarting(here, store=SlowStore()) as env, trio.open_nursery() as nursery:
+        nursery.start_soon(env.start, "works", {"steps": 1})
+        await trio.sleep(0.5)
+        env.engine.nursery.start_soon(explode)
+        await trio.sleep(0.1)
+        env.engine.drain(0)
+        await trio.sleep(10)
+
+
 async def test_draining_lets_steps_end_and_starts_nothing():
     log.clear()
     async with Restarting(here) as env:

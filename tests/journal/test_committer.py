@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 
+import msgspec
 import pytest
 import trio
 import trio.testing
-from store.builders import append, end, new_run, post, start
+from store.builders import AT, append, end, new_run, post, start
 
 from jivsd.journal import Committer
 from jivsd.store.api import (
@@ -304,7 +305,26 @@ async def test_a_lost_reply_is_found_out_after_the_epoch_was_raised(committed):
         b.submit("other", append(other, 2))
         b.submit("again", post(run, "m1"))
         await b.committer.drain()
-        assert b.told[2:] == [("next", Written()), ("other", Written()), ("again", Duplicate(run.run_id))]
+        assert b.told[2:] == [("next", Written()), ("other", Written()), ("again", Duplicate(run.run_id, unread=AT))]
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_message_that_was_there_before_a_lost_reply_is_not_handed_over_again(read):
+    """It would be, to a run that has read it since, or for a sender who repeats what was acknowledged."""
+    async with bench() as b:
+        run = await b.started(workflow_id="a")
+        await b.store.inner.commit([post(run, "m1")])
+        if read:
+            early = append(run, 2, consumed=["m1"])
+            early.epoch = b.committer.epochs[run.shard]
+            await b.store.inner.commit([early])
+        b.store.answers = [OutcomeUnknown("connection reset")]
+        again = post(run, "m1")
+        if not read:
+            again.message = msgspec.structs.replace(again.message, at=AT + 1)
+        b.submit("again", again)
+        await b.committer.drain()
+        assert b.told == [("again", Duplicate(run.run_id, unread=None if read else AT))]
 
 
 async def test_other_shards_go_on_while_an_outcome_is_found_out():

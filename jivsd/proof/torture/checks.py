@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from jivsd.proof.torture.evidence import Evidence, Life, Line
     from jivsd.proof.torture.model import Fate, Plan
+
+
+CUT: Final = (Status.CANCELLED, Status.TERMINATED)
+"""How the child runs end of a run that was cut short."""
 
 
 def check_run(
@@ -50,7 +54,7 @@ def check_run(
 def is_loose(life: Life, plan: Plan, *, cut: bool) -> bool:
     """Whether the run was cut short at a moment that the model does not know."""
     status = life.row.status
-    return (plan.otherwise is not None and status is plan.otherwise) or (cut and status is Status.CANCELLED)
+    return (plan.otherwise is not None and status is plan.otherwise) or (cut and status in CUT)
 
 
 def _check_always(life: Life) -> Iterator[Found]:

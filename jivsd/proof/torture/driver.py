@@ -115,8 +115,8 @@ class Driver:
                 nursery.start_soon(self._tell, case, run_id, plan, rng)
         if scenario.pauses:
             nursery.start_soon(self._pause, case)
-        if scenario.cancel_after is not None:
-            nursery.start_soon(self._cancel, case, scenario.cancel_after / 1000)
+        if scenario.end_after is not None:
+            nursery.start_soon(self._end_anytime, case, scenario.end_after / 1000)
         if scenario.ending in ("cancel", "terminate"):
             nursery.start_soon(self._end_when_held, case)
         if scenario.ask:
@@ -160,9 +160,14 @@ class Driver:
             await trio.sleep(length / 1000)
             await self._try(lambda: self._client.resume(case.run_id))
 
-    async def _cancel(self, case: Case, after: float) -> None:
+    async def _end_anytime(self, case: Case, after: float) -> None:
         await trio.sleep(after)
-        await self._try(lambda: self._client.cancel(case.run_id, reason="torture"))
+        await self._end(case)
+
+    async def _end(self, case: Case) -> None:
+        cancels = case.scenario.ending in ("cancel", "cancel-anytime")
+        act = self._client.cancel if cancels else self._client.terminate
+        await self._try(lambda: act(case.run_id, reason="torture"))
 
     async def _end_when_held(self, case: Case) -> None:
         while True:
@@ -170,8 +175,7 @@ class Driver:
             if answer is not None and msgspec.json.decode(answer.value) == "hold":
                 break
             await trio.sleep(LOOK_AGAIN)
-        act = self._client.cancel if case.scenario.ending == "cancel" else self._client.terminate
-        await self._try(lambda: act(case.run_id, reason="torture"))
+        await self._end(case)
 
     async def _ask(self, case: Case) -> None:
         while True:
@@ -223,8 +227,11 @@ class Driver:
         if fate.decide == "value":
             await self._try(lambda: self._client.resolve_incident(incident_id, fate.amount, reason="torture"))
             return
-        await trio.to_thread.run_sync(world.mend, self._world, run_id, fate.name)
+        await self._mended(run_id, fate.name)
         await self._try(lambda: self._client.retry_incident(incident_id, reason="torture"))
+
+    async def _mended(self, run_id: str, name: str) -> None:
+        await trio.to_thread.run_sync(world.mend, self._world, run_id, name)
 
     # ---- asking
 

@@ -33,7 +33,11 @@ HELD_STATUS: Final[dict[Ending, Status]] = {
     "terminate": Status.TERMINATED,
     "timeout": Status.TIMED_OUT,
 }
-ANYTIME_STATUS: Final[dict[Ending, Status]] = {"cancel-anytime": Status.CANCELLED, "timeout": Status.TIMED_OUT}
+ANYTIME_STATUS: Final[dict[Ending, Status]] = {
+    "cancel-anytime": Status.CANCELLED,
+    "terminate-anytime": Status.TERMINATED,
+    "timeout": Status.TIMED_OUT,
+}
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -102,7 +106,7 @@ def foresee(scenario: Scenario) -> Plan:
             "lock_key": scenario.lock is not None,
             "timeout": scenario.timeout is not None,
             "cancel": scenario.ending in ("cancel", "cancel-anytime"),
-            "terminate": scenario.ending == "terminate",
+            "terminate": scenario.ending in ("terminate", "terminate-anytime"),
             "pause": len(scenario.pauses),
             "query": scenario.ask,
         }

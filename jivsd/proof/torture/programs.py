@@ -12,19 +12,21 @@ from jivsd.proof.torture import language as say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Ending = Literal["complete", "fail", "cancel", "terminate", "cancel-anytime", "timeout"]
-"""How a run is to end. "cancel" and "terminate" come when it holds; "cancel-anytime" and "timeout" at any moment."""
+Ending = Literal["complete", "fail", "cancel", "terminate", "cancel-anytime", "terminate-anytime", "timeout"]
+"""How a run is to end. "cancel" and "terminate" come when it holds; the others at any moment, while it undoes too."""
 
 ENDINGS: Final[dict[Ending, int]] = {
     "complete": 12,
     "fail": 4,
     "cancel": 2,
     "terminate": 1,
-    "cancel-anytime": 2,
+    "cancel-anytime": 3,
+    "terminate-anytime": 2,
     "timeout": 1,
 }
 HELD: Final = ("cancel", "terminate", "timeout")
 """The endings of programs that wait at their end for what never comes."""
+ANYTIME: Final = ("cancel-anytime", "terminate-anytime")
 LOCKS: Final = 3
 """How many lock keys the runs with one share."""
 DEEPEST: Final = 3
@@ -41,7 +43,8 @@ class Scenario(msgspec.Struct, frozen=True):
     timeout: int | None = None
     lock: int | None = None
     """Which of the lock keys it takes."""
-    cancel_after: int | None = None
+    end_after: int | None = None
+    """When it is cancelled or terminated."""
     pauses: list[tuple[int, int]] = []
     """When it is paused, and for how long."""
     again: bool = False
@@ -56,7 +59,7 @@ def draw(seed: int, number: int) -> Scenario:
     ending = rng.choices(list(ENDINGS), list(ENDINGS.values()))[0]
     maker = _Maker(rng, size=rng.randint(5, 22))
     nodes = maker.block(0, most=6)
-    if ending == "fail":
+    if ending == "fail" or (ending in ANYTIME and rng.random() < 0.4):
         nodes += maker.failing(1)
     elif ending in HELD:
         nodes += [say.Hold(rng.choice(("signal", "sleep", "until")), last=True), *maker.never()]
@@ -66,7 +69,7 @@ def draw(seed: int, number: int) -> Scenario:
         ending=ending,
         timeout=rng.randint(100, 2000) if ending == "timeout" else None,
         lock=rng.randrange(LOCKS) if rng.random() < 0.08 else None,
-        cancel_after=rng.randint(0, 1500) if ending == "cancel-anytime" else None,
+        end_after=rng.randint(0, 1500) if ending in ANYTIME else None,
         pauses=[(rng.randint(0, 600), rng.randint(20, 400)) for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))],
         again=rng.random() < 0.2,
         ask=rng.random() < 0.3,

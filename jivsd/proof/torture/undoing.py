@@ -32,6 +32,8 @@ def check_undo(life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
         if undone is not None or calls:
             yield Found("undone", path, "it was undone; the model says that there is nothing to undo")
         return
+    if undone is None and loose and life.row.status is Status.TERMINATED:
+        return
     if undone is None or undone.kind != Kind.STEP_DONE:
         record = outcome.kind if outcome is not None else "nothing"
         yield Found("not undone", path, f"{record} is recorded for it, its saga was left, and it was not undone")

@@ -337,7 +337,7 @@ class _Attempt:
         self._flush_runs()
         seen = self._one("seen_message", message.workflow, message.workflow_id, message.message_id)
         if seen is not None:
-            return Duplicate(seen[0])
+            return Duplicate(seen[0], unread=seen[2])
         run_id = message.run_id
         if run_id is None:
             run_id = self._open_run(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jivsd.records import Kind
 from jivsd.store.api import Delivered, Duplicate, Refused, RunFilter, Written
-from store.builders import append, end, message, new_run, post, start
+from store.builders import AT, append, end, message, new_run, post, start
 
 
 async def test_a_message_for_a_workflow_id_reaches_the_open_run(journal):
@@ -32,7 +32,7 @@ async def test_a_message_id_counts_once_for_ever(journal):
     async with journal() as j:
         run = await j.start(workflow_id="a")
         first, second = await j.write(post(run, "m1"), post(run, "m1", payload=b'"other"'))
-        assert (first, second) == (Delivered(run.run_id), Duplicate(run.run_id))
+        assert (first, second) == (Delivered(run.run_id), Duplicate(run.run_id, unread=AT))
         await j.one(append(run, 2, consumed=["m1"]))
         assert await j.one(post(run, "m1")) == Duplicate(run.run_id)
         await j.one(end(run, 3))

@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jivsd import StepContext
 
 SCHEMA = """
@@ -25,6 +27,13 @@ CREATE TABLE IF NOT EXISTS mended (run_id TEXT NOT NULL, name TEXT NOT NULL);
 """`call`: a row each time that a step's body begins; `at` in microseconds. `mended`: what no longer fails."""
 PATIENCE_S = 30.0
 
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+now: Callable[[], int] = _now
+"""The time in microseconds, on the clock that the journal is dated by: a seam for tests."""
 _lock = threading.Lock()
 _connections: dict[str, sqlite3.Connection] = {}
 
@@ -39,7 +48,7 @@ def call(path: str, ctx: StepContext, detail: str) -> None:
     """Note that a step is being carried out."""
     row = (ctx.run_id, ctx.path, ctx.attempt, ctx.idempotency_key, detail)
     with _lock:
-        _connection(path).execute("INSERT INTO call VALUES (?, ?, ?, ?, ?, ?)", (*row, time.time_ns() // 1000))
+        _connection(path).execute("INSERT INTO call VALUES (?, ?, ?, ?, ?, ?)", (*row, now()))
 
 
 def mend(path: str, run_id: str, name: str) -> None:
