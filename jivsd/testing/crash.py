@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from contextvars import ContextVar
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import trio
 import trio.testing
@@ -149,10 +149,6 @@ class CrashEnv(Env):
         super().__init__(*plugins, store=self._mortal, passivate_after=passivate_after)
         self._said: Counter[str] = Counter()
         self._asking: set[trio.CancelScope] = set()
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        return self
 
     def spare(self) -> int:
         """Crash no more; return how many appends there were."""
