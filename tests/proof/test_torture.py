@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,19 @@ def run(*arguments):
     command = [sys.executable, "-m", "jivsd", "torture", "--json", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
     return done.returncode, json.loads(done.stdout or "null"), done.stderr
+
+
+def recounted(kept):
+    """What the README's SQL says about what `--keep` left: the rows of each query, by the name of its first column."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"sqlite3 -box \./kept/state/jivsd\.db <<'SQL'\n(.*?)SQL\n", readme, re.DOTALL)
+    found = {}
+    with closing(sqlite3.connect(kept / "state" / "jivsd.db")) as db:
+        for query in re.sub(r"--.*", "", block).replace("./kept", os.fspath(kept)).split(";"):
+            answer = db.execute(query)
+            if answer.description:
+                found[answer.description[0][0]] = answer.fetchall()
+    return found
 
 
 @pytest.mark.slow
@@ -26,7 +44,13 @@ def test_nothing_is_wrong_after_twenty_seconds(tmp_path):
     assert report["events"] > report["runs"]
     assert report["seed"] == 3
     assert len(report["commands"]) >= 19
-    assert {path.name for path in (tmp_path / "kept").iterdir()} >= {"state", "world.sqlite", "account.sqlite"}
+    again = recounted(tmp_path / "kept")
+    assert again.pop("runs") == [(report["runs"], 0)]
+    assert dict(again.pop("kind")) == report["faults"]
+    assert 0 < again.pop("came_back")[0][0] <= report["kills"]
+    assert (again.pop("lost_starts"), again.pop("lost_signals")) == ([(0,)], [(0,)])
+    assert len(again) == 3
+    assert not any(again.values()), again
 
 
 @pytest.mark.slow
@@ -41,7 +65,7 @@ def test_what_was_planted_is_found(plant):
 def test_what_cannot_be_is_wrong_usage():
     code, _, said = run("--seconds", "1", "--nodes", "2")
     assert code == 2
-    assert "--nodes 2: not with the embedded store" in json.loads(said)["error"]["message"]
+    assert "--nodes 2 comes with PostgreSQL" in json.loads(said)["error"]["message"]
 
 
 @pytest.mark.soak

@@ -282,10 +282,10 @@ def test_a_run_that_has_not_ended(copy):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"store": "postgresql://localhost/x"}, "--store: so far only the embedded store"),
-        ({"redis": "redis://localhost"}, "--redis: not with the embedded store"),
-        ({"nodes": 3}, "--nodes 3: not with the embedded store"),
-        ({"faults": "kill,flush"}, "--faults flush: not with the embedded store, which has kill, stop"),
+        ({"store": "postgresql://localhost/x"}, "--store comes with PostgreSQL"),
+        ({"redis": "redis://localhost"}, "--redis comes with PostgreSQL"),
+        ({"nodes": 3}, "--nodes 3 comes with PostgreSQL"),
+        ({"faults": "kill,flush"}, "--faults flush comes with Redis; the embedded store has kill, stop"),
         ({"faults": "fire"}, "--faults fire: allowed are kill, stop"),
         ({"plant": "roses"}, "--plant roses: allowed are step-twice, lose-ack, stale-writer"),
     ],

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Fault = Literal["kill", "stop"]
 FAULTS: Final[tuple[Fault, ...]] = ("kill", "stop")
-LATER: Final = ("flush", "pg-restart", "cut")
-"""Faults of other stores."""
+LATER: Final = {"flush": "Redis", "pg-restart": "PostgreSQL", "cut": "several nodes"}
+"""Faults of what else there is to be: what they come with."""
 EVERY: Final = (1.0, 5.0)
 """Seconds between two faults: from, to."""
 PATIENT: Final = 0.8

@@ -100,11 +100,13 @@ def orders(
         Wrong: it is not possible, or not with the embedded store.
     """
     if store is not None:
-        raise Wrong("--store: so far only the embedded store can be tortured, in a folder of its own; leave it out")
+        raise Wrong(
+            "--store comes with PostgreSQL; so far there is the embedded store, in a folder of its own: leave it out"
+        )
     if redis is not None:
-        raise Wrong("--redis: not with the embedded store, which one daemon has for itself; leave it out")
+        raise Wrong("--redis comes with PostgreSQL; the embedded store is one daemon's own: leave it out")
     if nodes != 1:
-        raise Wrong(f"--nodes {nodes}: not with the embedded store, which one daemon has for itself; leave it out")
+        raise Wrong(f"--nodes {nodes} comes with PostgreSQL; the embedded store is one daemon's own: leave it out")
     if plant is not None and plant not in PLANTS:
         raise Wrong(f"--plant {plant}: allowed are {', '.join(PLANTS)}")
     return Orders(
@@ -121,7 +123,7 @@ def _faults(text: str | None) -> tuple[Fault, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name in LATER:
-            raise Wrong(f"--faults {name}: not with the embedded store, which has {', '.join(FAULTS)}")
+            raise Wrong(f"--faults {name} comes with {LATER[name]}; the embedded store has {', '.join(FAULTS)}")
         if name not in FAULTS:
             raise Wrong(f"--faults {name}: allowed are {', '.join(FAULTS)}, or an empty text for none")
     return tuple(kind for kind in FAULTS if kind in names)
