@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import beginnings, effects, parking, troubles, unwind
+from jivsd.engine import beginnings, effects, intake, parking, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import end_entry
 from jivsd.engine.pen import Pen
@@ -53,7 +53,6 @@ class Actor(Pen):
         "_early",
         "_ending",
         "_failure",
-        "_final",
         "_loaded",
         "_lone",
         "_mail",
@@ -64,6 +63,7 @@ class Actor(Pen):
         "attempts",
         "errands",
         "filed",
+        "final",
         "first",
         "hold",
         "incidents",
@@ -71,6 +71,7 @@ class Actor(Pen):
         "machine",
         "moved",
         "parting",
+        "pausing",
         "refused",
         "started_until",
         "timers",
@@ -90,6 +91,8 @@ class Actor(Pen):
         """Whether nothing of the run can have been started before this life."""
         self.hold = False
         """Whether no step or child run is to start for a moment: other code is about to take over."""
+        self.pausing = run.paused
+        """Whether the run is paused once what has been appended is delivered."""
         self.active: set[str] = set()
         """Paths of open commands that are being carried out."""
         self.attempts: dict[str, Attempt] = {}
@@ -112,8 +115,8 @@ class Actor(Pen):
         self._changed: trio.Event | None = None
         self._ask: Exit | None = None
         self._failure: Exception | None = None
-        self._final: Ended | None = None
-        """How the run is to end, once nothing is under way."""
+        self.final: Ended | None = None
+        """How the run is to end, once nothing is under way; after that is decided nothing else is recorded."""
         self._terminated: Message | None = None
         """The message that has asked for the end."""
         self._ending = False
@@ -227,7 +230,7 @@ class Actor(Pen):
             with trio.CancelScope() as scope:
                 await effects.run_attempt(self, attempt, scope)
         finally:
-            if self.leaving or self._final is not None:
+            if self.leaving or self.final is not None:
                 self.wake()
 
     def ask(self, way_out: Exit) -> None:
@@ -263,11 +266,6 @@ class Actor(Pen):
     def leaving(self) -> bool:
         """Whether the run is about to leave memory: nothing more is started."""
         return self._ask is not None or self._failure is not None
-
-    @property
-    def ending(self) -> bool:
-        """Whether it is decided how the run ends: nothing is recorded any more but what is under way."""
-        return self._final is not None
 
     async def _leave(self, seat: Seat) -> None:
         """Freeze the code, stop what runs, wait until the journal owes no answer.
@@ -377,7 +375,7 @@ class Actor(Pen):
     @property
     def startable(self) -> bool:
         """Whether anything may still be started for this run."""
-        return not self.leaving and self._final is None and self.machine.blocked is None
+        return not self.leaving and self.final is None and self.machine.blocked is None
 
     @property
     def busy(self) -> bool:
@@ -406,18 +404,18 @@ class Actor(Pen):
             troubles.find(self)
         if machine.outcome is None:
             self.sync_status()
-        elif machine.blocked is None and self._final is None:
+        elif machine.blocked is None and self.final is None:
             outcome = machine.outcome
-            self._final = Ended(outcome.status, outcome.output or NULL, outcome.error)
+            self.final = Ended(outcome.status, outcome.output or NULL, outcome.error)
 
     def _try_end(self) -> None:
         """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key)."""
-        if self._final is None or self._ending or self.leaving or self.attempts or self.pending or self._mail:
+        if self.final is None or self._ending or self.leaving or self.attempts or self.pending or self._mail:
             return
         self._ending = True
         asked = self._terminated
         unread = [message_id for queue in self.machine.unread.values() for message_id, _ in queue]
-        ended = msgspec.structs.replace(self._final, unread=unread)
+        ended = msgspec.structs.replace(self.final, unread=unread)
         event = self.new_event(Kind.ENDED, "", ended, by=asked.by if asked is not None else "")
         consumed = (asked.message_id,) if asked is not None else ()
         children = effects.terminations(self) if asked is not None else []
@@ -461,7 +459,7 @@ class Actor(Pen):
                 self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
-        if self._mail or not (self.live and self.pending) or self.leaving or self._final is not None:
+        if self._mail or not (self.live and self.pending) or self.leaving or self.final is not None:
             self.wake()
 
     def _ended(self, entry: Entry) -> None:
@@ -471,7 +469,7 @@ class Actor(Pen):
         self.run.paused = False
         self.run.wake_at = None
         self.run.output = entry.change.output
-        self.run.error = self._final.error if self._final is not None else None
+        self.run.error = self.final.error if self.final is not None else None
         self.run.ended_at = entry.change.ended_at
         for message in entry.inbox:
             self.services.deliver(message)
@@ -483,7 +481,7 @@ class Actor(Pen):
         self._early = [*messages, *self._early]
 
     def receive(self, message: Message) -> None:
-        """Turn a message of the inbox into an event. Message and event change places in one transaction."""
+        """Turn a message of the inbox into an event."""
         if not self._loaded:
             self._early.append(message)
             return
@@ -491,14 +489,8 @@ class Actor(Pen):
             return
         self._seen.add(message.message_id)
         if message.kind is Kind.ENDED:
-            self._final, self._terminated = msgspec.json.decode(message.payload, type=Ended), message
+            self.final, self._terminated = msgspec.json.decode(message.payload, type=Ended), message
             self._stop_attempts()
             self.wake()
             return
-        if message.kind is Kind.CANCEL_REQUESTED and self.run.paused:
-            self.append(Kind.RESUMED, "", message.payload, by=message.by, change=RunChange(paused=False))
-        change = None
-        if message.kind in (Kind.PAUSED, Kind.RESUMED):
-            change = RunChange(paused=message.kind is Kind.PAUSED)
-        consumed = (message.message_id,)
-        self.append(message.kind, message.path, message.payload, by=message.by, change=change, consumed=consumed)
+        intake.take(self, message)

@@ -372,7 +372,7 @@ def _timer_gone(actor: Actor, path: str) -> None:
 
 def _fire(actor: Actor, path: str) -> None:
     _timer_gone(actor, path)
-    if actor.live and not actor.run.paused and actor.machine.blocked is None and not actor.ending:
+    if actor.live and not actor.run.paused and actor.machine.blocked is None and actor.final is None:
         fire(actor, [path])
 
 
@@ -399,7 +399,7 @@ def _answered(actor: Actor, command: commands.Answer, _: Verdict) -> None:
 
 
 def _granted(actor: Actor, path: str, fence: int) -> None:
-    if path in actor.machine.open and actor.live and actor.machine.blocked is None and not actor.ending:
+    if path in actor.machine.open and actor.live and actor.machine.blocked is None and actor.final is None:
         actor.append(Kind.LOCK_GRANTED, path, LockGranted(fence))
 
 
@@ -447,7 +447,12 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
 def _not_started(actor: Actor, entry: Open, status: Status, error: ErrorRecord | None) -> None:
     """Record that there is no child run, and why."""
     path = entry.path
-    if actor.machine.open.get(path) is entry and path not in actor.refused and not (actor.leaving or actor.ending):
+    if (
+        actor.machine.open.get(path) is entry
+        and path not in actor.refused
+        and actor.final is None
+        and not actor.leaving
+    ):
         actor.refused |= {path}
         run_id = derived_id(actor.run.run_id, path)
         actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, status, error=error, args_hash=entry.command.args_hash))

@@ -174,4 +174,4 @@ def note(actor: Actor, incident: Incident, then: Told) -> bool:
 def _holds(actor: Actor, closed: Incident) -> bool:
     known = actor.incidents.get(incidents.place(closed))
     same = known is not None and known.incident_id == closed.incident_id
-    return same and not (actor.leaving or actor.ending)
+    return same and actor.final is None and not actor.leaving

@@ -37,6 +37,20 @@ async def refuse() -> int:
     raise Failure("no")
 
 
+@step
+async def book() -> None: ...
+
+
+@book.compensate
+async def unbook(nothing: None) -> None: ...
+
+
+@workflow("booked")
+async def booked(ctx: Context) -> None:
+    await ctx.step(book)
+    await ctx.sleep("10s")
+
+
 @workflow("asks")
 async def asks(ctx: Context) -> int:
     return await ctx.step(refuse)
@@ -114,3 +128,16 @@ async def test_a_lock_that_is_granted_while_the_end_is_committed():
         await terminated_at(env, second, 8.0)
         await env.ended(first)
         await check_end(env, second)
+
+
+async def test_who_cancels_while_the_pause_is_committed_resumes_it():
+    async with Env(here, store=SlowStore()) as env:
+        run = await env.start("booked")
+        await trio.sleep(1)
+        env.store.seconds = 1  # type: ignore[attr-defined]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(env.pause, run)
+            await trio.sleep(0.5)  # it is heard of while the pause that its message becomes is being recorded
+            nursery.start_soon(env.cancel, run)
+        row = await env.ended(run, "1h")
+        assert (row.status, row.paused) == (Status.CANCELLED, False)

@@ -7,6 +7,7 @@ clock is set back and forth. The driver, the model and the checks are the tortur
 from __future__ import annotations
 
 from contextlib import suppress
+from math import inf
 from random import Random
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,10 @@ class Fates(msgspec.Struct, frozen=True):
     """Which part of the commits goes wrong."""
     actors: float = 0.3
     """How often per second an actor crashes."""
+    passivate: float = inf
+    """Seconds after which a run that waits leaves memory; 0: as soon as it can."""
+    resident: int = 20_000
+    """How many runs may wait in memory."""
     clock: int = 0
     """Seconds by which the clock is set back and forth at most."""
 
@@ -107,7 +112,17 @@ class Rehearsal(Env):
         super().__init__(workflows, store=faulty)
 
     def make_engine(self, epoch: int) -> Engine:
-        return Engine(self.store, self.registry, node="test", epoch=epoch, clock=self.clock, threads=0, look_again=1.0)
+        return Engine(
+            self.store,
+            self.registry,
+            node="test",
+            epoch=epoch,
+            clock=self.clock,
+            threads=0,
+            look_again=1.0,
+            passivate_after=self.fates.passivate,
+            resident=self.fates.resident,
+        )
 
     async def _serve(self, epoch: int, task_status: trio.TaskStatus[None]) -> None:
         status: Any = task_status
@@ -153,7 +168,7 @@ class Rehearsal(Env):
         """Nothing more happens."""
         self.mortal.left = None
         self.faulty.rate = 0
-        self.fates = Fates(appends=0)
+        self.fates = msgspec.structs.replace(self.fates, appends=0)
 
 
 async def _die() -> None:

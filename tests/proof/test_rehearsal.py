@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import inf
 from random import Random
 
 import pytest
@@ -21,11 +22,13 @@ def fates(seed: int) -> Fates:
         moments=random.choice((0.3, 1, 3, 10)),
         answers=random.choice((0, 0.05, 0.2, 0.4)),
         actors=random.choice((0, 0.3, 1)),
+        passivate=random.choice((inf, 0, 0.05, 0.3)),
+        resident=random.choice((1, 3, 20_000)),
         clock=random.choice((0, 0, 5, 100)),
     )
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(6))
 async def test_whatever_happens_it_comes_out_as_the_model_says(seed, tmp_path):
     assert await rehearse(tmp_path, seed, fates(seed), seconds=4) == []
 

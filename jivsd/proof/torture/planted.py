@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jivsd.store.api import Post, Store, Verdict
 
-EVERY: Final = 20
+EVERY: Final = 8
 """Of how many steps' outcomes one is written wrongly."""
 
 

@@ -37,6 +37,8 @@ LOOK: Final = 0.5
 """Seconds between two glances that a watcher gets."""
 LOOK_FOR_PLANT: Final = 1.0
 """Seconds between two looks for a bug that was built in."""
+IN_MEMORY: Final = ("1ms", "50ms", "500ms", "10s")
+"""How long a run waits in memory before it leaves that: the seed decides."""
 PLUGINS: Final = Path(__file__).parent / "workflows"
 
 
@@ -170,9 +172,10 @@ class _Torture:
 
     def _daemon(self) -> Daemon:
         log = self._folder / "daemon.log"
+        settings = {"JIVSD_LIMITS__PASSIVATE_AFTER": IN_MEMORY[self._what.seed % len(IN_MEMORY)]}
         if self._what.plant is not None:
             return PlantedDaemon(self._state, log, PLUGINS, self._what.plant)
-        return Daemon(self._state, log, ["--plugins", str(PLUGINS), "--log-level", "warning"])
+        return Daemon(self._state, log, ["--plugins", str(PLUGINS), "--log-level", "warning"], settings)
 
     async def _work(self, daemon: Daemon, watch: Callable[[Glance], None]) -> None:
         """Drive runs while faults happen, until all have ended; stop the daemon. A planted bug ends it when found."""
