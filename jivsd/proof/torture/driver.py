@@ -90,6 +90,7 @@ class Driver:
             idempotency_key=key,
             lock_key=None if scenario.lock is None else f"torture-{scenario.lock}",
             timeout=None if scenario.timeout is None else f"{scenario.timeout}ms",
+            delay=None if scenario.delay is None else f"{scenario.delay}ms",
         )
         program = Program(self._world, scenario.nodes)
         try:

@@ -105,6 +105,7 @@ def foresee(scenario: Scenario) -> Plan:
         {
             "lock_key": scenario.lock is not None,
             "timeout": scenario.timeout is not None,
+            "delayed start": scenario.delay is not None,
             "cancel": scenario.ending in ("cancel", "cancel-anytime"),
             "terminate": scenario.ending in ("terminate", "terminate-anytime"),
             "pause": len(scenario.pauses),

@@ -51,6 +51,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """Whether starts and signals are sent twice, though they were acknowledged."""
     ask: bool = False
     """Whether it is queried while it runs and after its end."""
+    delay: int | None = None
+    """How much later it begins; 0: as soon as there is room."""
 
 
 def draw(seed: int, number: int) -> Scenario:
@@ -73,6 +75,7 @@ def draw(seed: int, number: int) -> Scenario:
         pauses=[(rng.randint(0, 600), rng.randint(20, 400)) for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))],
         again=rng.random() < 0.2,
         ask=rng.random() < 0.3,
+        delay=rng.choice((0, 50, 400, 1500)) if rng.random() < 0.15 else None,
     )
 
 
