@@ -20,6 +20,7 @@ from jivsd.admin.problems import problem_of
 from jivsd.client import ClientError, ConnectionLost, DaemonNotRunning
 from jivsd.clock import SECOND, TrioClock
 from jivsd.engine.engine import Engine
+from jivsd.engine.limits import Limits
 from jivsd.proof.torture import workflows
 from jivsd.proof.torture.account import Account
 from jivsd.proof.torture.driver import Driver
@@ -58,6 +59,8 @@ class Fates(msgspec.Struct, frozen=True):
     """Seconds after which a run that waits leaves memory; 0: as soon as it can."""
     resident: int = 20_000
     """How many runs may wait in memory."""
+    room: int = 1000
+    """How many runs may be active, and how many steps run at once."""
     clock: int = 0
     """Seconds by which the clock is set back and forth at most."""
 
@@ -112,6 +115,7 @@ class Rehearsal(Env):
         super().__init__(workflows, store=faulty)
 
     def make_engine(self, epoch: int) -> Engine:
+        fates = self.fates
         return Engine(
             self.store,
             self.registry,
@@ -120,8 +124,9 @@ class Rehearsal(Env):
             clock=self.clock,
             threads=0,
             look_again=1.0,
-            passivate_after=self.fates.passivate,
-            resident=self.fates.resident,
+            limits=Limits(active_runs=fates.room, running_steps=fates.room),
+            passivate_after=fates.passivate,
+            resident=fates.resident,
         )
 
     async def _serve(self, epoch: int, task_status: trio.TaskStatus[None]) -> None:

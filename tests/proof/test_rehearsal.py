@@ -24,6 +24,7 @@ def fates(seed: int) -> Fates:
         actors=random.choice((0, 0.3, 1)),
         passivate=random.choice((inf, 0, 0.05, 0.3)),
         resident=random.choice((1, 3, 20_000)),
+        room=random.choice((2, 5, 1000)),
         clock=random.choice((0, 0, 5, 100)),
     )
 
