@@ -89,7 +89,8 @@ class Entry(msgspec.Struct, eq=False):
 
     `events` have contiguous seqs. `epoch` is filled in by the committer. With `tx`, the event that it yields comes
     after `events` and has the next seq.
-    `inbox` are messages for other runs (a child's end for its parent), delivered without the open check;
+    `inbox` are messages for other runs (a child's end for its parent), delivered without the open check, but dropped
+    when there is no such run;
     `consumed` are the ids of this run's messages that have become `events`.
     `publishes` goes into the outbox.
     `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.

@@ -252,7 +252,7 @@ class _Attempt:
         for message_id in entry.consumed:
             self._run(self._sql["consume_message"], (entry.run_id, message_id))
         for message in entry.inbox:
-            run_id = message.run_id or self._open_run(message)
+            run_id = self._receiver(message)
             if run_id is not None:
                 self._run(self._sql["insert_message"], rows.message_row(message, run_id))
         for incident in entry.incidents:
@@ -352,6 +352,12 @@ class _Attempt:
                 return Refused("ended", run_id)
         self._run(self._sql["insert_message"], rows.message_row(message, run_id))
         return Delivered(run_id)
+
+    def _receiver(self, message: Message) -> str | None:
+        """The run that a message from another run is for; None: it was never started, or has been pruned."""
+        if message.run_id is None:
+            return self._open_run(message)
+        return message.run_id if self._one("addressed_run", message.run_id) is not None else None
 
     def _open_run(self, message: Message) -> str | None:
         row = self._one("open_run", message.workflow, message.workflow_id)

@@ -105,6 +105,15 @@ async def test_messages_for_other_runs_go_with_the_entry(journal):
         assert await j.store.messages(parent.run_id) == [told]
 
 
+async def test_messages_for_runs_that_never_were_are_dropped(journal):
+    """A run that is terminated terminates its children; one that had to wait has not been started."""
+    async with journal() as j:
+        parent, never = await j.start(), new_run()
+        assert await j.one(end(parent, 2, inbox=[message(never, "e", to_run=True, kind=Kind.ENDED)])) == Written()
+        assert await j.store.messages(never.run_id) == []
+        assert await j.store.check() == []
+
+
 async def test_messages_for_other_runs_need_no_open_run(journal):
     async with journal() as j:
         parent, child = await j.start(), await j.start()
