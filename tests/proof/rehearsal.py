@@ -29,6 +29,7 @@ from jivsd.proof.torture.verdict import check_all
 from jivsd.proof.torture.workflows import steps, world
 from jivsd.records import encode
 from jivsd.store.sqlite.store import SqliteStore
+from jivsd.supervision import Intensity
 from jivsd.testing.env import EPOCH, Env
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Rehearsal(Env):
             limits=Limits(active_runs=fates.room, running_steps=fates.room),
             passivate_after=fates.passivate,
             resident=fates.resident,
+            intensity=Intensity(restarts=1_000_000),  # what is planted is nobody's fault
         )
 
     async def _serve(self, epoch: int, task_status: trio.TaskStatus[None]) -> None:
@@ -230,12 +232,12 @@ class Door:
     async def incidents(self, state: str, *, limit: int) -> Any:
         return await self._ask(lambda engine: engine.incidents(state, None, limit))
 
-    async def retry_incident(self, incident_id: str, *, why: str) -> Any:
-        return await self._ask(lambda engine: engine.retry_incident(incident_id, by=BY, why=why))
+    async def retry_incident(self, incident_id: str, *, reason: str) -> Any:
+        return await self._ask(lambda engine: engine.retry_incident(incident_id, by=BY, why=reason))
 
-    async def resolve_incident(self, incident_id: str, value: Any, *, why: str) -> Any:
+    async def resolve_incident(self, incident_id: str, value: Any, *, reason: str) -> Any:
         body = encode(value)
-        return await self._ask(lambda engine: engine.resolve_incident(incident_id, body, by=BY, why=why))
+        return await self._ask(lambda engine: engine.resolve_incident(incident_id, body, by=BY, why=reason))
 
     def __getattr__(self, name: str) -> Any:
         """Pause, resume, cancel, terminate."""
