@@ -57,5 +57,5 @@ def test_a_file_that_does_not_fit(jivsd, tmp_path, text, options, code, problem)
 
 def test_status_shows_the_limits(jivsd):
     page = jivsd("status").out
-    assert re.search(r"active_runs +all +\d+ +10,000", page)
-    assert re.search(r"running_steps +all +\d+ +2,000", page)
+    assert re.search(r"active_runs +all +[\d,]+ +10,000", page)
+    assert re.search(r"running_steps +all +[\d,]+ +2,000", page)
