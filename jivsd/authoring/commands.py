@@ -136,6 +136,30 @@ class Publish(Command):
         self.payload = payload
 
 
+class StartChild(Command):
+    """Start a run that lives on by itself."""
+
+    __slots__ = ("call",)
+    kind = "start"
+
+    def __init__(self, call: ChildCall) -> None:
+        super().__init__(call.name, call.args_hash)
+        self.call = call
+
+
+class SendSignal(Command):
+    """Send a signal to another run. `run`: its id, or "workflow:workflow_id"."""
+
+    __slots__ = ("payload", "run", "signal")
+    kind = "send"
+
+    def __init__(self, run: str, signal: str, payload: bytes) -> None:
+        super().__init__("signal", hash_of(f"{run}\0{signal}\0".encode() + payload))
+        self.run = run
+        self.signal = check_name(signal, "a signal's name")
+        self.payload = payload
+
+
 class Answer(Command):
     """Record what has become of an update. `outcome`: None while its handler is at work."""
 

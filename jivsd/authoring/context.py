@@ -161,6 +161,35 @@ class Context:
         """
         return await self._driver.perform(commands.child_call(workflow, args, kwargs))
 
+    @overload
+    async def start_child(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
+    @overload
+    async def start_child(self, workflow: str, /, *args: Any, **kwargs: Any) -> str: ...
+
+    async def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Start a run that lives on by itself, whatever becomes of this one; return its run id once it is durable.
+
+        It is started once, however often this run crashes. To wait for a child, use `run`, in a nursery if need be.
+
+        Raises:
+            ChildFailed: it was refused; its workflow id is open, say.
+        """
+        return await self._driver.perform(commands.StartChild(commands.child_call(workflow, args, kwargs)))
+
+    async def signal(self, run: str, name: str, payload: Any = None) -> None:
+        """Send a signal to another run; when this returns, it is durable there, and will be applied once.
+
+        Args:
+            run: a run id, as from `start_child`, or "workflow:workflow id".
+            name: the signal's name.
+            payload: anything that has a JSON form.
+
+        Raises:
+            NotDelivered: there is no such run, it has ended, or the payload does not fit its signal.
+        """
+        body = commands.json_of(payload, f"the payload of signal {name!r}")
+        await self._driver.perform(commands.SendSignal(run, name, body))
+
     async def sleep(self, duration: Duration) -> None:
         """Sleep durably: never shorter, over crashes and for as long as you like."""
         await self._driver.perform(commands.Sleep(self._driver.now() + microseconds(duration)))
@@ -170,23 +199,36 @@ class Context:
         await self._driver.perform(commands.Sleep(from_datetime(moment)))
 
     @overload
-    async def wait_signal(self, name: str, type: type[R]) -> R: ...
+    async def wait_signal(self, name: str, type: type[R], *, timeout: Duration | None = None) -> R: ...
     @overload
-    async def wait_signal(self, name: str) -> Any: ...
+    async def wait_signal(self, name: str, *, timeout: Duration | None = None) -> Any: ...
 
-    async def wait_signal(self, name: str, type: Any = Any) -> Any:
+    async def wait_signal(self, name: str, type: Any = Any, *, timeout: Duration | None = None) -> Any:
         """Wait for the next signal of a name that has no handler, and return its payload as `type`.
 
         A payload that does not fit is put aside as a dead letter, with an incident, and the wait goes on.
-        """
-        return await self._driver.perform(commands.WaitSignal(name, Codec(type, f"signal {name!r}")))
 
-    async def wait_until(self, predicate: Callable[[], R | None]) -> R:
+        Raises:
+            TimedOut: `timeout` is over; see `fail_after`.
+        """
+        return await self._within(timeout, commands.WaitSignal(name, Codec(type, f"signal {name!r}")))
+
+    async def wait_until(self, predicate: Callable[[], R | None], *, timeout: Duration | None = None) -> R:
         """Wait until `predicate()` is true, looking again after every event, and return its value.
 
         It must look at the run's own state only.
+
+        Raises:
+            TimedOut: `timeout` is over; see `fail_after`.
         """
-        return await self._driver.perform(commands.WaitUntil(predicate))
+        return await self._within(timeout, commands.WaitUntil(predicate))
+
+    async def _within(self, timeout: Duration | None, command: commands.Command) -> Any:
+        if timeout is None:
+            return await self._driver.perform(command)
+        with self.fail_after(timeout):
+            return await self._driver.perform(command)
+        raise AssertionError("fail_after raises when its block is cut short")
 
     async def side_effect(self, function: Callable[[], R]) -> R:
         """Call a plain, quick function once and record what it returns: a one-time password, a file's date.

@@ -60,6 +60,10 @@ class ChildFailed(Failure):
     """A child run did not complete: `data` has run_id and status, and the error's type."""
 
 
+class NotDelivered(Failure):
+    """A signal to another run was refused: there is no such run, it has ended, or the payload does not fit."""
+
+
 class Cancelled(BaseException):
     """Raised by every context call in a cancelled scope. Let it pass; clean up in `finally` or `ctx.shield()`.
 
@@ -75,7 +79,8 @@ MESSAGE_LIMIT: Final = 16 * 1024
 """How many characters of an exception's message cross the journal."""
 
 _own: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (Failure, StepFailed, TimedOut, ChildFailed, InvalidValue, NotDurable, JivsdError)
+    kind.__name__: kind
+    for kind in (Failure, StepFailed, TimedOut, ChildFailed, NotDelivered, InvalidValue, NotDurable, JivsdError)
 }
 
 

@@ -74,6 +74,10 @@ def carry_out(actor: Actor, entry: Open) -> None:
         case commands.SetAttributes() as command:
             actor.active.add(entry.path)
             _set_attributes(actor, entry.path, command.changes)
+        case commands.StartChild() as command:
+            outward.start(actor, entry, command)
+        case commands.SendSignal() as command:
+            outward.send(actor, entry, command)
         case commands.Publish() as command:
             outward.publish(actor, entry, command)
         case commands.VersionCall() as command:
@@ -413,14 +417,7 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
     if entry.issued_at <= actor.started_until:
         return
     try:
-        new, event = actor.services.prepare_child(
-            actor,
-            entry.path,
-            command.workflow,
-            command.input,
-            workflow_id=command.workflow_id,
-            timeout=command.timeout,
-        )
+        new, event = actor.services.prepare_child(actor, entry.path, command, attached=True)
     except EngineError as error:
         _not_started(actor, entry, Status.FAILED, record_error(error))
         return

@@ -6,9 +6,9 @@ It recovers them, brings new ones to life, carries messages to them and lets the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -16,10 +16,10 @@ import trio
 from jivsd import logs
 from jivsd.clock import SystemClock
 from jivsd.cluster.locks import Locks
-from jivsd.engine import incidents, starts
+from jivsd.engine import incidents, offspring
 from jivsd.engine.actor import Actor
 from jivsd.engine.answers import Answers
-from jivsd.engine.api import ChildState, NotFound, StartOptions, Unavailable
+from jivsd.engine.api import ChildState, NotFound, Unavailable
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import Waiter
 from jivsd.engine.gate import Gate
@@ -34,7 +34,7 @@ from jivsd.engine.timers import Timers
 from jivsd.engine.waker import Waker
 from jivsd.journal.committer import Committer
 from jivsd.metrics import Metrics
-from jivsd.records import ENDED, Event, Message, Run, derived_id, new_id
+from jivsd.records import ENDED, Event, Message, Run, new_id
 from jivsd.registry.source import PluginProblem
 from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused
 from jivsd.supervision import Intensity
@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
     from trio import TaskStatus
 
+    from jivsd.authoring import commands
     from jivsd.authoring.workflows import Workflow
     from jivsd.clock import Clock
+    from jivsd.engine.api import Receipt
     from jivsd.engine.life import Suspension
     from jivsd.engine.trials import Trials
     from jivsd.registry.registry import Registry
@@ -59,7 +61,7 @@ FLUSH: Final = 5.0
 """Seconds for what was appended last to be committed."""
 
 
-class Host:
+class Host(ABC):
     """`run` serves until `stop`; the other methods may be called meanwhile."""
 
     def __init__(
@@ -285,24 +287,10 @@ class Host:
     # ---- services for actors
 
     def prepare_child(
-        self, actor: Actor, path: str, workflow: str, input: bytes, *, workflow_id: str | None, timeout: int | None
+        self, actor: Actor, path: str, call: commands.ChildCall, *, attached: bool
     ) -> tuple[NewRun, Event]:
         """See `Services`."""
-        found, now = self.code.resolve(workflow, actor.run.code_hash) or self.workflow(workflow), self.clock.now()
-        prepare = partial(
-            starts.prepare,
-            found,
-            input,
-            StartOptions(id=workflow_id),
-            now=now,
-            by=f"parent {actor.run.run_id}",
-            run_id=derived_id(actor.run.run_id, path),
-            timeout=timeout,
-            parent=actor.run,
-            parent_path=path,
-        )
-        prepared = prepare()
-        return prepared if self.gate.enter(found) else prepare(start_at=now)
+        return offspring.prepare(self, actor, path, call, attached=attached)
 
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""
@@ -383,6 +371,12 @@ class Host:
             done(verdict)
 
         self.committer.submit(Post(message), tell)
+
+    @abstractmethod
+    async def signal(
+        self, ref: str, name: str, payload: bytes, *, message_id: str | None = None, by: str = ""
+    ) -> Receipt:
+        """See `Engine.signal`."""
 
     async def knows_letter(self, run: Run, message_id: str) -> bool:
         """See `Services`."""

@@ -190,5 +190,9 @@ def _wait(entry: Open, ahead: list[str]) -> Wait:
             return Wait(entry.path, "marker", "a change of its attributes")
         case commands.Lock() as lock:
             return Wait(entry.path, "lock", f"lock {lock.key!r}", behind=ahead)
+        case commands.StartChild() as start:
+            return Wait(entry.path, "child", f"a run of workflow {start.call.workflow!r} to be started")
+        case commands.SendSignal() as send:
+            return Wait(entry.path, "marker", f"its signal {send.signal!r} to reach run {send.run}")
         case _:
             return Wait(entry.path, "marker", "a record of its own")

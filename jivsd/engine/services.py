@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
     import trio
 
+    from jivsd.authoring import commands
     from jivsd.clock import Clock
     from jivsd.cluster.locks import Locks
     from jivsd.engine.actor import Actor
     from jivsd.engine.answers import Answers
+    from jivsd.engine.api import Receipt
     from jivsd.engine.gate import Gate
     from jivsd.engine.slots import Slots
     from jivsd.engine.timers import Timers
@@ -66,11 +68,11 @@ class Services(Protocol):
         ...
 
     def prepare_child(
-        self, actor: Actor, path: str, workflow: str, input: bytes, *, workflow_id: str | None, timeout: int | None
+        self, actor: Actor, path: str, call: commands.ChildCall, *, attached: bool
     ) -> tuple[NewRun, Event]:
         """The row and the Started event of a child run: one that waits until there is room, or one that was let in.
 
-        That one has to arrive at the gate.
+        That one has to arrive at the gate. One that is not attached knows no parent.
 
         Raises:
             EngineError: there is no such workflow, or the input does not fit it.
@@ -91,6 +93,12 @@ class Services(Protocol):
 
     def post(self, message: Message, done: Callable[[Verdict], None]) -> None:
         """Put a message into the inbox and deliver it; `done` gets the verdict, never that the store is away."""
+        ...
+
+    async def signal(
+        self, ref: str, name: str, payload: bytes, *, message_id: str | None = None, by: str = ""
+    ) -> Receipt:
+        """See `Engine.signal`."""
         ...
 
     async def knows_letter(self, run: Run, message_id: str) -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jivsd.engine.replay.machine import Machine
 
 
-_MARKED: Final = frozenset({"publish"})
+_MARKED: Final = frozenset({"publish", "start", "send"})
 """Kinds of commands, besides side effects, that a Marker answers."""
 
 
@@ -220,7 +220,8 @@ def _marker(machine: Machine, event: Event) -> None:
         return
     command = entry.command
     if not isinstance(command, commands.SideEffect):
-        _hand_over(machine, entry)
+        started = isinstance(command, commands.StartChild)
+        _hand_over(machine, entry, msgspec.json.decode(payload.value, type=str) if started else None)
         return
     try:
         value = command.codec.decode(payload.value)

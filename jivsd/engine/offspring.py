@@ -1,0 +1,37 @@
+"""Runs that are started by runs: children, and those that are let go."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jivsd.engine import starts
+from jivsd.engine.api import StartOptions
+from jivsd.records import derived_id
+
+if TYPE_CHECKING:
+    from jivsd.authoring import commands
+    from jivsd.engine.actor import Actor
+    from jivsd.engine.host import Host
+    from jivsd.records import Event
+    from jivsd.store.api import NewRun
+
+
+def prepare(host: Host, actor: Actor, path: str, call: commands.ChildCall, *, attached: bool) -> tuple[NewRun, Event]:
+    """See `Services.prepare_child`."""
+    run, now = actor.run, host.clock.now()
+    found = host.code.resolve(call.workflow, run.code_hash) or host.workflow(call.workflow)
+    prepared = partial(
+        starts.prepare,
+        found,
+        call.input,
+        StartOptions(id=call.workflow_id, correlation_id=run.options.correlation_id),
+        now=now,
+        by=f"parent {run.run_id}" if attached else f"run {run.run_id}",
+        run_id=derived_id(run.run_id, path),
+        timeout=call.timeout,
+        parent=run if attached else None,
+        parent_path=path if attached else None,
+    )
+    at_once = prepared()
+    return at_once if host.gate.enter(found) else prepared(start_at=now)
