@@ -356,8 +356,9 @@ class Actor(Pen):
             if self.machine.open.get(entry.path) is entry:
                 self.carry_out(entry)
         if event.kind == Kind.ATTEMPT_FAILED and (entry := self.machine.open.get(event.path)) is not None:
-            self.carry_out(entry)
-            troubles.find_held(self, event.path)
+            if not effects.settle_cancelled(self, entry):
+                self.carry_out(entry)
+                troubles.find_held(self, event.path)
         elif event.kind == Kind.RESUMED and (overdue := effects.overdue(self)):
             self._catching_up = True
             effects.fire(self, overdue)

@@ -129,6 +129,7 @@ def retry(actor: Actor, closed: Incident, then: Told) -> bool:
         again = ErrorRecord("Retried", closed.resolved_why or "")
         payload = AttemptFailed(entry.command.args_hash, again, actor.services.clock.now())
         by = closed.resolved_by or ""
+        actor.active.add(entry.path)  # until that is delivered a cancellation settles nothing
         actor.append(Kind.ATTEMPT_FAILED, entry.path, payload, by=by, incidents=(closed,), then=then)
     else:
         return False
@@ -150,6 +151,7 @@ def resolve(actor: Actor, closed: Incident, value: bytes, then: Told) -> bool:
     effects.check_result(entry.command, value, skipped=skipped)
     payload = StepDone(entry.command.args_hash, msgspec.Raw(value), closed.resolved_why or "", skipped)
     by = closed.resolved_by or ""
+    actor.active.add(entry.path)
     actor.append(Kind.STEP_DONE, entry.path, payload, by=by, incidents=(closed,), then=then)
     del actor.incidents[closed.path]
     return True

@@ -121,6 +121,31 @@ async def test_a_decision_that_comes_while_the_end_is_committed(decision):
         await check_end(env, run)
 
 
+@pytest.mark.parametrize("decision", ["retry", "resolve"])
+async def test_a_decision_that_is_being_recorded_when_its_step_is_cancelled_is_the_only_one(decision):
+    async with Env(here, store=SlowStore()) as env:
+        run = await env.start("asks")
+        await trio.sleep(1)
+        (incident,) = (await env.engine.incidents()).items
+        env.store.seconds = 1  # type: ignore[attr-defined]
+
+        async def decide() -> None:
+            if decision == "retry":
+                await env.engine.retry_incident(incident.incident_id, by="ann", why="")
+            else:
+                await env.engine.resolve_incident(incident.incident_id, b"7", by="ann", why="")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(env.cancel, run)
+            await trio.sleep(1.5)  # the cancellation is being recorded, and is delivered before the decision
+            nursery.start_soon(decide)
+        await env.ended(run)
+        outcomes = [
+            event.kind for event in await env.events(run) if event.kind in (Kind.STEP_DONE, Kind.STEP_CANCELLED)
+        ]
+        assert outcomes == [Kind.STEP_CANCELLED if decision == "retry" else Kind.STEP_DONE]
+
+
 async def test_a_lock_that_is_granted_while_the_end_is_committed():
     async with Env(here, store=SlowStore()) as env:
         first = await env.start("keyed", 9.5)
