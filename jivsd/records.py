@@ -76,6 +76,7 @@ class Kind(StrEnum):
     PAUSED = "Paused"
     RESUMED = "Resumed"
     ENDED = "Ended"
+    CONTINUED_AS_NEW = "ContinuedAsNew"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +130,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     parent_workflow: str | None = None
     parent_workflow_id: str | None = None
     correlation_id: str | None = None
+    chain: str | None = None
+    """The run id of the first run of the chain in which this one continues another as new."""
     attributes: dict[str, Any] = {}
 
 
@@ -246,6 +249,15 @@ class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
     """Message ids of the signals that nobody read."""
 
 
+class ContinuedAsNew(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The run's end, and the start of the one that goes on for it."""
+
+    run_id: str
+    input: msgspec.Raw
+    unread: list[str] = []
+    """Message ids of the signals that the new run gets first, because this one did not read them."""
+
+
 PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     Kind.STARTED: Started,
     Kind.STEP_DONE: StepDone,
@@ -266,6 +278,7 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
     Kind.PAUSED: PauseChanged,
     Kind.RESUMED: PauseChanged,
     Kind.ENDED: Ended,
+    Kind.CONTINUED_AS_NEW: ContinuedAsNew,
 }
 """The payload struct of every kind of event."""
 

@@ -102,7 +102,7 @@ class RunRoutes:
         if key != options.idempotency_key:
             options = msgspec.structs.replace(options, idempotency_key=key)
         start = await self._engine.start(body.workflow, bytes(body.input), options, by=caller())
-        if seconds and start.run.status not in ENDED:
+        if seconds and (start.run.status not in ENDED or start.run.status is Status.CONTINUED):
             start = Start(await self._ended(start.run.run_id, seconds), start.existing)
         return answer(StartView.of(start), _status_of(start.run), {"Location": _location(start.run)})
 

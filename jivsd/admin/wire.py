@@ -96,6 +96,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     priority: int = 0
     start_at: datetime | None = None
     correlation_id: str | None = None
+    chain: str | None = None
     attributes: dict[str, Any] = {}
     parent: str | None = None
     parent_path: str | None = None
@@ -125,6 +126,7 @@ class RunView(Struct, frozen=True, kw_only=True):
             priority=options.priority,
             start_at=moment(options.start_at),
             correlation_id=options.correlation_id,
+            chain=options.chain,
             attributes=run.attributes,
             parent=options.parent,
             parent_path=options.parent_path,
@@ -158,6 +160,7 @@ class RunView(Struct, frozen=True, kw_only=True):
                 parent_workflow=self.parent_workflow,
                 parent_workflow_id=self.parent_workflow_id,
                 correlation_id=self.correlation_id,
+                chain=self.chain,
             ),
             started_at=instant(self.started_at),
             ended_at=instant(self.ended_at),

@@ -136,6 +136,17 @@ class Publish(Command):
         self.payload = payload
 
 
+class ContinueAsNew(Command):
+    """End the run and begin a new one in its place. `input`: as JSON."""
+
+    __slots__ = ("input",)
+    kind = "continue"
+
+    def __init__(self, input: bytes) -> None:
+        super().__init__("continue_as_new", hash_of(input))
+        self.input = input
+
+
 class StartChild(Command):
     """Start a run that lives on by itself."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from jivsd.authoring import commands
 from jivsd.authoring.signature import Codec, hints_of, result_kind
@@ -116,6 +116,8 @@ class Driver(Protocol):
     def race(self, name: str) -> AbstractAsyncContextManager[Race]: ...
 
     def saga(self) -> AbstractAsyncContextManager[None]: ...
+
+    def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes: ...
 
 
 class Context:
@@ -273,6 +275,25 @@ class Context:
         A run that had passed here before the code was changed under it gets `minimum`.
         """
         return await self._driver.perform(commands.VersionCall(change, minimum, maximum))
+
+    async def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """End this run and begin a new one with the same workflow id in its place: for loops that never end.
+
+        Nothing comes after this call, no `finally` either: what has been done stays done, and its compensations are
+        forgotten. The new run has a journal and a time limit of its own; it keeps the lock key, the attributes, the
+        parent that waits, and whatever signals this one has not read. It uses the newest code of the workflow, if that
+        takes the input. Who waits for the result waits for that of the last run.
+
+        Args:
+            args: the workflow's input, as it would be given to `ctx.run`.
+            kwargs: the same, by name.
+
+        Raises:
+            TypeError, ValueError: this is no input of the workflow.
+            NotDurable: other branches are under way: call it outside of nurseries and races.
+        """
+        await self._driver.perform(commands.ContinueAsNew(self._driver.encode_input(args, kwargs)))
+        raise AssertionError("the code of a run that is continued as new went on")
 
     def now(self) -> datetime:
         """The time of the event that woke this code; the same in every replay."""

@@ -14,9 +14,8 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import beginnings, effects, intake, parking, troubles, unwind
+from jivsd.engine import beginnings, closing, effects, intake, parking, troubles, unwind
 from jivsd.engine.attempts import Exit
-from jivsd.engine.ends import end_entry
 from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open
 from jivsd.engine.seat import Seat
@@ -409,19 +408,19 @@ class Actor(Pen):
             outcome = machine.outcome
             self.final = Ended(outcome.status, outcome.output or NULL, outcome.error)
 
+    def end_as(self, ended: Ended | None) -> None:
+        """Let the run end as soon as nothing is under way; or, after all, not. Termination comes before that."""
+        if self._terminated is None:
+            self.final = ended
+
     def _try_end(self) -> None:
         """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key)."""
         if self.final is None or self._ending or self.leaving or self.attempts or self.pending or self._mail:
             return
+        if self.final.status is Status.CONTINUED and self.run.paused:
+            return
         self._ending = True
-        asked = self._terminated
-        unread = [message_id for queue in self.machine.unread.values() for message_id, _ in queue]
-        ended = msgspec.structs.replace(self.final, unread=unread)
-        event = self.new_event(Kind.ENDED, "", ended, by=asked.by if asked is not None else "")
-        consumed = (asked.message_id,) if asked is not None else ()
-        children = effects.terminations(self) if asked is not None else []
-        closed = troubles.closed_by_the_end(self)
-        self.submit(end_entry(self.run, event, ended, consumed=consumed, children=children, incidents=closed), event)
+        self.submit(*closing.end(self, self.final, self._terminated))
 
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
@@ -474,6 +473,9 @@ class Actor(Pen):
         self.run.ended_at = entry.change.ended_at
         for message in entry.inbox:
             self.services.deliver(message)
+        if entry.successor is not None:
+            self.services.gate.go_on(self.run.workflow)
+            self.services.adopt(entry.successor.run, None)
 
     # ---- messages
 

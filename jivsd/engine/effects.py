@@ -13,7 +13,7 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.authoring.steps import StepContext
 from jivsd.clock import SECOND
-from jivsd.engine import beginnings, incidents, outward, parking, troubles
+from jivsd.engine import beginnings, continuing, incidents, outward, parking, troubles
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
@@ -74,6 +74,8 @@ def carry_out(actor: Actor, entry: Open) -> None:
         case commands.SetAttributes() as command:
             actor.active.add(entry.path)
             _set_attributes(actor, entry.path, command.changes)
+        case commands.ContinueAsNew():
+            continuing.begin(actor, entry)
         case commands.StartChild() as command:
             outward.start(actor, entry, command)
         case commands.SendSignal() as command:
@@ -110,6 +112,8 @@ def drop(actor: Actor, entry: Open) -> None:
                 stop(actor, attempt)
         case commands.ChildCall() as command:
             _cancel_child(actor, entry, command)
+        case commands.ContinueAsNew():
+            continuing.call_off(actor, entry)
         case commands.Lock() as command:
             actor.services.locks.forget(command.key, actor.run.run_id)
         case _:

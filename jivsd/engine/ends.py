@@ -37,7 +37,8 @@ def end_entry(
         ended_at=event.at,
     )
     inbox = [*children]
-    if run.options.parent is not None and run.options.parent_path is not None:
+    continued = ended.status is Status.CONTINUED  # the parent hears of the last run of the chain
+    if not continued and run.options.parent is not None and run.options.parent_path is not None:
         inbox.append(_to_parent(run, event, ended))
     return Entry(
         run_id=run.run_id,

@@ -122,6 +122,10 @@ class Gate:
         """A run that was let in is in memory now, or will never be."""
         self._coming[workflow] -= 1
 
+    def go_on(self, workflow: str) -> None:
+        """A run takes the place of one that is about to leave memory: it need not wait."""
+        self._active[workflow] += 1
+
     def gone(self, workflow: str) -> None:
         """A run has left memory."""
         if self._active[workflow] > 0:

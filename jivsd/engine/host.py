@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import msgspec
 import trio
 
 from jivsd import logs
@@ -292,6 +293,10 @@ class Host(ABC):
         """See `Services`."""
         return offspring.prepare(self, actor, path, call, attached=attached)
 
+    def newest(self, name: str) -> Workflow[..., Any] | None:
+        """See `Services`."""
+        return self.code.workflow(name)
+
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""
         if journal is None:
@@ -361,8 +366,8 @@ class Host(ABC):
 
         def tell(verdict: Verdict) -> None:
             match verdict:
-                case Delivered():
-                    self.deliver(message)
+                case Delivered(run_id):
+                    self.deliver(msgspec.structs.replace(message, run_id=run_id))
                 case Refused("away") if not self.stopping:
                     self.post(message, done)
                     return

@@ -170,6 +170,8 @@ class Life:
             if run.status in ENDED:
                 if self._lived:
                     host.ended(run)
+                elif run.status is Status.CONTINUED:
+                    await host.recovery.follow(run_id)
                 return Exit.ENDED
             if (held := host.quarantine.of(run.workflow)) is not None:
                 raise Held(held)

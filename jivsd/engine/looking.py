@@ -14,7 +14,7 @@ from jivsd.engine import unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.engine.replay.interrupts import from_terminal
-from jivsd.records import ENDED, Run, encode
+from jivsd.records import ENDED, Run, Status, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -61,8 +61,14 @@ class Looking:
         """See `Engine.result`."""
         host = self._host
         run_id = ref if ref in host.actors else (await self.show(ref)).run_id
-        ended = await host.until_ended(run_id, timeout, partial(self._if_ended, run_id))
-        return ended or await self.show(run_id)
+        deadline = trio.current_time() + timeout
+        while True:
+            left = max(deadline - trio.current_time(), 0)
+            ended = await host.until_ended(run_id, left, partial(self._if_ended, run_id))
+            run = ended or await self.show(run_id)
+            if run.status is not Status.CONTINUED or (following := await host.store.continued(run_id)) is None:
+                return run
+            run_id = following.run_id
 
     async def _if_ended(self, run_id: str) -> Run | None:
         run = await self.show(run_id)
@@ -194,5 +200,7 @@ def _wait(entry: Open, ahead: list[str]) -> Wait:
             return Wait(entry.path, "child", f"a run of workflow {start.call.workflow!r} to be started")
         case commands.SendSignal() as send:
             return Wait(entry.path, "marker", f"its signal {send.signal!r} to reach run {send.run}")
+        case commands.ContinueAsNew():
+            return Wait(entry.path, "marker", "a new run to go on for it")
         case _:
             return Wait(entry.path, "marker", "a record of its own")

@@ -121,6 +121,8 @@ class Messages:
 
     async def _open(self, ref: str) -> Run:
         run = await self._looking.show(ref)
+        if run.status is Status.CONTINUED:
+            run = await self._host.store.continued(run.run_id) or run
         if run.status in ENDED:
             raise Conflict(
                 f"run {run.run_id} has ended: {run.status}", code="ended", run_id=run.run_id, status=run.status

@@ -13,7 +13,7 @@ import trio
 
 from jivsd import logs
 from jivsd.engine.life import Life
-from jivsd.records import IncidentState
+from jivsd.records import ENDED, IncidentState
 from jivsd.store.api import StoreAway
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class Recovery:
         """Bring a run back, unless it is in memory; return when it may be read."""
         if not self._host.stopping and run_id not in self._host.living:
             await self._bring(run_id)
+
+    async def follow(self, run_id: str) -> None:
+        """Something was said to a run that was continued as new: have that read by the one in which it goes on."""
+        store = self._host.store
+        following = await store.continued(run_id)
+        if following is not None and following.status not in ENDED:
+            for message in await store.messages(following.run_id):
+                self._host.deliver(message)
 
     async def _bring(self, run_id: str, run: Run | None = None) -> None:
         host = self._host

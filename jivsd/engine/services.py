@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import trio
 
     from jivsd.authoring import commands
+    from jivsd.authoring.workflows import Workflow
     from jivsd.clock import Clock
     from jivsd.cluster.locks import Locks
     from jivsd.engine.actor import Actor
@@ -81,6 +82,10 @@ class Services(Protocol):
 
     def rests(self, actor: Actor) -> None:
         """A run waits, and nothing is under way for it."""
+        ...
+
+    def newest(self, name: str) -> Workflow[..., Any] | None:
+        """The newest code of a workflow, if there is any."""
         ...
 
     def adopt(self, run: Run, journal: list[Event] | None) -> None:

@@ -84,6 +84,13 @@ class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     input_hash: str = ""
 
 
+class Successor(msgspec.Struct, frozen=True):
+    """The run that goes on for one that is continued as new, and its first events."""
+
+    run: Run
+    events: Sequence[Event]
+
+
 class Entry(msgspec.Struct, eq=False):
     """What one run wants to have written, all or nothing, in one batch.
 
@@ -94,6 +101,7 @@ class Entry(msgspec.Struct, eq=False):
     `consumed` are the ids of this run's messages that have become `events`.
     `publishes` goes into the outbox.
     `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
+    `successor` begins with this end, whose lock and unread messages it gets.
     `incidents` are inserted or, when they exist, replaced.
     `queues`: a lock key for which the run draws its ticket now, because it begins now (see `Options.start_at`).
     """
@@ -109,6 +117,7 @@ class Entry(msgspec.Struct, eq=False):
     inbox: Sequence[Message] = ()
     incidents: Sequence[Incident] = ()
     publishes: Sequence[Publication] = ()
+    successor: Successor | None = None
     ends: bool = False
     queues: str | None = None
 
@@ -334,6 +343,10 @@ class Store(Protocol):
 
     async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
         """The open run of a workflow id, or else its newest one."""
+        ...
+
+    async def continued(self, run_id: str) -> Run | None:
+        """The newest run in which one goes on that was continued as new; None for any other."""
         ...
 
     async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs:

@@ -122,6 +122,21 @@ SELECT open, workflow, workflow_id FROM run WHERE run_id = ?1
 -- The open run of a workflow id.
 SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 AND open
 
+-- name: chain_end
+-- The open run in which one that was continued as new goes on.
+SELECT run.run_id FROM run AS earlier
+JOIN run ON run.workflow = earlier.workflow AND run.workflow_id = earlier.workflow_id AND run.open
+WHERE earlier.run_id = ?1 AND earlier.status = 'CONTINUED'
+    AND run.options ->> 'chain' = coalesce(earlier.options ->> 'chain', earlier.run_id)
+
+-- name: newest_in_chain
+-- The newest run in which one that was continued as new goes on, open or not.
+SELECT run.run_id FROM run AS earlier
+JOIN run ON run.workflow = earlier.workflow AND run.workflow_id = earlier.workflow_id
+WHERE earlier.run_id = ?1 AND earlier.status = 'CONTINUED'
+    AND run.options ->> 'chain' = coalesce(earlier.options ->> 'chain', earlier.run_id)
+ORDER BY run.number DESC LIMIT 1
+
 -- name: newest_run
 -- The newest run of a workflow id, open or not.
 SELECT run_id FROM run WHERE workflow = ?1 AND workflow_id = ?2 ORDER BY created_at DESC, number DESC LIMIT 1
@@ -220,6 +235,10 @@ SELECT key, ticket,
        NOT EXISTS (SELECT 1 FROM lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket)
 FROM lock_ticket AS mine WHERE run_id = ?1
 
+-- name: hand_on_ticket
+-- The run is continued as new: the run that goes on for it has its lock from the beginning.
+UPDATE lock_ticket SET run_id = ?2 WHERE run_id = ?1 AND key = ?3
+
 -- name: delete_ticket
 -- Takes a run out of the queue of a lock key.
 DELETE FROM lock_ticket WHERE key = ?1 AND ticket = ?2
@@ -262,6 +281,10 @@ WHERE number = (
 -- name: leave_messages
 -- The run has ended: what it did not read stays, read by nobody.
 UPDATE inbox SET state = 'LEFT' WHERE run_id = ?1 AND state = 'UNREAD'
+
+-- name: hand_on_messages
+-- The run is continued as new: what it did not read is for the run that goes on for it, but for what children said.
+UPDATE inbox SET run_id = ?2 WHERE run_id = ?1 AND state = 'UNREAD' AND kind <> 'ChildEnded'
 
 -- name: messages
 -- A run's unread messages, in the order in which they came.

@@ -16,8 +16,8 @@ API = "/api/v1"
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 RUN_FIELDS = {
     "run_id", "workflow", "workflow_id", "status", "paused", "error", "created_at", "started_at", "ended_at",
-    "wake_at", "timeout", "lock_key", "lock_wait", "priority", "start_at", "correlation_id", "attributes", "parent",
-    "parent_path", "parent_workflow", "parent_workflow_id", "code_hash",
+    "wake_at", "timeout", "lock_key", "lock_wait", "priority", "start_at", "correlation_id", "chain", "attributes",
+    "parent", "parent_path", "parent_workflow", "parent_workflow_id", "code_hash",
 }  # fmt: skip
 
 

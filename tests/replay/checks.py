@@ -109,7 +109,7 @@ def signals_are_kept(life: Life, full: Incarnation) -> None:
     """Each signal was read once, or put aside, or is unread at the end."""
     machine = full.machine
     read = list(machine.instance.received)
-    unread = [message_id for name in ("go", "come") for message_id, _ in machine.unread.get(name, ())]
+    unread = [message_id for name in ("go", "come") for message_id, _, _ in machine.unread.get(name, ())]
     aside = [message_id for message_id, _ in machine.misfits]
     assert sorted(read + unread + aside) == sorted(life.sent)
 

@@ -253,7 +253,8 @@ def _version_marker(machine: Machine, event: Event, payload: Marker) -> None:
 
 def _signal(machine: Machine, event: Event) -> None:
     payload: Signal = payload_of(event)
-    if machine.phase is not Phase.RUNNING:  # the code is over: no handler may stand in the way of compensations
+    over = machine.phase is not Phase.RUNNING or machine.continuing is not None
+    if over:  # no handler may stand in the way of compensations
         machine.keep_unread(payload.name, payload.message_id, payload.payload)
         return
     handler = machine.workflow.signals.get(payload.name)
@@ -395,4 +396,5 @@ HANDLERS: Final[dict[str, Callable[[Machine, Event], None]]] = {
     Kind.PAUSED: _nothing,
     Kind.RESUMED: _nothing,
     Kind.ENDED: _nothing,
+    Kind.CONTINUED_AS_NEW: _nothing,
 }

@@ -101,6 +101,17 @@ class Driving(State):
     def saga(self) -> Any:
         return SagaBlock(self)
 
+    def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """Arguments as an input of this run's workflow.
+
+        Raises:
+            TypeError, InvalidValue: they are not one.
+        """
+        signature = self.workflow.signature
+        data = signature.encode_input(args, kwargs)
+        signature.decode_input(data, strict=True)
+        return data
+
     @coroutine
     def arriving(self) -> Generator[Any, Any, Branch]:
         """`entering` for calls that are awaited."""
@@ -152,6 +163,10 @@ class Driving(State):
                 return self._wait_until(branch, command)
             case commands.VersionCall():
                 return self._version(branch, command)
+            case commands.ContinueAsNew():
+                if len(self._branches) > 1:
+                    raise NotDurable("continue_as_new: other branches are under way: children of a nursery, or updates")
+                self.continuing = self._open_command(branch, command)
             case _:
                 self._open_command(branch, command)
         return False, None
@@ -176,7 +191,7 @@ class Driving(State):
     def _wait_signal(self, branch: Branch, command: commands.WaitSignal) -> tuple[bool, Any]:
         queue = self.unread.get(command.signal)
         while queue:
-            message_id, payload = queue.pop(0)
+            message_id, payload, _ = queue.pop(0)
             if not queue:
                 del self.unread[command.signal]
             fits, value = self.read_signal(command, message_id, payload)

@@ -47,6 +47,7 @@ class State:
         "blocked",
         "closed",
         "compensated",
+        "continuing",
         "dropped",
         "fresh",
         "frozen",
@@ -89,10 +90,13 @@ class State:
         self.dropped: list[Open] = []
         self.open: dict[str, Open] = {}
         self.closed: set[str] = set()
-        self.unread: dict[str, list[tuple[str, msgspec.Raw]]] = {}
+        self.unread: dict[str, list[tuple[str, msgspec.Raw, int]]] = {}
+        """Signals that nobody has read, by name: message id, payload, and the seq of the event."""
         self.listeners: dict[str, list[Open]] = {}
         self.predicates: dict[Branch, commands.WaitUntil] = {}
         self.versions: dict[str, int] = {}
+        self.continuing: Open | None = None
+        """The command by which the code has asked to be continued as new; it says nothing more."""
         self.root = Scope(None)
         self.saga_root = Saga(None)
         self._markers: frozenset[str] = NONE
@@ -178,7 +182,7 @@ class State:
 
     def keep_unread(self, name: str, message_id: str, payload: msgspec.Raw) -> None:
         """Keep a signal for whoever waits for its name next."""
-        self.unread.setdefault(name, []).append((message_id, payload))
+        self.unread.setdefault(name, []).append((message_id, payload, self.seq))
 
     def read_signal(self, command: commands.WaitSignal, message_id: str, payload: msgspec.Raw) -> tuple[bool, Any]:
         """Decode a signal for who waits for it; what does not fit is put aside."""
@@ -220,6 +224,8 @@ class State:
 
     def _abandon(self, entry: Open) -> None:
         entry.branch = None
+        if entry is self.continuing:
+            self.continuing = None
         command = entry.command
         if isinstance(command, commands.WaitSignal):
             self.listeners[command.signal].remove(entry)

@@ -51,7 +51,7 @@ class Updates:
         command.path = path
         entry = machine.open[path] = Open(command, None, machine.seq)
         entry.target = self
-        if self._closed or machine.phase is not Phase.RUNNING:
+        if self._closed or machine.phase is not Phase.RUNNING or machine.continuing is not None:
             self._answer(entry, Failure(OVER))
         elif machine.begun:
             self._apply(entry, update)

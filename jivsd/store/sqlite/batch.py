@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import apsw
 
 from jivsd import attributes
-from jivsd.store.api import DamagedRow, Delivered, Duplicate, Existing, Post, Refused, StoreError, Written
+from jivsd.records import Kind
+from jivsd.store.api import (
+    DamagedRow,
+    Delivered,
+    Duplicate,
+    Existing,
+    Post,
+    Refused,
+    StoreError,
+    Successor,
+    Written,
+)
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.bulk import EVENT_COLUMNS, Known, Many, as_json, many_inserted, many_updated
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
@@ -259,6 +270,8 @@ class _Attempt:
             self._run(self._sql["put_incident"], rows.incident_row(incident))
         for publication in entry.publishes:
             self._run(self._sql["publish"], rows.publication_row(publication))
+        if entry.successor is not None:
+            self._continue(entry.run_id, entry.successor)
         if entry.ends and self._careful:
             self._release_lock(entry.run_id)
             self._run(self._sql["leave_messages"], (entry.run_id,))
@@ -306,6 +319,20 @@ class _Attempt:
             key = (run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at)
             self._run(self._sql["insert_key"], key)
 
+    def _continue(self, run_id: str, successor: Successor) -> None:
+        """Begin the run that goes on for one that ends now."""
+        run, key = successor.run, successor.run.options.lock_key
+        self._flush_runs()
+        self._run(self._sql["insert_run"], rows.run_row(run))
+        self._put_attributes(run.run_id, run.attributes)
+        if key is not None:
+            self._run(self._sql["hand_on_ticket"], (run_id, run.run_id, key))
+            if not self._writer.connection.changes():
+                self._draw_ticket(key, run.run_id, run.created_at)
+        self._run(self._sql["hand_on_messages"], (run_id, run.run_id))
+        for event in successor.events:
+            self._append(event)
+
     def _put_attributes(self, run_id: str, present: dict[str, Any]) -> None:
         for name, value in present.items():
             self._run(self._sql["put_attribute"], (run_id, name, attributes.text(value)))
@@ -349,15 +376,25 @@ class _Attempt:
             if addressed is None or addressed[1:] != (message.workflow, message.workflow_id):
                 return Refused("not_found")
             if not addressed[0]:
-                return Refused("ended", run_id)
+                following = self._one("chain_end", run_id)
+                if following is None:
+                    return Refused("ended", run_id)
+                run_id = following[0]
         self._run(self._sql["insert_message"], rows.message_row(message, run_id))
         return Delivered(run_id)
 
     def _receiver(self, message: Message) -> str | None:
-        """The run that a message from another run is for; None: it was never started, or has been pruned."""
+        """The run that a message from another run is for; None: it was never started, or has been pruned.
+
+        A child may have been continued as new: then it is for the run in which it goes on.
+        """
         if message.run_id is None:
             return self._open_run(message)
-        return message.run_id if self._one("addressed_run", message.run_id) is not None else None
+        addressed = self._one("addressed_run", message.run_id)
+        if addressed is None or addressed[0] or message.kind is Kind.CHILD_ENDED:
+            return message.run_id if addressed is not None else None
+        following = self._one("chain_end", message.run_id)
+        return message.run_id if following is None else following[0]
 
     def _open_run(self, message: Message) -> str | None:
         row = self._one("open_run", message.workflow, message.workflow_id)

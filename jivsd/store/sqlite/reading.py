@@ -54,6 +54,13 @@ def current_run(connection: apsw.Connection, workflow: str, workflow_id: str) ->
         return None if row is None else run(connection, row[0])
 
 
+def continued(connection: apsw.Connection, run_id: str) -> Run | None:
+    """See `Store.continued`."""
+    with together(connection):  # one snapshot for both questions
+        row = first(connection, _sql["newest_in_chain"], run_id)
+        return None if row is None else run(connection, row[0])
+
+
 def open_runs(connection: apsw.Connection, after: str | None, limit: int) -> list[Run]:
     """See `Store.open_runs`."""
     found: list[Run] = []

@@ -160,6 +160,10 @@ class SqliteStore:
         """See `Store.current_run`."""
         return await self._read(lambda db: reading.current_run(db, workflow, workflow_id))
 
+    async def continued(self, run_id: str) -> Run | None:
+        """See `Store.continued`."""
+        return await self._read(lambda db: reading.continued(db, run_id))
+
     async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs:
         """See `Store.runs`."""
         return await self._read(lambda db: listing.runs(db, where, limit, cursor))

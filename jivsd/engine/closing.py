@@ -1,0 +1,28 @@
+"""What ends a run, when nothing is under way for it any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jivsd.engine import continuing, effects, troubles
+from jivsd.engine.ends import end_entry
+from jivsd.records import Ended, Event, Kind, Message, Status
+
+if TYPE_CHECKING:
+    from jivsd.engine.actor import Actor
+    from jivsd.store.api import Entry
+
+
+def end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event]:
+    """What is written, and the run's last event. `asked`: the message that terminates it."""
+    if final.status is Status.CONTINUED:
+        return continuing.end(actor, troubles.closed_by_the_end(actor))
+    unread = [message_id for queue in actor.machine.unread.values() for message_id, *_ in queue]
+    ended = msgspec.structs.replace(final, unread=unread)
+    event = actor.new_event(Kind.ENDED, "", ended, by=asked.by if asked is not None else "")
+    consumed = (asked.message_id,) if asked is not None else ()
+    children = effects.terminations(actor) if asked is not None else []
+    closed = troubles.closed_by_the_end(actor)
+    return end_entry(actor.run, event, ended, consumed=consumed, children=children, incidents=closed), event
