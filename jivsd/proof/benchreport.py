@@ -5,6 +5,7 @@ The curves are drawn by pygal, which only this needs: the extra `report` brings 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def pygal() -> Any:
         import pygal
     except ImportError:
         raise NoPygal("a report needs pygal: python3 -m pip install 'jivsd[report]'") from None
+    # It leaves a finder of modules behind, for its own plugins, of a kind that Python warns of at every later import.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
     return pygal
 
 

@@ -181,12 +181,17 @@ async def test_what_leaves_memory_is_free_without_a_search_for_cycles():
             await env.start(name, argument)
         await env.sleep("1h")
         gc.collect()
+        before = _held()  # other tests may have buried some
         gc.disable()
         try:
             await env.start("talk", 2)
             await env.start("children", ["decide:wait"])
             await env.sleep("1h")
             assert not env.engine.actors
-            assert [one for one in gc.get_objects() if isinstance(one, Actor | Machine | Branch)] == []
+            assert _held() == before
         finally:
             gc.enable()
+
+
+def _held():
+    return sum(isinstance(one, Actor | Machine | Branch) for one in gc.get_objects())
