@@ -53,7 +53,8 @@ TAMPER = {
     "wrong: runs that have not ended": "UPDATE main.run SET status = 'RUNNING' WHERE workflow_id = 'A-0'",
     "wrong: ledger entries that nobody asked for": "UPDATE main.showcase_ledger SET item = 'X' WHERE what = 'reserve'",
     "wrong: incidents that nobody has resolved": (
-        "INSERT INTO main.incident (incident_id, kind, message, at, path, details, state, fingerprint, history, acknowledged)"
+        "INSERT INTO main.incident"
+        " (incident_id, kind, message, at, path, details, state, fingerprint, history, acknowledged)"
         " VALUES ('i', 'step', 'm', 0, '', '{}', 'OPEN', 'f', '[]', 0)"
     ),
     "wrong: rows of the target that refer to nothing": "DELETE FROM target.region WHERE id = 1",
