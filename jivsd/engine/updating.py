@@ -10,7 +10,7 @@ import msgspec
 from jivsd.engine.api import Conflict, Gone, Invalid, NotFound, Receipt, Updated, UpdateFailed
 from jivsd.engine.looking import replayed
 from jivsd.engine.replay.updates import path_of
-from jivsd.records import ENDED, Kind, Run, Update, UpdateDone, encode, payload_of
+from jivsd.records import ENDED, Kind, Run, Status, Update, UpdateDone, encode, payload_of
 
 if TYPE_CHECKING:
     from jivsd.authoring.updates import UpdateHandler
@@ -36,6 +36,8 @@ class Updating:
         message_id = message_id or self._host.ids()
         receipt = await self._repeated(run, message_id)
         if receipt is None:
+            if run.status is Status.CONTINUED:
+                run = await self._host.store.continued(run.run_id) or run
             await self._check(run, name, payload)
             body = encode(Update(name, message_id, msgspec.Raw(payload)))
             receipt = await self._messages.send(

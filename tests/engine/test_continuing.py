@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from jivsd import Cancelled, Context, Failure, NotDurable, StepContext, query, signal, step, workflow
+from jivsd import Cancelled, Context, Failure, NotDurable, StepContext, query, signal, step, update, workflow
 from jivsd.engine.api import Conflict
 from jivsd.records import Kind, Status, payload_of
 from jivsd.store.api import RunFilter
@@ -49,6 +49,11 @@ class Collect:
     @signal
     def vote(self, who: str) -> None:
         self.votes.append(who)
+
+    @update
+    def strike(self, who: str) -> int:
+        self.votes.remove(who)
+        return len(self.votes)
 
     @query
     def tally(self) -> list[str]:
@@ -319,3 +324,13 @@ def test_no_crash_breaks_a_chain(passivate_after):
         await trio.sleep(1)
 
     assert crash_everywhere([here], scenario, passivate_after=passivate_after) > 20
+
+
+async def test_an_update_by_the_first_runs_id_is_the_last_ones():
+    async with Env(here) as env:
+        first = await env.start("collect", {"book": "a", "lines": []}, id="a")
+        await env.signal(first, "line", "one")
+        await env.sleep("15s")
+        await env.signal(first, "vote", "ann")
+        assert await env.update(first, "strike", "ann") == 0
+        assert await env.query("collect:a", "tally") == []
