@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ from jivsd import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A shell has a job in the background, and all that it starts, ignore Ctrl-C. How the tests are started must not decide
+# whether they pass.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # what runs beside a test must not decide whether it passes
 settings.register_profile("jivsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])

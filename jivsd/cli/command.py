@@ -148,10 +148,16 @@ def ask(data_dir: Path | None, use: Callable[[Client], Awaitable[T]]) -> T:
 
 
 async def _interruptibly(work: Callable[[], Awaitable[T]]) -> T:
-    """Do it until Ctrl-C, which cancels it where it awaits; in the middle of a line it could leave a lock locked."""
+    """Do it until Ctrl-C, which cancels it where it awaits; in the middle of a line it could leave a lock locked.
+
+    A shell has its jobs in the background ignore Ctrl-C: so they do.
+    """
     import signal
 
     import trio
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return await work()
 
     async def listen() -> None:
         async for _signal in interrupts:
