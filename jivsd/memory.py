@@ -1,7 +1,8 @@
-"""Python's garbage collector, set for a process that keeps many small objects for a long time."""
+"""The memory of a process that keeps many small objects for a long time."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from typing import Final
 
@@ -18,3 +19,14 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+def trim() -> None:
+    """Give memory that is free back to the system, as far as Python and the C library can.
+
+    A full collection also empties Python's lists of spare objects, which keep whole arenas. Musl and macOS have no
+    `malloc_trim`.
+    """
+    gc.collect()
+    if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        malloc_trim(0)

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-UNWIND_WITHIN = 10.0
-"""Seconds that a run's code may take to unwind what it awaited besides its context."""
 NONE: frozenset[str] = frozenset()
 
 
@@ -273,8 +271,8 @@ class Actor(Pen):
         """
         self.live = False
         self._ask = self._ask or Exit.STOPPED
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + UNWIND_WITHIN):
-            await self._freeze()
+        if foreign := self.machine.freeze():
+            await unwind.undo_in_time(foreign)
         for timer in self.timers.values():
             timer.cancel()
         if self.run.options.lock_key is not None:

@@ -10,7 +10,7 @@ from jivsd.records import ChildEnded, Ended, Event, Kind, Message, Run, Status, 
 from jivsd.store.api import Entry, RunChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from jivsd.records import Incident
 
@@ -83,9 +83,40 @@ def to_child(
     )
 
 
-class Waiter:
-    """Somebody who waits for the end of a run."""
+class Waiters:
+    """Those who wait for the ends of runs."""
 
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[_Waiter]] = {}
+
+    def tell(self, run: Run) -> None:
+        """A run has ended."""
+        for waiter in self._waiting.pop(run.run_id, ()):
+            waiter.run = run
+            waiter.ended.set()
+
+    async def until_ended(self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]]) -> Run | None:
+        """Wait for a run's end and return its row, or None after some seconds.
+
+        `look` returns the row if it has ended already, and is called once.
+        """
+        waiter = _Waiter()
+        waiters = self._waiting.setdefault(run_id, [])
+        waiters.append(waiter)
+        try:
+            if (run := await look()) is not None:
+                return run
+            with trio.move_on_after(seconds):
+                await waiter.ended.wait()
+            return waiter.run
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters and self._waiting.get(run_id) is waiters:
+                del self._waiting[run_id]
+
+
+class _Waiter:
     __slots__ = ("ended", "run")
 
     def __init__(self) -> None:

@@ -29,6 +29,8 @@ START_WAIT: Final = 5.0
 """Seconds that a start waits for room before it is refused."""
 LOOK_EVERY: Final = 0.05
 """Seconds between two counts of the active runs, at least: a start that waits may be let in so late."""
+EXCESS: Final = 500
+"""How many more runs than may wait in memory come to do so before new ones are let in more slowly."""
 COUNT_SHARE: Final = 50
 """Counting takes one part in so many of the time, at most."""
 
@@ -209,7 +211,7 @@ class Gate:
 
     def _room(self, kind: Kind) -> bool:
         host, most = self._host, self.limits.active_runs
-        if not host.slots.free(kind.workflow, kind.steps):
+        if not host.slots.free(kind.workflow, kind.steps) or self._crowded():
             return False
         if len(host.living) + self._coming.total() >= most and self.census().total() >= most:
             return False
@@ -217,6 +219,11 @@ class Gate:
             return True
         inside = host.resident[kind.workflow] + self._coming[kind.workflow]
         return inside < kind.runs or self.census()[kind.workflow] < kind.runs
+
+    def _crowded(self) -> bool:
+        """Whether runs that wait leave memory more slowly than others come."""
+        excess = self._host.passivation.excess
+        return excess > 0 and excess + self._coming.total() > EXCESS
 
     def _obstacle(self, kind: Kind) -> str:
         most, limits = self.census(), self.limits
@@ -228,6 +235,8 @@ class Gate:
             return f"as many of its runs are active as may be (its active_runs = {kind.runs:,})"
         if kind.steps is not None and not self._host.slots.free(kind.workflow, kind.steps):
             return f"as many of its steps run as may (its running_steps = {kind.steps:,})"
+        if self._crowded():
+            return "too many waiting runs are in memory, and leave it more slowly than others come"
         return "others came first"
 
     def _count(self) -> None:

@@ -22,8 +22,9 @@ from jivsd.engine.actor import Actor
 from jivsd.engine.answers import Answers
 from jivsd.engine.api import ChildState, NotFound, Unavailable
 from jivsd.engine.attempts import Exit
-from jivsd.engine.ends import Waiter
+from jivsd.engine.ends import Waiters
 from jivsd.engine.gate import Gate
+from jivsd.engine.housekeeping import Housekeeping
 from jivsd.engine.life import Life
 from jivsd.engine.limits import Limits
 from jivsd.engine.loading import Loader
@@ -41,7 +42,7 @@ from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused
 from jivsd.supervision import Intensity
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from trio import TaskStatus
 
@@ -79,7 +80,7 @@ class Host(ABC):
         look_again: float = 30.0,
         limits: Limits | None = None,
         passivate_after: float = 10.0,
-        resident: int = 20_000,
+        resident: int = 5_000,
         store_url: str = "",
         ids: Callable[[], str] = new_id,
         intensity: Intensity | None = None,
@@ -113,12 +114,15 @@ class Host(ABC):
         self.timers: Timers
         self.locks: Locks
         self.answers = Answers()
+        self.waiters = Waiters()
+        """Who waits for the end of a run."""
         self.nursery: trio.Nursery
         self.threads = trio.CapacityLimiter(threads) if threads else None
         self.loading: trio.CapacityLimiter
         """Who reads a run from the store has one of its tokens."""
         self.loader: Loader
         self.passivation: Passivation
+        self.housekeeping: Housekeeping
         self.arriving: dict[str, list[Message]] = {}
         """The runs that are being read from the store, and what has been said to them meanwhile."""
         self.recovery = Recovery(self)
@@ -163,7 +167,6 @@ class Host(ABC):
         self._arrivals: dict[str, trio.Event] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
-        self._ends: dict[str, list[Waiter]] = {}
 
     # ---- serving
 
@@ -182,6 +185,7 @@ class Host(ABC):
         self.loading = trio.CapacityLimiter(self._loads)
         self.loader = Loader(self.store)
         self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
+        self.housekeeping = Housekeeping(self.store, self.committer, self.timers)
         self._waker = Waker(self.clock, self.timers, read=self.recovery.wakes, bring=self.recovery.bring)
         try:
             async with trio.open_nursery() as base:
@@ -190,7 +194,7 @@ class Host(ABC):
                     async with trio.open_nursery() as self._lives:
                         await base.start(self._commit)
                         await base.start(self._run_timers)
-                        for part in (self.loader, self.passivation, self._waker):
+                        for part in (self.loader, self.passivation, self._waker, self.housekeeping):
                             base.start_soon(self._keep_going, part)
                         task_status.started()
                         await self._serve()
@@ -223,7 +227,7 @@ class Host(ABC):
     async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.timers.run(task_status=task_status)
 
-    async def _keep_going(self, part: Loader | Passivation | Waker) -> None:
+    async def _keep_going(self, part: Loader | Passivation | Waker | Housekeeping) -> None:
         while True:
             try:
                 await part.run()
@@ -394,9 +398,7 @@ class Host(ABC):
         self.answers.ended(run.run_id)
         if run.options.lock_key is not None:
             self.locks.look(run.options.lock_key)
-        for waiter in self._ends.pop(run.run_id, ()):
-            waiter.run = run
-            waiter.ended.set()
+        self.waiters.tell(run)
         name = run.status.value.lower()
         counter = getattr(self.metrics, f"runs_{name}", None)
         if counter is not None:
@@ -439,6 +441,7 @@ class Host(ABC):
             self.resident[life.workflow] -= 1
             self.actors.pop(life.run_id, None)
             self.gate.gone(life.workflow)
+            self.housekeeping.left()
             self.arrived(life.run_id)
 
     async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
@@ -454,26 +457,6 @@ class Host(ABC):
         self.committer.submit(entry, tell)
         await arrived.wait()
         return answers[0]
-
-    async def until_ended(self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]]) -> Run | None:
-        """Wait for a run's end and return its row, or None after some seconds.
-
-        `look` returns the row if it has ended already; a run in memory has not.
-        """
-        waiter = Waiter()
-        waiters = self._ends.setdefault(run_id, [])
-        waiters.append(waiter)
-        try:
-            if run_id not in self.actors and (run := await look()) is not None:
-                return run
-            with trio.move_on_after(seconds):
-                await waiter.ended.wait()
-            return waiter.run
-        finally:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters and self._ends.get(run_id) is waiters:
-                del self._ends[run_id]
 
     # ---- code
 

@@ -64,13 +64,15 @@ class Looking:
         deadline = trio.current_time() + timeout
         while True:
             left = max(deadline - trio.current_time(), 0)
-            ended = await host.until_ended(run_id, left, partial(self._if_ended, run_id))
+            ended = await host.waiters.until_ended(run_id, left, partial(self._if_ended, run_id))
             run = ended or await self.show(run_id)
             if run.status is not Status.CONTINUED or (following := await host.store.continued(run_id)) is None:
                 return run
             run_id = following.run_id
 
     async def _if_ended(self, run_id: str) -> Run | None:
+        if run_id in self._host.actors:
+            return None
         run = await self.show(run_id)
         return run if run.status in ENDED else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from jivsd.engine.actor import Actor
     from jivsd.store.api import Verdict
 
-AT_ONCE: Final = 100
+AT_ONCE: Final = 250
 """How many runs leave together; the next ones when that has been written, so that nobody else has to wait long."""
 LOOKS: Final = 20
 """How often in the time that a run may wait in memory it is looked who has waited that long, at most."""
@@ -50,6 +51,11 @@ class Passivation:
     def __len__(self) -> int:
         """How many runs in memory wait."""
         return len(self._resting)
+
+    @property
+    def excess(self) -> int:
+        """How many runs wait in memory beyond those that may; negative while there is room."""
+        return len(self._resting) - len(self._kept) - self._resident
 
     def rests(self, actor: Actor) -> None:
         """A run has come to rest: it waits, until more is said of it."""
@@ -89,7 +95,7 @@ class Passivation:
         now = trio.current_time()
         soon = self._clock.now() + self._after * SECOND
         leaving: list[Actor] = []
-        for actor, since in list(self._resting.items())[: 2 * AT_ONCE]:
+        for actor, since in list(islice(self._resting.items(), 2 * AT_ONCE)):
             too_many = len(self._resting) > self._resident
             if len(leaving) == AT_ONCE or not (too_many or since + self._after <= now):
                 break

@@ -85,6 +85,10 @@ class Timers:
         """Most deadlines are far away and never come: let go of the forgotten ones before they are the most."""
         self._forgotten += 1
         if self._forgotten > FEW and self._forgotten > len(self._heap) // 2:
-            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
-            heapq.heapify(self._heap)
-            self._forgotten = 0
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Let go of the forgotten ones."""
+        self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+        heapq.heapify(self._heap)
+        self._forgotten = 0

@@ -15,16 +15,25 @@ from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.engine.replay.machine import graveyard
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from jivsd.engine.replay import ForeignYield
 
+UNWIND_WITHIN: Final = 10.0
+"""Seconds that a run's code may take to unwind what it awaited besides its context, when the run leaves memory."""
 MAX_TRAPS: Final = 100
 """At how many more awaits a branch is unwound before it is buried and what it left open is closed over its head."""
 
 
 class Unwound(BaseException):
     """Thrown into a branch that awaited something undurable, so that its `with` blocks restore the task."""
+
+
+async def undo_in_time(foreign: Sequence[ForeignYield]) -> None:
+    """Undo them in this order, whatever is cancelled meanwhile."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + UNWIND_WITHIN):
+        for one in foreign:
+            await undo(one)
 
 
 async def undo(foreign: ForeignYield) -> None:

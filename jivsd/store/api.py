@@ -478,6 +478,10 @@ class Store(Protocol):
         """Give some room that nothing lies in back to the disk: how many bytes, and how many are left (0: none)."""
         ...
 
+    async def trim(self) -> None:
+        """Give memory that is not needed just now back."""
+        ...
+
     async def check(self) -> list[str]:
         """Verify the whole database: what is wrong with it, a line each; empty if nothing is."""
         ...

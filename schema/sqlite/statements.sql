@@ -474,6 +474,10 @@ WHERE (workflow, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AN
 -- Gives some free pages at the end of the file back to the disk.
 PRAGMA incremental_vacuum(256)
 
+-- name: trim
+-- Lets go of pages of the database that are kept in memory and are not in use.
+PRAGMA shrink_memory
+
 -- name: free_pages
 -- How many pages hold nothing.
 PRAGMA freelist_count

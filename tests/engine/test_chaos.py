@@ -151,7 +151,7 @@ async def check(chaos: Chaos) -> None:
     assert all(len(keys) == 1 for keys in world.keys.values())
     assert not env.engine.actors
     assert not env.engine.suspended
-    assert not env.engine._ends
+    assert not env.engine.waiters._waiting
     assert await env.store.lock_queue() == []
     assert await env.store.check() == []
     open_incidents = (await env.engine.incidents(limit=1000)).items

@@ -153,7 +153,7 @@ async def test_many_may_wait_for_one_result_and_give_up():
             with trio.move_on_after(1):
                 await env.engine.result(run, 100)
         assert sorted(found) == [Status.COMPLETED, Status.COMPLETED, Status.RUNNING]
-        assert not env.engine._ends
+        assert not env.engine.waiters._waiting
 
 
 async def test_timelines_come_in_pages():

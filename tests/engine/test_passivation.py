@@ -9,9 +9,11 @@ import trio
 import trio.testing
 
 from engine import commands
+from jivsd.engine import gate, housekeeping, passivation
 from jivsd.engine.actor import Actor
-from jivsd.engine.api import Unavailable
+from jivsd.engine.api import NewStart, Unavailable
 from jivsd.engine.engine import Engine
+from jivsd.engine.passivation import Passivation
 from jivsd.engine.replay import Machine
 from jivsd.engine.replay.parts import Branch
 from jivsd.records import Status
@@ -195,3 +197,38 @@ async def test_what_leaves_memory_is_free_without_a_search_for_cycles():
 
 def _held():
     return sum(isinstance(one, Actor | Machine | Branch) for one in gc.get_objects())
+
+
+async def test_new_runs_wait_while_more_wait_in_memory_than_may(monkeypatch):
+    commands.fresh_world()
+    for module, name, value in ((passivation, "AT_ONCE", 2), (gate, "EXCESS", 4)):
+        monkeypatch.setattr(module, name, value)
+    rests, most = Passivation.rests, []
+
+    def watched(self, actor):
+        rests(self, actor)
+        most.append(len(self))
+
+    monkeypatch.setattr(Passivation, "rests", watched)
+    async with Env(commands) as env:
+        env.engine.passivation._resident = 10
+        for _ in range(10):
+            results = await env.engine.start_many([NewStart("talk", b"2")] * 10)
+            assert {result.result for result in results} == {"accepted"}
+        await env.sleep("1s")
+        assert len(env.engine.actors) == 10
+        assert 10 < max(most) < 25
+
+
+async def test_what_a_wave_of_runs_leaves_behind_is_cleared_away(monkeypatch):
+    commands.fresh_world()
+    monkeypatch.setattr(housekeeping, "WAVE", 3)
+    async with Env(commands, passivate_after="10s") as env:
+        for _ in range(2):
+            await env.start("patient", HOUR)
+        await env.sleep("1m")
+        assert len(env.engine.timers) >= 2  # forgotten, and still there
+        await env.start("patient", HOUR)
+        await env.sleep("1m")
+        assert not env.engine.actors
+        assert len(env.engine.timers) == 1  # the waker's

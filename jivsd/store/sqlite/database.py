@@ -28,12 +28,12 @@ _WRITER: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",  # for the tables that plugins bring; ours have none
     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -65536",
+    "PRAGMA cache_size = -16384",
     "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
 )
-_READER: Final = ("PRAGMA query_only = ON", "PRAGMA cache_size = -16384", "PRAGMA trusted_schema = OFF")
+_READER: Final = ("PRAGMA query_only = ON", "PRAGMA cache_size = -4096", "PRAGMA trusted_schema = OFF")
 
 AWAY: Final = (
     apsw.FullError,

@@ -281,6 +281,10 @@ class SqliteStore:
         """See `Store.shrink`."""
         return await self._write(pruning.shrink)
 
+    async def trim(self) -> None:
+        """See `Store.trim`. What the readers keep is little."""
+        await self._write(lambda db: query(db, self._sql["trim"]).fetchall())
+
     async def check(self) -> list[str]:
         """See `Store.check`."""
         return await self._apart(lambda db, pause: upkeep.check(db, self.path, pause))

@@ -212,6 +212,13 @@ async def test_probe_writes(journal):
             await j.store.probe()
 
 
+async def test_what_it_keeps_in_memory_can_be_given_back(journal):
+    async with journal() as j:
+        run = await j.start()
+        await j.store.trim()
+        assert await j.store.run(run.run_id) == run
+
+
 async def test_incidents_are_grouped_by_fingerprint_the_last_seen_first(journal):
     async with journal() as j:
         run, other = await j.start(), await j.start(workflow_id="other")
