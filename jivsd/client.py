@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         Why,
         WorkflowInfo,
     )
-    from jivsd.records import Incident, IncidentGroup, Run
+    from jivsd.records import Incident, IncidentGroup, Progress, Run
     from jivsd.store.api import Runs
 
 PATIENCE: Final = 30.0
@@ -234,6 +234,11 @@ class Client(CodeCalls, PruneCalls):
     async def show(self, ref: str) -> Run:
         """One run."""
         return (await self._get(_run(ref), wire.RunView)).record()
+
+    async def progress(self, ref: str) -> list[Progress]:
+        """How far the steps of a run have said that they are, with `ctx.heartbeat`; by path."""
+        view = await self._get(_run(ref), wire.RunView)
+        return [] if view.progress is msgspec.UNSET else [one.record() for one in view.progress]
 
     async def timeline(self, ref: str, after: int = 0, limit: int = 100) -> Timeline:
         """A page of a run's events, those after the seq `after`."""

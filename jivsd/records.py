@@ -347,6 +347,36 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step has said last, with `ctx.heartbeat`, of how far it is. Without an attempt: it has settled."""
+
+    path: str
+    attempt: int = 0
+    """The attempt that said it."""
+    at: int = 0
+    """When it was heard of last."""
+    details: msgspec.Raw = NULL
+    done: float | None = None
+    total: float | None = None
+
+    @property
+    def percent(self) -> float | None:
+        return None if self.done is None or not self.total else min(100 * self.done / self.total, 100)
+
+    @property
+    def text(self) -> str:
+        """For people: `4,000 of 10,000 (40 %), {"table": "orders"}`."""
+        parts: list[str] = []
+        if self.done is not None:
+            of = "" if self.total is None else f" of {self.total:,.10g}"
+            share = "" if self.percent is None else f" ({self.percent:.0f} %)"
+            parts.append(f"{self.done:,.10g}{of}{share}")
+        if self.details != NULL:
+            value = msgspec.json.decode(self.details)
+            parts.append(value if isinstance(value, str) else msgspec.json.format(self.details, indent=0).decode())
+        return ", ".join(parts) or "at work"
+
+
 class IncidentState(StrEnum):
     OPEN = "OPEN"
     RESOLVED = "RESOLVED"

@@ -124,7 +124,9 @@ class RunRoutes:
         return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
 
     async def show(self, ref: str) -> Response:
-        return answer(RunView.of(await self._engine.show(ref)))
+        run = await self._engine.show(ref)
+        progress = [] if run.status in ENDED else await self._engine.progress(run.run_id)
+        return answer(RunView.of(run, progress=progress))
 
     async def timeline(self, ref: str) -> Response:
         query = query_of(TimelineQuery)

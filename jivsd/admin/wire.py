@@ -27,11 +27,11 @@ from jivsd.engine.api import (
     WorkflowInfo,
 )
 from jivsd.jsonguard import MAX_BYTES
-from jivsd.records import NULL, ErrorRecord, Event, Options, Run, Status, shard_of
+from jivsd.records import NULL, ErrorRecord, Event, Options, Progress, Run, Status, shard_of
 from jivsd.store.api import Journal, Journals, PruneCount, Runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 API: Final = "/api/v1"
 BY_HEADER: Final = "X-Jivsd-By"
@@ -75,8 +75,30 @@ def fields(struct: Struct, **changed: Any) -> dict[str, Any]:
     return {**msgspec.structs.asdict(struct), **changed}
 
 
+class ProgressView(Struct, frozen=True, kw_only=True):
+    """How far a step has said that it is; `percent` if it has said what the whole is."""
+
+    path: str
+    attempt: int
+    at: datetime
+    details: Raw = NULL
+    done: float | None = None
+    total: float | None = None
+    percent: float | None = None
+
+    @classmethod
+    def of(cls, progress: Progress) -> ProgressView:
+        return cls(**fields(progress, at=as_datetime(progress.at)), percent=progress.percent)
+
+    def record(self) -> Progress:
+        return Progress(self.path, self.attempt, from_datetime(self.at), self.details, self.done, self.total)
+
+
 class RunView(Struct, frozen=True, kw_only=True):
-    """A run. Lists leave `input` and `output` out; without an output so far there is no `output`."""
+    """A run. Lists leave `input` and `output` out; without an output so far there is no `output`.
+
+    `progress` is there when the run is looked at by itself and a step under way says how far it is.
+    """
 
     run_id: str
     workflow: str
@@ -103,9 +125,10 @@ class RunView(Struct, frozen=True, kw_only=True):
     parent_workflow: str | None = None
     parent_workflow_id: str | None = None
     code_hash: str = ""
+    progress: list[ProgressView] | UnsetType = UNSET
 
     @classmethod
-    def of(cls, run: Run, *, payloads: bool = True) -> RunView:
+    def of(cls, run: Run, *, payloads: bool = True, progress: Sequence[Progress] = ()) -> RunView:
         options = run.options
         return cls(
             run_id=run.run_id,
@@ -133,6 +156,7 @@ class RunView(Struct, frozen=True, kw_only=True):
             parent_workflow=options.parent_workflow,
             parent_workflow_id=options.parent_workflow_id,
             code_hash=run.code_hash,
+            progress=[ProgressView.of(one) for one in progress] or UNSET,
         )
 
     def record(self) -> Run:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy as copying
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from math import inf
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
 
 from jivsd.authoring.errors import InvalidDefinition
 from jivsd.authoring.paths import check_name
@@ -15,6 +18,9 @@ from jivsd.clock import Duration, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+MAX_DETAILS: Final = 16 * 1024
+"""Bytes of JSON that the details of a heartbeat may have."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +54,52 @@ class StepContext:
         self.idempotency_key = idempotency_key
         self.outcome_unknown = outcome_unknown
         self.correlation_id = correlation_id
+
+    def heartbeat(self, details: Any = None, *, done: float | None = None, total: float | None = None) -> None:
+        """Say that the step is at work, and how far it is: `ctx.heartbeat({"last": key}, done=4000, total=10_000)`.
+
+        Call it as often as you like, from any thread: it costs a microsecond or two and writes nothing by itself.
+        What is left out stays as it was said last. People see it at once (`jivsd show`); the details, any JSON value,
+        are for the next attempt: see `last_details`. With a `heartbeat_timeout`, an attempt that says nothing for so
+        long is stopped and counts as failed, with an unknown outcome.
+
+        Raises:
+            Cancelled: in a plain step, which nothing else can stop: it was cancelled, or its time is up. Let it pass.
+            ValueError, TypeError: the details have no JSON form or are over 16 KiB; `done` or `total` is no number
+                from 0 on.
+        """
+        checked(details, done, total)
+
+    @overload
+    def last_details(self, type: type[R], /) -> R | None: ...
+    @overload
+    def last_details(self, /) -> Any: ...
+
+    def last_details(self, type: Any = Any, /) -> Any:
+        """The details that the last heartbeat with details of an earlier attempt had; None if there was none.
+
+        They are there after an attempt that failed or was timed out, and after the daemon was stopped in order.
+        After a `kill -9` or a power cut they may be up to five seconds old, and there are none of an attempt that was
+        killed within five seconds of its first heartbeat: so take up the work there in a way that may repeat some.
+        """
+        return None
+
+
+def checked(details: Any, done: float | None, total: float | None) -> bytes | None:
+    """The details of a heartbeat as JSON, None as None.
+
+    Raises:
+        ValueError, TypeError: see `StepContext.heartbeat`.
+    """
+    for name, number in (("done", done), ("total", total)):
+        if number is not None and not 0 <= number < inf:
+            raise ValueError(f"{name} of a heartbeat is {number!r}; it is a number from 0 on")
+    if details is None:
+        return None
+    data = msgspec.json.encode(details)
+    if len(data) > MAX_DETAILS:
+        raise ValueError(f"the details of a heartbeat are {len(data):,} bytes long, at most {MAX_DETAILS:,}")
+    return data
 
 
 class Transaction(Protocol):
@@ -84,6 +136,7 @@ class Step(Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
         cancel: Cancel = "abandon",
         on_exhausted: Exhausted = "fail",
     ) -> None:
@@ -106,6 +159,7 @@ class Step(Generic[P, R]):
             self.mode = "transaction"
         elif inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise InvalidDefinition(f"{self.where} is a generator; a step returns one value")
+        self.heartbeat_timeout = self._silence(heartbeat_timeout)
         self.skip = 1 if self.wants_context or self.mode == "transaction" else 0
         self.signature = Signature(function, self.skip, self.where)
 
@@ -115,6 +169,7 @@ class Step(Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
         cancel: Cancel | None = None,
         on_exhausted: Exhausted | None = None,
     ) -> Step[P, R]:
@@ -126,18 +181,32 @@ class Step(Generic[P, R]):
             other.retry = _retry(retry, self.where)
         if timeout is not None:
             other.timeout = limit_of(timeout, self.where)
+        if heartbeat_timeout is not None:
+            other.heartbeat_timeout = self._silence(heartbeat_timeout)
         if cancel is not None:
             other.cancel = _one_of(cancel, Cancel, self.where, "cancel")
         if on_exhausted is not None:
             other.on_exhausted = _one_of(on_exhausted, Exhausted, self.where, "on_exhausted")
         return other
 
+    def _silence(self, limit: Duration | None) -> int | None:
+        if limit is not None and not self.wants_context:
+            raise InvalidDefinition(
+                f"{self.where} has a heartbeat_timeout, but no StepContext as its first parameter to beat with"
+            )
+        return limit_of(limit, self.where, "heartbeat_timeout")
+
     @overload
     def compensate(self, function: Callable[..., Any], /) -> Step[..., Any]: ...
 
     @overload
     def compensate(
-        self, /, *, retry: Retry | None = None, timeout: Duration | None = None
+        self,
+        /,
+        *,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
     ) -> Callable[[Callable[..., Any]], Step[..., Any]]: ...
 
     def compensate(
@@ -147,6 +216,7 @@ class Step(Generic[P, R]):
         *,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
     ) -> Any:
         """Declare how the step is undone, as a decorator: `@copy.compensate`.
 
@@ -155,7 +225,9 @@ class Step(Generic[P, R]):
         """
 
         def register(function: Callable[..., Any]) -> Step[..., Any]:
-            undo: Step[..., Any] = Step(function, retry=retry, timeout=timeout, on_exhausted="incident")
+            undo: Step[..., Any] = Step(
+                function, retry=retry, timeout=timeout, heartbeat_timeout=heartbeat_timeout, on_exhausted="incident"
+            )
             check_undoes(undo, self.signature)
             self.compensation = undo
             return undo
@@ -199,6 +271,7 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
     cancel: Cancel = "abandon",
     on_exhausted: Exhausted = "fail",
 ) -> _Decorator: ...
@@ -208,8 +281,9 @@ def step(function: Any = None, /, **options: Any) -> Any:
     """Declare a step. Async functions run on trio, plain ones in a bounded thread pool.
 
     The first parameter may be annotated `StepContext`, or `Transaction` for a step that writes to jivsd's own
-    database exactly once. `retry`: when it is tried again. `timeout`: for one attempt. `cancel`: what cancelling
-    its scope means: "abandon" (the workflow goes on at once) or "wait" (until the step has settled).
+    database exactly once. `retry`: when it is tried again. `timeout`: for one attempt. `heartbeat_timeout`: how
+    long an attempt may go without a `ctx.heartbeat()` before it is stopped and counts as failed. `cancel`: what
+    cancelling its scope means: "abandon" (the workflow goes on at once) or "wait" (until the step has settled).
     `on_exhausted`: when all attempts have failed, "fail" (raise in the workflow) or "incident" (hold the run until
     a person decides).
 
@@ -238,7 +312,7 @@ def check_undoes(undo: Step[..., Any], done: Signature) -> None:
         )
 
 
-def limit_of(timeout: Duration | None, where: str) -> int | None:
+def limit_of(timeout: Duration | None, where: str, option: str = "timeout") -> int | None:
     """A declared timeout in microseconds.
 
     Raises:
@@ -249,9 +323,9 @@ def limit_of(timeout: Duration | None, where: str) -> int | None:
     try:
         limit = microseconds(timeout)
     except (ValueError, TypeError) as error:
-        raise InvalidDefinition(f"{where}: timeout: {error}") from None
+        raise InvalidDefinition(f"{where}: {option}: {error}") from None
     if limit <= 0:
-        raise InvalidDefinition(f"{where}: timeout is {timeout!r}; it must be longer than nothing")
+        raise InvalidDefinition(f"{where}: {option} is {timeout!r}; it must be longer than nothing")
     return limit
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from jivsd.cli.output import Page
     from jivsd.engine.api import Wait, Why
+    from jivsd.records import Progress
 
 
 def listing(runs: Sequence[Run]) -> Page:
@@ -34,7 +35,7 @@ def listing(runs: Sequence[Run]) -> Page:
     return [table]
 
 
-def run(run: Run) -> Page:
+def run(run: Run, progress: Sequence[Progress] = ()) -> Page:
     """The page of `jivsd show`."""
     options = run.options
     started = run.started_at if run.started_at and run.started_at - run.created_at > look.SECOND else None
@@ -59,7 +60,10 @@ def run(run: Run) -> Page:
         ("Output", look.value_text(run.output) if run.output is not None else None),
         ("Error", look.error_text(run.error) if run.error else None),
     ]
-    return [look.facts(pairs)]
+    if not progress:
+        return [look.facts(pairs)]
+    said = look.facts((one.path, f"{one.text}  {look.ago(one.at)}") for one in progress)
+    return [look.facts(pairs), look.section("Steps at work", said)]
 
 
 def outcome(run: Run) -> Page:

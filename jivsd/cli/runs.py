@@ -80,17 +80,19 @@ async def list_runs(
 
 @remote(commands, "show", "jivsd show 0197b2c4-…", "jivsd show migration:crm-to-erp", panel=PANEL)
 async def show(client: "Client", run: RunRef) -> Answer:
-    """Show a run: status, times, input, output."""
+    """Show a run: status, times, input, output, and how far its steps say that they are."""
     from jivsd.admin import wire
+    from jivsd.records import ENDED
 
     found = await client.show(run)
+    progress = [] if found.status in ENDED else await client.progress(found.run_id)
 
     def view() -> "Page":
         from jivsd.cli import runpages
 
-        return runpages.run(found)
+        return runpages.run(found, progress)
 
-    return Answer(wire.RunView.of(found), view)
+    return Answer(wire.RunView.of(found, progress=progress), view)
 
 
 @remote(

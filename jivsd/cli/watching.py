@@ -1,7 +1,8 @@
 """Watches a run until it has ended, and shows meanwhile how far it is.
 
 A workflow that has a query named `progress` is drawn as a bar; it answers with any of these fields:
-`{"phase", "done", "total", "unit", "detail", "rate", "remaining_s"}`. Of the others we say what they wait for.
+`{"phase", "done", "total", "unit", "detail", "rate", "remaining_s"}`. So is one whose steps say with heartbeats how
+much they have done. Of the others we say what they wait for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from jivsd.engine.api import Wait
 from jivsd.records import ENDED, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jivsd import records
     from jivsd.client import Client
 
 LOOK_S: Final = 0.4
@@ -88,7 +92,7 @@ async def _follow(client: Client, run: Run, display: Display) -> Run:
             run = await client.result(run.run_id, timeout=LOOK_S)
             if run.status in ENDED:
                 return run
-            progress = await _progress(client, run)
+            progress = await _progress(client, run) or of_steps(await client.progress(run.run_id))
             waits = [] if progress else (await client.why(run.run_id)).waits
             display.show(Sight(run, progress, waits))
             seen_at = time.monotonic()
@@ -117,6 +121,17 @@ def progress_of(answer: msgspec.Raw) -> Progress | None:
     except msgspec.DecodeError:
         return None
     return progress if progress.phase or progress.done is not None else None
+
+
+def of_steps(said: Sequence[records.Progress]) -> Progress | None:
+    """What the steps of a run say with their heartbeats, in one; None if none says how far it is."""
+    counted = [one for one in said if one.done is not None]
+    if not counted:
+        return None
+    whole = [one.total for one in counted if one.total is not None]
+    total = sum(whole) if len(whole) == len(counted) else None
+    phase = counted[0].path if len(counted) == 1 else f"{len(counted)} steps"
+    return Progress(phase=phase, done=sum(one.done or 0 for one in counted), total=total)
 
 
 def _display(*, quiet: bool) -> Display:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import trio
 
-from jivsd.authoring.errors import NotDurable, TimedOut
+from jivsd.authoring.errors import Cancelled, NotDurable, TimedOut
 from jivsd.clock import SECOND
 from jivsd.engine import unwind
 from jivsd.engine.replay.interrupts import from_terminal
@@ -18,6 +18,7 @@ from jivsd.engine.replay.interrupts import from_terminal
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
     from jivsd.authoring.steps import Step, StepContext
+    from jivsd.engine.heartbeats import Heart
     from jivsd.engine.line import Place
     from jivsd.engine.replay import Open
     from jivsd.engine.slots import Turn
@@ -54,7 +55,7 @@ class Stopped(msgspec.Struct, frozen=True):
 class Attempt:
     """One try of a step that is under way."""
 
-    __slots__ = ("_scope", "cut_short", "entry", "interrupted", "number", "stopping", "turn", "watch")
+    __slots__ = ("_scope", "cut_short", "entry", "heart", "interrupted", "number", "stopping", "turn", "watch")
 
     def __init__(self, entry: Open, number: int) -> None:
         self.entry = entry
@@ -68,7 +69,14 @@ class Attempt:
         """Where it waits for its turn to run; None once it had it."""
         self.watch: Timer | None = None
         """What will say so when its thread does not return."""
+        self.heart: Heart | None = None
+        """What it says with heartbeats, if it may have said anything."""
         self._scope: trio.CancelScope | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Whether it was cancelled, or its time is up: what a thread has to ask, since nobody can cancel it."""
+        scope = self._scope
+        return self.stopping or (scope is not None and now >= scope.deadline)
 
     def cancel(self) -> None:
         """Stop it as soon as it can be; a thread or a savepoint runs to its end."""
@@ -83,9 +91,12 @@ class Attempt:
         return getattr(call.step.function, "__code__", None)
 
     def interrupt(self, why: str) -> bool:
-        """End this try as a failed one, as soon as it can be. False if it cannot be: a thread runs to its end."""
+        """End this try as a failed one, as soon as it can be. False if it cannot be.
+
+        A thread runs to its end, unless it beats: then it is told with the next heartbeat.
+        """
         call = cast("StepCall", self.entry.command)
-        if call.step.mode != "async" or self._scope is None or self.stopping:
+        if (call.step.mode != "async" and self.heart is None) or self._scope is None or self.stopping:
             return False
         self.interrupted = why
         self.cancel()
@@ -112,7 +123,8 @@ class Attempt:
         except BaseException as error:  # whatever the author's code raises is the attempt's outcome
             if from_terminal(error):
                 raise
-            if not _only_cancelled(error):
+            told = isinstance(error, Cancelled) and scope.cancel_called  # by its heartbeat, in a thread
+            if not (told or _only_cancelled(error)):
                 how = Raised(error)
             elif not scope.cancel_called:
                 raise
@@ -141,10 +153,12 @@ class Attempt:
             arguments = (context, *arguments)
         if step.mode != "plain":
             value = await step.function(*arguments)
-        elif threads is not None:
-            value = await trio.to_thread.run_sync(partial(step.function, *arguments), limiter=threads)
         else:
-            value = step.function(*arguments)
+            function = step.function if self.heart is None else partial(self.heart.follow, step.function)
+            if threads is not None:
+                value = await trio.to_thread.run_sync(partial(function, *arguments), limiter=threads)
+            else:
+                value = function(*arguments)
         return Done(to_json(step, value))
 
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 def end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event]:
     """What is written, and the run's last event. `asked`: the message that terminates it."""
+    entry, event = _end(actor, final, asked)
+    entry.progress = actor.services.pulses.over(actor)
+    return entry, event
+
+
+def _end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event]:
     if final.status is Status.CONTINUED:
         return continuing.end(actor, troubles.closed_by_the_end(actor))
     unread = [message_id for queue in actor.machine.unread.values() for message_id, *_ in queue]

@@ -7,16 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 
 from jivsd import attributes, logs
 from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
-from jivsd.authoring.steps import StepContext
 from jivsd.clock import SECOND
-from jivsd.engine import beginnings, continuing, incidents, outward, parking, troubles
+from jivsd.engine import beginnings, continuing, heartbeats, incidents, outward, parking, troubles
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
+from jivsd.engine.heartbeats import LiveContext
 from jivsd.engine.replay import START
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import (
@@ -41,8 +42,6 @@ from jivsd.store.api import Entry, Refused, RunChange, TxStep, Verdict, Written
 
 if TYPE_CHECKING:
     from typing import Any
-
-    import trio
 
     from jivsd.engine.actor import Actor
     from jivsd.engine.replay import Open
@@ -199,19 +198,10 @@ def call_off(actor: Actor, attempt: Attempt) -> None:
     actor.wake()
 
 
-def _context(actor: Actor, attempt: Attempt) -> StepContext:
-    entry = attempt.entry
-    call = entry.command
-    assert isinstance(call, commands.StepCall)
-    return StepContext(
-        run_id=actor.run.run_id,
-        workflow_id=actor.run.workflow_id,
-        path=entry.path,
-        attempt=attempt.number,
-        idempotency_key=actor.machine.idempotency_key(entry.path),
-        outcome_unknown=call.unknown,
-        correlation_id=actor.run.options.correlation_id,
-    )
+def _silent(actor: Actor, attempt: Attempt, why: str) -> None:
+    """An attempt has not beaten for as long as it should."""
+    _watch_thread(actor, attempt, actor.services.clock.now() + THREAD_GRACE)
+    attempt.interrupt(why)
 
 
 def _try_again(actor: Actor, entry: Open) -> None:
@@ -223,16 +213,21 @@ def _try_again(actor: Actor, entry: Open) -> None:
 async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -> None:
     """Run one try of a step in a scope, and append what has become of it."""
     path, step = attempt.entry.path, _step_of(attempt.entry)
-    context = _context(actor, attempt) if step.wants_context else None
+    context = LiveContext.of(actor, attempt, _silent) if step.wants_context else None
     began = time.perf_counter()
     try:
         how = await attempt.run(actor.services.threads, scope, context)
+    except trio.Cancelled:
+        heartbeats.keep(actor, attempt)
+        raise
     finally:
         actor.services.slots.release(actor.workflow)
         actor.attempts.pop(path, None)
         actor.active.discard(path)
         if attempt.watch is not None:
             attempt.watch.cancel()
+        if attempt.heart is not None:
+            attempt.heart.close()
     seconds = time.perf_counter() - began
     actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
     actor.guard(_record, actor, attempt, how)
@@ -249,10 +244,14 @@ def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> Non
             event = failure(actor, attempt, error, unknown=unknown)
         case Stopped() if entry.abandoned or entry.cancelling:
             event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, "unknown")
-        case Stopped():
-            return  # the run leaves memory: the next life finds the step in flight
+        case Stopped():  # the run leaves memory: the next life finds the step in flight
+            heartbeats.keep(actor, attempt)
+            return
     actor.active.add(entry.path)
-    actor.append(*event, attempt=attempt.number)
+    if attempt.heart is None:
+        actor.append(*event, attempt=attempt.number)
+    else:
+        heartbeats.append(actor, attempt, *event)
 
 
 def failure(actor: Actor, attempt: Attempt, error: BaseException, *, unknown: bool = False) -> tuple[Kind, str, Any]:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         Updated,
         Why,
     )
-    from jivsd.records import Incident, IncidentGroup, Run
+    from jivsd.records import Incident, IncidentGroup, Progress, Run
     from jivsd.store.api import Journals, PruneCount, RunFilter, Runs
 
 NO_OPTIONS = StartOptions()
@@ -185,6 +185,13 @@ class Engine(Host):
     async def why(self, ref: str) -> Why:
         """What a run waits for."""
         return await self._looking.why(ref)
+
+    async def progress(self, ref: str) -> list[Progress]:
+        """How far the steps of a run have said that they are, with heartbeats; by path, none of those that settled.
+
+        Of a run that is not in memory: what was written last.
+        """
+        return await self._looking.progress(ref)
 
     async def outbox(self, after: int = 0, limit: int = 100, topic: str | None = None) -> Outbox:
         """A page of what runs have published with `ctx.emit`, in the order in which it was recorded."""

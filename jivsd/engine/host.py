@@ -24,6 +24,8 @@ from jivsd.engine.api import ChildState, NotFound, Unavailable
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import Waiters
 from jivsd.engine.gate import Gate
+from jivsd.engine.gauges import Gauges
+from jivsd.engine.heartbeats import Pulses
 from jivsd.engine.housekeeping import Housekeeping
 from jivsd.engine.life import Life
 from jivsd.engine.limits import Limits
@@ -111,7 +113,9 @@ class Host(ABC):
         self.ids = ids
         self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
+        self.gauges = Gauges(self)
         self.timers: Timers
+        self.pulses: Pulses
         self.locks: Locks
         self.answers = Answers()
         self.waiters = Waiters()
@@ -148,9 +152,9 @@ class Host(ABC):
             node=node,
             epoch=epoch,
             cap=lambda: max(64, min(512, len(self.actors) // 4)),
-            on_batch=self._batch_done,
+            on_batch=self.gauges.batch_done,
             on_fenced=self.metrics.fenced_appends.inc,
-            on_away=self._away,
+            on_away=self.gauges.away,
         )
         self._look_again = look_again
         self._limits = limits or Limits()
@@ -179,9 +183,10 @@ class Host(ABC):
         self.stopping = False
         self._stop, self._stopped = trio.Event(), trio.Event()
         self.timers = Timers(self.clock, look_again=self._look_again)
+        self.pulses = Pulses(self.clock, self.actors)
         self.gate = Gate(self, self._limits)
         self.slots = Slots(self._limits, self.clock, self.metrics, self.gate.look)
-        self.metrics.before_scrape = self.measure
+        self.metrics.before_scrape = self.gauges.measure
         self.loading = trio.CapacityLimiter(self._loads)
         self.loader = Loader(self.store)
         self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
@@ -194,7 +199,7 @@ class Host(ABC):
                     async with trio.open_nursery() as self._lives:
                         await base.start(self._commit)
                         await base.start(self._run_timers)
-                        for part in (self.loader, self.passivation, self._waker, self.housekeeping):
+                        for part in (self.loader, self.passivation, self._waker, self.pulses, self.housekeeping):
                             base.start_soon(self._keep_going, part)
                         task_status.started()
                         await self._serve()
@@ -227,7 +232,7 @@ class Host(ABC):
     async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.timers.run(task_status=task_status)
 
-    async def _keep_going(self, part: Loader | Passivation | Waker | Housekeeping) -> None:
+    async def _keep_going(self, part: Loader | Passivation | Waker | Pulses | Housekeeping) -> None:
         while True:
             try:
                 await part.run()
@@ -264,30 +269,13 @@ class Host(ABC):
         await trio.sleep(grace)
         if steps := sum(len(actor.attempts) for actor in self.actors.values()):
             log.warning("steps are cut short; they will run again", steps=steps, node=self.node)
+        self.pulses.tell_all()
         self._lives.cancel_scope.cancel()
 
     async def rest(self, seconds: float) -> None:
         """Wait, but not longer than the host serves."""
         with trio.move_on_after(seconds):
             await self._stop.wait()
-
-    def _batch_done(self, entries: int, seconds: float) -> None:
-        self.metrics.journal_batch_size.observe(entries)
-        self.metrics.journal_commit_seconds.observe(seconds)
-        self.metrics.journal_pending.set(self.committer.pending)
-
-    def measure(self) -> None:
-        """Bring the gauges up to date that are not kept so all the time."""
-        active = self.gate.census()
-        for workflow in (*self.metrics.runs_active.series, *((name,) for name in active)):
-            self.metrics.runs_active.labels(*workflow).set(active[workflow[0]])
-        self.metrics.steps_running.set(self.slots.used)
-
-    def _away(self, reason: str | None) -> None:
-        if reason is None:
-            log.warning("the store is back", node=self.node)
-        else:
-            log.error("the store cannot be written to; work waits", why=reason, node=self.node)
 
     # ---- services for actors
 

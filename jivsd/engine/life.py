@@ -188,6 +188,7 @@ class Life:
                 troubles.remember(actor, known)
         finally:
             del host.arriving[run_id]
+        host.pulses.arrived(run_id, recorded.progress)
         actor.early([*recorded.messages, *early])
         host.actors[run_id] = actor
         host.arrived(run_id)
@@ -217,6 +218,7 @@ class Life:
         finally:
             del host.actors[run_id]
             host.passivation.forget(actor)
+            host.pulses.left(run_id)
             self._moved = actor.moved
             if actor.moved:
                 self._crashes = 0

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from jivsd.authoring import commands
-from jivsd.engine import unwind
+from jivsd.engine import heartbeats, unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.engine.replay.interrupts import from_terminal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.host import Host
-    from jivsd.records import Event
+    from jivsd.records import Event, Progress
 
 
 class Looking:
@@ -94,6 +94,14 @@ class Looking:
         async with replayed(workflow, run, await self._host.store.events(run.run_id)) as machine:
             return _answer(partial(machine.query, name, arguments), handler, machine.seq)
 
+    async def progress(self, ref: str) -> list[Progress]:
+        """See `Engine.progress`."""
+        run = await self.show(ref)
+        actor = self._host.actors.get(run.run_id)
+        if actor is not None and actor.live:
+            return heartbeats.shown(actor)
+        return [] if run.status in ENDED else await self._host.store.progress(run.run_id)
+
     async def why(self, ref: str) -> Why:
         """See `Engine.why`."""
         run = await self.show(ref)
@@ -103,7 +111,9 @@ class Looking:
         actor = self._host.actors.get(run.run_id)
         if actor is not None and actor.live:
             in_line = {path for path, attempt in actor.attempts.items() if attempt.turn is not None}
-            return Why(run, [_in_line(wait, in_line) for wait in waits(actor.run, actor.machine, ahead)])
+            said = {one.path: one.text for one in heartbeats.shown(actor)}
+            found = (_in_line(wait, in_line) for wait in waits(actor.run, actor.machine, ahead))
+            return Why(run, [_so_far(wait, said) for wait in found])
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             return Why(run, [Wait("", "incident", suspension.incident.message)])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
@@ -162,6 +172,13 @@ def _in_line(wait: Wait, waiting: set[str]) -> Wait:
     if wait.path not in waiting:
         return wait
     return msgspec.structs.replace(wait, what=f"its turn to run {wait.what}: as many steps run as may")
+
+
+def _so_far(wait: Wait, said: dict[str, str]) -> Wait:
+    """What is said of a step that has said how far it is."""
+    if wait.kind not in ("step", "retry") or wait.path not in said:
+        return wait
+    return msgspec.structs.replace(wait, what=f"{wait.what}: {said[wait.path]}")
 
 
 def _is_over(entry: Open) -> bool:

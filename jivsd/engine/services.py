@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jivsd.engine.answers import Answers
     from jivsd.engine.api import Receipt
     from jivsd.engine.gate import Gate
+    from jivsd.engine.heartbeats import Pulses
     from jivsd.engine.slots import Slots
     from jivsd.engine.timers import Timers
     from jivsd.journal.committer import Committer
@@ -45,6 +46,9 @@ class Services(Protocol):
 
     @property
     def gate(self) -> Gate: ...
+
+    @property
+    def pulses(self) -> Pulses: ...
 
     @property
     def slots(self) -> Slots: ...

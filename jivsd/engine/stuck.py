@@ -75,11 +75,21 @@ class Stuck:
         self._begun, self._standing = begun, standing
 
     def _look_at_attempt(self, actor: Actor, path: str, attempt: Attempt, took: int) -> None:
-        if f"stuck {path}" in actor.incidents:
-            return
         call = attempt.entry.command
         assert isinstance(call, commands.StepCall)
-        timeout = call.step.timeout
+        known = actor.incidents.get(f"stuck {path}")
+        if self._beats(attempt, call.step.heartbeat_timeout):
+            if known is not None:
+                troubles.close(actor, known, "gone")
+            return
+        if known is not None:
+            return
+        timeout, limit = call.step.timeout, call.step.heartbeat_timeout
+        if limit is not None and attempt.heart is not None:
+            silent = attempt.heart.silence * SECOND
+            if call.step.mode == "async" and silent > limit + THREAD_GRACE:
+                _warn(actor, path, took, "does not beat, and does not let itself be stopped")
+            return
         if timeout is not None:
             if call.step.mode == "async" and took > timeout + THREAD_GRACE:
                 _warn(actor, path, took, f"has a timeout of {timeout / SECOND:g} s and does not let itself be stopped")
@@ -87,6 +97,13 @@ class Stuck:
         usual = self._usual(actor.run.workflow, call.step.name)
         if usual is not None and took > max(self._patience.factor * usual, self._patience.least):
             _warn(actor, path, took, f"usually takes {usual / SECOND:.3g} s")
+
+    def _beats(self, attempt: Attempt, limit: int | None) -> bool:
+        """Whether an attempt has been heard of not long ago, and nobody waits for it to stop."""
+        heart = attempt.heart
+        if heart is None or heart.said is None or attempt.stopping:
+            return False
+        return heart.silence * SECOND < (limit or self._patience.least)
 
     def _usual(self, workflow: str, step: str) -> float | None:
         """How long a step takes on the average, in microseconds, if it has run often enough."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Publication, Run, Status
+from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -99,7 +99,7 @@ class Entry(msgspec.Struct, eq=False):
     `inbox` are messages for other runs (a child's end for its parent), delivered without the open check, but dropped
     when there is no such run;
     `consumed` are the ids of this run's messages that have become `events`.
-    `publishes` goes into the outbox.
+    `publishes` goes into the outbox; `progress` is what steps say of how far they are, or that they have settled.
     `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
     `successor` begins with this end, whose lock and unread messages it gets.
     `incidents` are inserted or, when they exist, replaced.
@@ -117,6 +117,7 @@ class Entry(msgspec.Struct, eq=False):
     inbox: Sequence[Message] = ()
     incidents: Sequence[Incident] = ()
     publishes: Sequence[Publication] = ()
+    progress: Sequence[Progress] = ()
     successor: Successor | None = None
     ends: bool = False
     queues: str | None = None
@@ -263,11 +264,12 @@ class Wake(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """All that is recorded of an open run: its row, its events in order, its unread messages."""
+    """All that is recorded of an open run: its row, its events in order, its unread messages, its steps' progress."""
 
     run: Run
     events: list[Event]
     messages: list[Message]
+    progress: list[Progress]
 
 
 class Plugin(msgspec.Struct, frozen=True):
@@ -381,6 +383,10 @@ class Store(Protocol):
 
     async def messages(self, run_id: str) -> list[Message]:
         """The unread messages of a run, in the order in which they came."""
+        ...
+
+    async def progress(self, run_id: str) -> list[Progress]:
+        """What is written of how far the steps of a run are, by path."""
         ...
 
     async def outbox(self, after: int, limit: int, topic: str | None = None) -> list[Publication]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jivsd.engine.api import Move, Moves, Reloaded, Wait
     from jivsd.engine.limits import Limits
-    from jivsd.records import Event, Run
+    from jivsd.records import Event, Progress, Run
     from jivsd.store.api import Store
 
 T = TypeVar("T")
@@ -244,6 +244,10 @@ class Env(Comforts):
     async def waits(self, run: str) -> list[Wait]:
         """What a run waits for now."""
         return (await self.ask(f"why {run}", lambda engine: engine.why(run))).waits
+
+    async def progress(self, run: str) -> list[Progress]:
+        """How far the steps of a run have said that they are, by path."""
+        return await self.ask(f"progress {run}", lambda engine: engine.progress(run))
 
     async def published(self, topic: str | None = None) -> list[Any]:
         """The payloads of what runs have published with `ctx.emit`, in order: of one topic, or of all."""

@@ -108,6 +108,18 @@ CREATE TABLE event (
     PRIMARY KEY (run_id, seq)
 ) STRICT, WITHOUT ROWID;
 
+-- How far the long steps under way have said that they are: written every few seconds at most, gone when they settle.
+CREATE TABLE progress (
+    run_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    details TEXT NOT NULL,
+    done REAL,
+    total REAL,
+    PRIMARY KEY (run_id, path)
+) STRICT, WITHOUT ROWID;
+
 -- Large payloads, by the hash of their content; uses counts the events that name it.
 CREATE TABLE payload (
     hash TEXT NOT NULL PRIMARY KEY,

@@ -182,6 +182,11 @@ SELECT json_group_array(json_array(workflow, workflow_id, message_id, kind, inbo
 FROM json_each(?1) AS wanted CROSS JOIN inbox ON inbox.run_id = wanted.value
 WHERE state = 'UNREAD'
 
+-- name: recorded_progress
+-- What the steps of some runs have said of how far they are, each as a JSON array of its columns; in one row.
+SELECT json_group_array(json_array(run_id, progress.path, attempt, at, details, done, total) ORDER BY progress.path)
+FROM json_each(?1) AS wanted CROSS JOIN progress ON progress.run_id = wanted.value
+
 -- name: list_runs
 -- A page of runs, newest first; the reader puts its conditions in the place of "true", and what leads to the runs (an
 -- index or the table of attributes) and its order in the place of the index, time and number here.
@@ -305,6 +310,22 @@ FROM outbox WHERE number > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY number LIM
 DELETE FROM outbox
 WHERE number IN (SELECT number FROM outbox WHERE at < ?1 ORDER BY at LIMIT ?2)
 RETURNING number
+
+-- name: put_progress
+-- What a step has said last of how far it is.
+INSERT INTO progress (run_id, path, attempt, at, details, done, total)
+VALUES (:run_id, :path, :attempt, :at, :details, :done, :total)
+ON CONFLICT (run_id, path) DO UPDATE
+SET attempt = excluded.attempt, at = excluded.at, details = excluded.details, done = excluded.done,
+    total = excluded.total
+
+-- name: forget_progress
+-- A step has settled.
+DELETE FROM progress WHERE run_id = :run_id AND path = :path
+
+-- name: progress
+-- What the steps of a run have said last of how far they are.
+SELECT path, attempt, at, details, done, total FROM progress WHERE run_id = ?1 ORDER BY path
 
 -- name: put_incident
 -- An incident, or what has become of it.
@@ -440,6 +461,10 @@ DELETE FROM incident WHERE run_id IN (SELECT value FROM json_each(?1))
 -- name: delete_published
 -- Removes what some runs have published.
 DELETE FROM outbox WHERE run_id IN (SELECT value FROM json_each(?1))
+
+-- name: delete_progress
+-- Removes what the steps of some runs have said of how far they are.
+DELETE FROM progress WHERE run_id IN (SELECT value FROM json_each(?1))
 
 -- name: empty_messages
 -- Forgets what the messages of some runs said; their ids stay, so that a repeat is recognised.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import trio
 
 from jivsd import NO_RETRY, Context, Failure, StepContext, query, signal, step, update, workflow
 
@@ -28,6 +29,17 @@ async def same(ctx: Context, value: Any) -> Any:
 async def nap(ctx: Context, seconds: float) -> str:
     await ctx.sleep(seconds)
     return "slept"
+
+
+@step
+async def pack(ctx: StepContext, items: int) -> None:
+    ctx.heartbeat({"shelf": 7}, done=1, total=items)
+    await trio.sleep_forever()
+
+
+@workflow("pack")
+async def packs(ctx: Context, items: int) -> None:
+    await ctx.step(pack, items)
 
 
 @workflow("approval", timeout="7d")

@@ -9,7 +9,7 @@ import pytest
 
 from jivsd.cli import demoshow, incidentpages, look, proofpages, runpages, timelines
 from jivsd.cli.output import console
-from jivsd.cli.watching import progress_of
+from jivsd.cli.watching import of_steps, progress_of
 from jivsd.engine.api import Wait, Why
 from jivsd.proof.demo import Count, DemoReport, Kill, Scene
 from jivsd.records import (
@@ -20,6 +20,7 @@ from jivsd.records import (
     Incident,
     IncidentState,
     Kind,
+    Progress,
     Recovered,
     Run,
     Signal,
@@ -236,3 +237,21 @@ def test_a_demo_is_told_in_lines_where_there_is_no_terminal(capsys):
         lines.scene(Scene(seconds=1.0, phase=phase))
     lines.killed(Kill(1, 9.7, 0.17, 5, 4, 2.0))
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_how_far_steps_are():
+    said = [Progress("tables[a]/copy", 1, look.now(), msgspec.Raw(b'"row 7"'), 7, 10), Progress("tables[b]/copy", 2, 5)]
+    page = "\n".join(shown(runpages.run(a_run(), said)))
+    assert "Steps at work" in page
+    assert "7 of 10 (70 %), row 7  " in page
+    assert "tables[b]/copy  at work" in page
+    assert "Steps at work" not in shown(runpages.run(a_run()))
+
+
+def test_the_bar_of_steps_that_beat():
+    assert of_steps([Progress("a", 1, 5), Progress("b", 1, 5, msgspec.Raw(b"3"))]) is None
+    one = of_steps([Progress("a", 1, 5), Progress("b", 1, 5, done=3, total=4)])
+    assert (one.phase, one.done, one.total, one.percent) == ("b", 3, 4, 75)
+    two = of_steps([Progress("a", 1, 5, done=1, total=4), Progress("b", 1, 5, done=3, total=4)])
+    assert (two.phase, two.percent) == ("2 steps", 50)
+    assert of_steps([Progress("a", 1, 5, done=1), Progress("b", 1, 5, done=3, total=4)]).percent is None

@@ -63,6 +63,22 @@ async def test_it_speaks_for_the_engine(tmp_path):
             await client.adopt_code("nope")
 
 
+async def test_how_far_steps_are(tmp_path):
+    async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
+        run = (await client.start("pack", 4)).run.run_id
+        with trio.fail_after(10):
+            while not (seen := await client.progress(run)):  # noqa: ASYNC110 -- the step says it in its own time
+                await trio.sleep(0.01)
+        (engine_says,) = await served.engine.progress(run)
+        assert seen == [msgspec.structs.replace(engine_says, at=seen[0].at)]
+        assert (seen[0].path, seen[0].done, seen[0].percent) == ("pack", 1, 25)
+        view = await client._get(f"/runs/{run}", wire.RunView)
+        assert view.progress[0].percent == 25
+        assert (await client.why(run)).waits[0].what == 'step pack: 1 of 4 (25 %), {"shelf": 7}'
+        await client.terminate(run)
+        assert await client.progress(run) == []
+
+
 async def test_what_was_published(tmp_path):
     async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
         await client.start("announce", ["a", "b"], wait="5s")

@@ -14,6 +14,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.inside = self.most = self.passed = self.undone = 0
+        self.noted = -1
         self._opened = threading.Event()
         self._count = threading.Lock()
 
@@ -33,6 +34,15 @@ class Gate:
         with self._count:
             self.inside -= 1
             self.passed += 1
+
+    def note(self, number: int) -> None:
+        """A step has come so far."""
+        self.noted = number
+
+    async def until_noted(self) -> None:
+        with trio.fail_after(10):
+            while self.noted < 0:  # noqa: ASYNC110 -- it is threads that are waited for
+                await trio.sleep(0.005)
 
     async def until_inside(self, count: int) -> None:
         with trio.fail_after(10):

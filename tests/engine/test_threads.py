@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
 from engine.outside import Gate, gate
-from jivsd import NO_RETRY, Context, StepContext, step, workflow
+from jivsd import NO_RETRY, Cancelled, Context, Retry, StepContext, step, workflow
 from jivsd.clock import SECOND
 from jivsd.engine import effects
 from jivsd.engine.engine import Engine
-from jivsd.records import ENDED, IncidentState, Kind, Status
+from jivsd.records import ENDED, IncidentState, Kind, Status, payload_of
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.testing.env import registry_of
 
@@ -30,6 +31,38 @@ def through_the_gate(ctx: StepContext) -> str:
 @through_the_gate.compensate
 def back(ctx: StepContext, name: str | None) -> None:
     gate().undone += 1
+
+
+@step(retry=Retry(attempts=2, first="1ms"))
+def beats(ctx: StepContext) -> int:
+    """Would beat for ever in its first attempt; the second returns where the first was."""
+    if (last := ctx.last_details(int)) is not None:
+        return last
+    try:
+        for number in range(1_000_000):
+            ctx.heartbeat(number)
+            gate().note(number)
+            time.sleep(0.005)
+    except Cancelled:
+        gate().undone += 1
+        raise
+    return -1
+
+
+@step(retry=NO_RETRY, heartbeat_timeout="50ms")
+def falls_silent(ctx: StepContext) -> None:
+    gate().pass_through()
+    ctx.heartbeat()
+
+
+@workflow("beats")
+async def beating(ctx: Context, timeout: float | None = None) -> int:
+    return await ctx.step(beats if timeout is None else beats.options(timeout=timeout))
+
+
+@workflow("falls-silent")
+async def falling_silent(ctx: Context) -> None:
+    await ctx.step(falls_silent)
 
 
 @workflow("gated", lock_key="gate")
@@ -169,3 +202,50 @@ async def test_stopping_lets_a_thread_end_within_its_grace(tmp_path):
     async with engine_on(tmp_path) as engine:
         assert (await ended(engine, run)).status is Status.COMPLETED
         assert gate().passed == 1
+
+
+async def test_a_thread_that_beats_can_be_cancelled(tmp_path):
+    Gate.fresh()
+    async with engine_on(tmp_path) as engine:
+        run = await start(engine, "beats")
+        await gate().until_noted()
+        await engine.cancel(run, by="ann")
+        assert (await ended(engine, run)).status is Status.CANCELLED
+        assert gate().undone == 1
+        assert not (await engine.incidents(None, run)).items
+
+
+async def test_a_thread_that_beats_ends_when_its_time_is_up_and_the_next_attempt_is_told_where(tmp_path):
+    Gate.fresh()
+    async with engine_on(tmp_path) as engine:
+        run = await start(engine, "beats", b"0.1")
+        row = await ended(engine, run)
+        assert row.status is Status.COMPLETED
+        assert int(bytes(row.output)) == gate().noted
+        (failed,) = [event for event in await engine.store.events(run) if event.kind == Kind.ATTEMPT_FAILED]
+        assert payload_of(failed).error.message == "step 'beats' took longer than 0.1 s"
+        assert payload_of(failed).unknown
+
+
+async def test_a_thread_that_beats_is_told_of_a_stop(tmp_path):
+    Gate.fresh()
+    async with engine_on(tmp_path) as engine:
+        run = await start(engine, "beats")
+        await gate().until_noted()
+    async with engine_on(tmp_path) as engine:
+        row = await ended(engine, run)
+        assert int(bytes(row.output)) == gate().noted
+        assert gate().undone == 1
+
+
+async def test_a_thread_that_does_not_beat_is_an_incident_and_ends_with_its_next_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(effects, "THREAD_GRACE", SECOND // 20)
+    Gate.fresh()
+    async with engine_on(tmp_path) as engine:
+        run = await start(engine, "falls-silent")
+        (incident,) = await incidents(engine, run)
+        assert incident.kind == "thread"
+        gate().open()
+        row = await ended(engine, run)
+        assert row.error is not None
+        assert row.error.message == "step 'falls_silent' was not heard of for 0.05 s"

@@ -183,7 +183,7 @@ class _Attempt:
             self._append(event)
         if entry.queues is not None:
             self._draw_ticket(entry.queues, entry.run_id, entry.events[-1].at)
-        if entry.consumed or entry.inbox or entry.incidents or entry.publishes or entry.ends:
+        if entry.consumed or entry.inbox or entry.incidents or entry.publishes or entry.progress or entry.ends:
             self._accompany(entry)
         if entry.tx is None:
             return _WRITTEN
@@ -270,6 +270,9 @@ class _Attempt:
             self._run(self._sql["put_incident"], rows.incident_row(incident))
         for publication in entry.publishes:
             self._run(self._sql["publish"], rows.publication_row(publication))
+        for progress in entry.progress:
+            statement = "put_progress" if progress.attempt else "forget_progress"
+            self._run(self._sql[statement], rows.progress_row(entry.run_id, progress))
         if entry.successor is not None:
             self._continue(entry.run_id, entry.successor)
         if entry.ends and self._careful:

@@ -38,12 +38,14 @@ def recorded(connection: apsw.Connection, run_ids: Sequence[str]) -> list[Record
 
 def _many(connection: apsw.Connection, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
     wanted = msgspec.json.encode(run_ids).decode()
-    found = {row[0]: Recorded(rows.run_of(row), [], []) for row in _all(connection, "recorded_runs", wanted)}
+    found = {row[0]: Recorded(rows.run_of(row), [], [], []) for row in _all(connection, "recorded_runs", wanted)}
     for row in _all(connection, "recorded_events", wanted):
         events = found[row[0]].events
         events.append(_event(row, len(events) + 1))
     for row in _all(connection, "recorded_messages", wanted):
         found[row[-1]].messages.append(rows.message_of((*row[:5], row[5].encode(), *row[6:])))
+    for row in _all(connection, "recorded_progress", wanted):
+        found[row[0]].progress.append(rows.progress_of(row[1:]))
     return [found.get(run_id) for run_id in run_ids]
 
 
@@ -62,7 +64,8 @@ def _one(connection: apsw.Connection, run_id: str) -> Recorded | StoreError | No
         run = reading.run(connection, run_id)
         if run is None:
             return None
-        return Recorded(run, reading.events(connection, run_id, 0, None), reading.messages(connection, run_id))
+        events, messages = reading.events(connection, run_id, 0, None), reading.messages(connection, run_id)
+        return Recorded(run, events, messages, reading.progress(connection, run_id))
     except StoreAway:
         raise
     except StoreError as error:

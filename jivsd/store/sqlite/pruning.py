@@ -123,6 +123,7 @@ _REMOVE: Final = (
     "delete_incidents",
     "empty_messages",
     "delete_published",
+    "delete_progress",
     "delete_attributes",
     "delete_runs",
 )

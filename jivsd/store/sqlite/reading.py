@@ -14,7 +14,7 @@ from jivsd.store.statements import statements
 if TYPE_CHECKING:
     import apsw
 
-    from jivsd.records import Event, Incident, IncidentGroup, Message, Publication, Run
+    from jivsd.records import Event, Incident, IncidentGroup, Message, Progress, Publication, Run
     from jivsd.store.api import Holder, Plugin
 
 log = logs.get(__name__)
@@ -85,6 +85,11 @@ def called_runs(connection: apsw.Connection) -> list[str]:
 def messages(connection: apsw.Connection, run_id: str) -> list[Message]:
     """See `Store.messages`."""
     return [rows.message_of(row) for row in query(connection, _sql["messages"], (run_id,))]
+
+
+def progress(connection: apsw.Connection, run_id: str) -> list[Progress]:
+    """See `Store.progress`."""
+    return [rows.progress_of(row) for row in query(connection, _sql["progress"], (run_id,))]
 
 
 def outbox(connection: apsw.Connection, after: int, limit: int, topic: str | None) -> list[Publication]:

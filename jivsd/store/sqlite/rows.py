@@ -17,6 +17,7 @@ from jivsd.records import (
     Kind,
     Message,
     Options,
+    Progress,
     Publication,
     Run,
     Status,
@@ -225,6 +226,17 @@ def publication_of(row: Row) -> Publication:
         payload=msgspec.Raw(payload.encode()),
         at=at,
     )
+
+
+def progress_row(run_id: str, progress: Progress) -> dict[str, Any]:
+    """The row of what a step has said of how far it is."""
+    return {**msgspec.structs.asdict(progress), "run_id": run_id, "details": text(progress.details)}
+
+
+def progress_of(row: Row) -> Progress:
+    """What a step has said of how far it is."""
+    path, attempt, at, details, done, total = row
+    return Progress(path, attempt, at, msgspec.Raw(details.encode()), done, total)
 
 
 def group_of(row: Row) -> IncidentGroup:

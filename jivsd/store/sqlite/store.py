@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Publication, Run
+    from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
         Holder,
@@ -187,6 +187,10 @@ class SqliteStore:
     async def messages(self, run_id: str) -> list[Message]:
         """See `Store.messages`."""
         return await self._read(lambda db: reading.messages(db, run_id))
+
+    async def progress(self, run_id: str) -> list[Progress]:
+        """See `Store.progress`."""
+        return await self._read(lambda db: reading.progress(db, run_id))
 
     async def outbox(self, after: int, limit: int, topic: str | None = None) -> list[Publication]:
         """See `Store.outbox`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jivsd.records import ErrorRecord, Incident, IncidentState, Status, encode
+from jivsd.records import ErrorRecord, Incident, IncidentState, Progress, Status, encode
 from jivsd.store.api import Entry, Refused, RunChange, Written
 from store.builders import append, event, message, new_run, start
 
@@ -194,3 +194,19 @@ async def test_incidents_are_inserted_and_replaced(journal):
         await j.one(append(run, 3, incidents=[solved]))
         assert await j.store.incident("i1") == solved
         assert (await j.store.counts())["incidents"] == 0
+
+
+async def test_progress_is_replaced_and_forgotten_by_path(journal):
+    async with journal() as j:
+        run, other = await j.start(), await j.start()
+        copied = Progress("a", 1, 5, msgspec.Raw(b'{"row":1}'), 1, 2.5)
+        await j.one(Entry(run.run_id, run.shard, progress=[copied, Progress("b", 2, 6)]))
+        await j.one(Entry(other.run_id, other.shard, progress=[Progress("a", 3, 7, done=1)]))
+        assert await j.store.progress(run.run_id) == [copied, Progress("b", 2, 6)]
+        further = msgspec.structs.replace(copied, at=8, done=2)
+        await j.one(append(run, 2, progress=[further, Progress("b"), Progress("never there")]))
+        assert await j.store.progress(run.run_id) == [further]
+        (recorded, ghost, second) = await j.store.recorded([run.run_id, "nobody", other.run_id])
+        assert recorded.progress == [further]
+        assert ghost is None
+        assert [one.attempt for one in second.progress] == [3]

@@ -1,0 +1,41 @@
+"""What is counted of a host's work, for whoever scrapes it; and what it says when the store goes away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jivsd import logs
+
+if TYPE_CHECKING:
+    from jivsd.engine.host import Host
+
+log = logs.get(__name__)
+
+
+class Gauges:
+    """Keeps the metrics of a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def batch_done(self, entries: int, seconds: float) -> None:
+        """A batch of so many entries was committed."""
+        metrics = self._host.metrics
+        metrics.journal_batch_size.observe(entries)
+        metrics.journal_commit_seconds.observe(seconds)
+        metrics.journal_pending.set(self._host.committer.pending)
+
+    def measure(self) -> None:
+        """Bring the gauges up to date that are not kept so all the time."""
+        host = self._host
+        active = host.gate.census()
+        for workflow in (*host.metrics.runs_active.series, *((name,) for name in active)):
+            host.metrics.runs_active.labels(*workflow).set(active[workflow[0]])
+        host.metrics.steps_running.set(host.slots.used)
+
+    def away(self, reason: str | None) -> None:
+        """The store cannot be written to, or is back."""
+        if reason is None:
+            log.warning("the store is back", node=self._host.node)
+        else:
+            log.error("the store cannot be written to; work waits", why=reason, node=self._host.node)
