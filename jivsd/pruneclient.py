@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from jivsd.store.api import Journals, PruneCount, RunFilter
+    from jivsd.store.api import RunFilter
+    from jivsd.store.removal import Journals, PruneCount
 
 PATIENCE: Final = 600.0
 """Seconds to wait for an answer: a piece of work takes about one, and its pauses up to so many more."""

@@ -28,7 +28,8 @@ from jivsd.engine.api import (
 )
 from jivsd.jsonguard import MAX_BYTES
 from jivsd.records import NULL, ErrorRecord, Event, Options, Progress, Run, Status, shard_of
-from jivsd.store.api import Journal, Journals, PruneCount, Runs
+from jivsd.store.api import Runs
+from jivsd.store.removal import Journal, Journals, PruneCount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from jivsd.cli.output import Page
     from jivsd.client import Client
-    from jivsd.store.api import Journals, Plugin, RunFilter
+    from jivsd.store.api import Plugin, RunFilter
+    from jivsd.store.removal import Journals
     from jivsd.testing.archive import Archive
 
 PANEL = "Act on runs"

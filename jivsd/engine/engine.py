@@ -46,7 +46,8 @@ if TYPE_CHECKING:
         Why,
     )
     from jivsd.records import Incident, IncidentGroup, Progress, Run
-    from jivsd.store.api import Journals, PruneCount, RunFilter, Runs
+    from jivsd.store.api import RunFilter, Runs
+    from jivsd.store.removal import Journals, PruneCount
 
 NO_OPTIONS = StartOptions()
 ALL = Which()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from jivsd.engine.host import Host
-    from jivsd.store.api import Journals, PruneCount, RunFilter
+    from jivsd.store.api import RunFilter
+    from jivsd.store.removal import Journals, PruneCount
 
 SHARE: Final = 0.1
 """The part of the time that removing may take while there is other work, unless it is said."""

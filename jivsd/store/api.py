@@ -12,6 +12,8 @@ from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progres
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from jivsd.store.removal import Journals, PruneCount, RunIds
+
 
 class StoreError(Exception):
     """The store cannot do what was asked; the message says why and what would help."""
@@ -211,36 +213,6 @@ class Runs(msgspec.Struct, frozen=True):
     """A page of runs. `next`: the cursor of the following page, or None."""
 
     items: list[Run]
-    next: str | None
-
-
-class RunIds(msgspec.Struct, frozen=True):
-    """A page of runs that may be removed, oldest first. `next`: the cursor of the following page, or None."""
-
-    run_ids: list[str]
-    next: str | None
-
-
-class PruneCount(msgspec.Struct, frozen=True):
-    """How many runs of a workflow in a status may be removed."""
-
-    workflow: str
-    status: Status
-    runs: int
-
-
-class Journal(msgspec.Struct, frozen=True):
-    """A run and its events."""
-
-    run: Run
-    events: list[Event]
-
-
-class Journals(msgspec.Struct, frozen=True):
-    """A page of runs that may be removed, with their journals. `damaged` says what is wrong with those left out."""
-
-    items: list[Journal]
-    damaged: list[str]
     next: str | None
 
 

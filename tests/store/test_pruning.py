@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from jivsd.records import Incident, Status
-from jivsd.store.api import Delivered, PruneCount, Refused, RunFilter
+from jivsd.store.api import Delivered, Refused, RunFilter
+from jivsd.store.removal import PruneCount
 from jivsd.store.sqlite import SqliteStore, pruning
 from jivsd.store.sqlite.database import MEMORY, query
 from store.builders import Journal, append, end, new_run, post, start

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jivsd.records import Status
-from jivsd.store.api import Journal, Journals, PruneCount, RunIds, StoreError
+from jivsd.store.api import StoreError
+from jivsd.store.removal import Journal, Journals, PruneCount, RunIds
 from jivsd.store.sqlite import reading, rows
 from jivsd.store.sqlite.database import query, together
 from jivsd.store.sqlite.listing import Place, path_of, place_of, selects, statuses_of, streams

@@ -34,18 +34,16 @@ if TYPE_CHECKING:
     from jivsd.store.api import (
         Entry,
         Holder,
-        Journals,
         Migration,
         Plugin,
         Post,
-        PruneCount,
         Recorded,
         RunFilter,
-        RunIds,
         Runs,
         Verdict,
         Wake,
     )
+    from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.sqlite.worker import Worker
 
 T = TypeVar("T")
