@@ -1,9 +1,10 @@
 """jivsd runs workflows that must not be lost. What a plugin needs is here."""
 
-from jivsd.authoring.context import Context, Job, Nursery, Race, Scope
+from jivsd.authoring.context import Context, Job, Lock, Nursery, Race, Scope
 from jivsd.authoring.errors import (
     Cancelled,
     ChildFailed,
+    Deadlock,
     Failure,
     Frozen,
     InvalidDefinition,
@@ -23,11 +24,13 @@ __all__ = [
     "Cancelled",
     "ChildFailed",
     "Context",
+    "Deadlock",
     "Failure",
     "Frozen",
     "InvalidDefinition",
     "JivsdError",
     "Job",
+    "Lock",
     "NotDelivered",
     "NotDurable",
     "Nursery",

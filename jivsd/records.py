@@ -205,8 +205,10 @@ class UpdateDone(msgspec.Struct, frozen=True, omit_defaults=True):
     error: ErrorRecord | None = None
 
 
-class LockGranted(msgspec.Struct, frozen=True):
+class LockGranted(msgspec.Struct, frozen=True, omit_defaults=True):
     fence: int
+    args_hash: str = ""
+    """Of the key, for a lock that the code asked for; nothing for the run's own."""
 
 
 class Reset(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ATTRIBUTES: Final = "!attributes"
 """What the path of a change of attributes ends with, but for its count: no name of an author's can be that."""
+MAX_KEY: Final = 512
+"""Characters that a lock key may have."""
 MAX_TOPIC: Final = 200
 """Characters that the topic of a published event may have."""
 
@@ -196,14 +198,15 @@ class VersionCall(Command):
 
 
 class Lock(Command):
-    """Wait for a lock key."""
+    """Wait for a lock key; the run's own one is not asked for by its code. `at_once`: or fail if it is held."""
 
-    __slots__ = ("key",)
+    __slots__ = ("at_once", "key")
     kind = "lock"
 
-    def __init__(self, key: str) -> None:
-        super().__init__("lock")
+    def __init__(self, key: str, *, at_once: bool = False, own: bool = False) -> None:
+        super().__init__("lock", "" if own else hash_of(key.encode()))
         self.key = key
+        self.at_once = at_once
 
 
 def step_call(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
@@ -235,6 +238,13 @@ def child_call(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if workflow.compensation is not None:
         command.compensation = (workflow.compensation, workflow.signature.encode(args, kwargs))
     return command
+
+
+def lock_key(key: str) -> str:
+    """Raises ValueError when a text cannot be a lock key."""
+    if not key or len(key) > MAX_KEY or "\0" in key:
+        raise ValueError(f"a lock key has 1 to {MAX_KEY} characters without NUL, not {key[:40]!r}")
+    return key
 
 
 def publish_call(topic: str, payload: Any) -> Publish:

@@ -90,6 +90,18 @@ class Race(Nursery, Protocol):
         ...
 
 
+class Lock(Protocol):
+    """A lock that is held."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def fence(self) -> int:
+        """A number that is higher for every later holder of the key: give it to what must refuse a former one."""
+        ...
+
+
 class Driver(Protocol):
     """Who carries out what the Context says: the replay machine."""
 
@@ -116,6 +128,8 @@ class Driver(Protocol):
     def race(self, name: str) -> AbstractAsyncContextManager[Race]: ...
 
     def saga(self) -> AbstractAsyncContextManager[None]: ...
+
+    def lock(self, key: str, timeout: int | None) -> AbstractAsyncContextManager[Lock]: ...
 
     def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes: ...
 
@@ -383,6 +397,24 @@ class Context:
     def saga(self) -> AbstractAsyncContextManager[None]:
         """An inner saga: an exception that leaves it compensates its steps; left normally, they pass outward."""
         return self._driver.saga()
+
+    def lock(self, key: str, *, timeout: Duration | None = None) -> AbstractAsyncContextManager[Lock]:
+        """Hold a lock for the block: no other run, and no other branch of this one, is in a block of the same key.
+
+        Who asks first gets it first. It is kept over crashes, also while the run is paused, and given back when the
+        block is left and no cancelled step of it is still being stopped; compensations outside the block run without
+        it. In a run whose own lock key this is, or inside a block of the same key, it is held already.
+
+        Args:
+            key: 1 to 512 characters; the keys of workflows (`lock_key`) are the same ones.
+            timeout: how long to wait for it; 0: not at all.
+
+        Raises:
+            TimedOut: it was not to be had in time. ValueError: the key is none.
+            Deadlock: another branch of this run holds it, and waits for a lock that this one holds.
+        """
+        limit = None if timeout is None else microseconds(timeout)
+        return self._driver.lock(commands.lock_key(key), limit)
 
     def fail_after(self, duration: Duration) -> AbstractContextManager[Scope]:
         """Cancel the block when its time is up and raise `TimedOut` after it."""

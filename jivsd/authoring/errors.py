@@ -25,6 +25,10 @@ class NotDurable(JivsdError):
     """Workflow code did something that would not be the same in a replay."""
 
 
+class Deadlock(JivsdError):
+    """A run would wait for ever for a lock that it holds itself."""
+
+
 class InvalidValue(JivsdError, ValueError):
     """A value from outside does not fit its declared type; the message names the field."""
 
@@ -80,7 +84,10 @@ MESSAGE_LIMIT: Final = 16 * 1024
 
 _own: dict[str, type[Exception]] = {
     kind.__name__: kind
-    for kind in (Failure, StepFailed, TimedOut, ChildFailed, NotDelivered, InvalidValue, NotDurable, JivsdError)
+    for kind in (
+        *(Failure, StepFailed, TimedOut, ChildFailed, NotDelivered),
+        *(InvalidValue, NotDurable, Deadlock, JivsdError),
+    )
 }
 
 

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import beginnings, closing, effects, intake, parking, troubles, unwind
+from jivsd.engine import beginnings, closing, effects, intake, locking, parking, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open
@@ -275,8 +275,7 @@ class Actor(Pen):
             await unwind.undo_in_time(foreign)
         for timer in self.timers.values():
             timer.cancel()
-        if self.run.options.lock_key is not None:
-            self.services.locks.forget(self.run.options.lock_key, self.run.run_id)
+        locking.leave(self)
         self._notify()
         if self._lone is not None:
             self.services.slots.release(self.workflow)
@@ -324,6 +323,7 @@ class Actor(Pen):
         self.live = True
         troubles.forget_gone(self)
         if self.machine.blocked is None:
+            locking.settle(self)
             self._carry_out_all()
             for path in list(self.machine.open):
                 troubles.find_held(self, path)
@@ -359,7 +359,7 @@ class Actor(Pen):
         elif event.kind == Kind.RESUMED and (overdue := effects.overdue(self)):
             self._catching_up = True
             effects.fire(self, overdue)
-        elif event.kind in (Kind.RESUMED, Kind.LOCK_GRANTED) or event.path == START:
+        elif event.kind == Kind.RESUMED or event.path in (START, LOCK):
             self._carry_out_all()
 
     def _carry_out_all(self) -> None:
@@ -387,8 +387,9 @@ class Actor(Pen):
 
     @property
     def held_back(self) -> bool:
-        """Whether steps and child runs must not start now: it is paused, or waits for its lock, room or other code."""
-        return self.run.paused or self.hold or LOCK in self.machine.open or START in self.machine.open
+        """Whether steps and child runs must not start now: it is paused, or waits for its locks, room or other code."""
+        machine = self.machine
+        return self.run.paused or self.hold or LOCK in machine.open or START in machine.open or machine.relocking > 0
 
     def _after_turn(self) -> None:
         machine = self.machine

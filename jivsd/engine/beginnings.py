@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jivsd.authoring import commands
+from jivsd.engine import locking
 from jivsd.engine.replay import START
 from jivsd.records import Kind, TimerFired
 
@@ -74,5 +75,4 @@ def _let_in(actor: Actor) -> None:
 
 def _begin(actor: Actor) -> None:
     """Record that the run begins. It enters the queue for its lock now: one who is not there holds up nobody."""
-    queues = actor.run.options.lock_key if not actor.machine.begun else None
-    actor.append(Kind.TIMER_FIRED, START, TimerFired(), queues=queues)
+    actor.append(Kind.TIMER_FIRED, START, TimerFired(), tickets=locking.own_ticket(actor))

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jivsd.engine import continuing, effects, troubles
+from jivsd.engine import continuing, effects, locking, troubles
 from jivsd.engine.ends import end_entry
 from jivsd.records import Ended, Event, Kind, Message, Status
+from jivsd.store.api import Written
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jivsd.engine.actor import Actor
-    from jivsd.store.api import Entry
+    from jivsd.store.api import Entry, Verdict
 
 
-def end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event]:
-    """What is written, and the run's last event. `asked`: the message that terminates it."""
+def end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event, Callable[[Verdict], None]]:
+    """What is written, the run's last event, and who is told then. `asked`: the message that terminates it."""
     entry, event = _end(actor, final, asked)
     entry.progress = actor.services.pulses.over(actor)
-    return entry, event
+    return entry, event, partial(_recorded, actor)
 
 
 def _end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event]:
@@ -32,3 +36,8 @@ def _end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Even
     children = effects.terminations(actor) if asked is not None else []
     closed = troubles.closed_by_the_end(actor)
     return end_entry(actor.run, event, ended, consumed=consumed, children=children, incidents=closed), event
+
+
+def _recorded(actor: Actor, verdict: Verdict) -> None:
+    if isinstance(verdict, Written):
+        locking.ended(actor)

@@ -192,6 +192,7 @@ class _Course:
         states = dict.fromkeys(waiting, "waited for")
         for path, entry in machine.open.items():
             states[path] = "cancelling" if entry.cancelling else "abandoned" if entry.abandoned else "waited for"
+        states |= dict.fromkeys(machine.locks or (), "held")
         return states
 
     async def close(self) -> None:
@@ -214,6 +215,9 @@ def _differences(old: _Course, new: _Course, *, additions: bool) -> Iterator[Dif
                 yield Difference(path, "nothing", str(asked), "the new code asks for more (an addition)")
     if old.stopped is None:
         yield from _other_states(old, new, additions=additions)
+    else:
+        for path in (new.machine.locks or {}).keys() - (old.machine.locks or {}).keys():
+            yield Difference(path, "lock, over", "lock, held", "the new code holds a lock that the run has given back")
     known = {message_id for message_id, _ in old.machine.misfits}
     for message_id, why in new.machine.misfits:
         if message_id not in known:

@@ -13,7 +13,7 @@ from jivsd import attributes, logs
 from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.clock import SECOND
-from jivsd.engine import beginnings, continuing, heartbeats, incidents, outward, parking, troubles
+from jivsd.engine import beginnings, continuing, heartbeats, incidents, locking, outward, parking, troubles
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
 from jivsd.engine.ends import to_child
@@ -27,7 +27,6 @@ from jivsd.records import (
     ErrorRecord,
     Event,
     Kind,
-    LockGranted,
     Marker,
     Message,
     Status,
@@ -89,9 +88,7 @@ def carry_out(actor: Actor, entry: Open) -> None:
                 actor.active.add(entry.path)
                 actor.append(Kind.UPDATE_DONE, entry.path, command.outcome, then=partial(_answered, actor, command))
         case commands.Lock() as command:
-            actor.active.add(entry.path)
-            granted = partial(actor.guard, _granted, actor, entry.path)
-            actor.services.locks.wait(command.key, actor.run.run_id, granted)
+            locking.wait(actor, entry, command)
         case _:
             pass
 
@@ -114,7 +111,7 @@ def drop(actor: Actor, entry: Open) -> None:
         case commands.ContinueAsNew():
             continuing.call_off(actor, entry)
         case commands.Lock() as command:
-            actor.services.locks.forget(command.key, actor.run.run_id)
+            locking.give_back(actor, entry, command)
         case _:
             pass
 
@@ -341,7 +338,7 @@ def in_flight(actor: Actor) -> list[str]:
     ]
 
 
-# ---- timers, markers, locks
+# ---- timers, markers
 
 
 def overdue(actor: Actor) -> list[str]:
@@ -403,11 +400,6 @@ def _set_attributes(actor: Actor, path: str, changes: bytes) -> None:
 
 def _answered(actor: Actor, command: commands.Answer, _: Verdict) -> None:
     actor.services.answers.tell(actor.run.run_id, command.message_id)
-
-
-def _granted(actor: Actor, path: str, fence: int) -> None:
-    if path in actor.machine.open and actor.live and actor.machine.blocked is None and actor.final is None:
-        actor.append(Kind.LOCK_GRANTED, path, LockGranted(fence))
 
 
 # ---- children

@@ -170,6 +170,7 @@ class Life:
             if run.status in ENDED:
                 if self._lived:
                     host.ended(run)
+                    host.locks.look(None)
                 elif run.status is Status.CONTINUED:
                     await host.recovery.follow(run_id)
                 return Exit.ENDED

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
 from jivsd.authoring import commands
-from jivsd.engine import heartbeats, unwind
+from jivsd.engine import heartbeats, locking, unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import ENDED, Run, Status, encode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
     from jivsd.authoring.workflows import Workflow
+    from jivsd.engine.actor import Actor
     from jivsd.engine.host import Host
     from jivsd.records import Event, Progress
 
@@ -107,25 +109,25 @@ class Looking:
         run = await self.show(ref)
         if run.status in ENDED:
             return Why(run, [])
-        ahead = await self._ahead(run)
         actor = self._host.actors.get(run.run_id)
         if actor is not None and actor.live:
-            in_line = {path for path, attempt in actor.attempts.items() if attempt.turn is not None}
-            said = {one.path: one.text for one in heartbeats.shown(actor)}
-            found = (_in_line(wait, in_line) for wait in waits(actor.run, actor.machine, ahead))
-            return Why(run, [_so_far(wait, said) for wait in found])
+            ahead = await self._ahead(actor.machine)
+            if actor.live:  # it has not left memory meanwhile
+                return Why(run, list(_of_actor(actor, ahead)))
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             return Why(run, [Wait("", "incident", suspension.incident.message)])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
-            return Why(run, waits(run, machine, ahead))
+            return Why(run, waits(run, machine, await self._ahead(machine)))
 
-    async def _ahead(self, run: Run) -> list[str]:
-        ahead: list[str] = []
-        if run.options.lock_key is not None:
-            for holder in await self._host.store.lock_queue(run.options.lock_key):
-                if holder.run_id == run.run_id:
-                    break
-                ahead.append(holder.run_id)
+    async def _ahead(self, machine: Machine) -> dict[str, list[str]]:
+        """Who is before the run in the queues for the locks that it waits for, by the path of each."""
+        ahead: dict[str, list[str]] = {}
+        for path, entry in list(machine.open.items()):
+            if isinstance(entry.command, commands.Lock):
+                own = machine.run_id, locking.ticket_path(path)
+                queue = await self._host.store.lock_queue(entry.command.key)
+                others = takewhile(lambda one, own=own: (one.run_id, one.path) != own, queue)
+                ahead[path] = [one.run_id for one in others]
         return ahead
 
 
@@ -153,8 +155,8 @@ async def replayed(workflow: Workflow[..., Any], run: Run, events: list[Event]) 
             await unwind.undo(foreign)
 
 
-def waits(run: Run, machine: Machine, ahead: list[str]) -> list[Wait]:
-    """What a run waits for. `ahead`: the runs before it in the queue for its lock."""
+def waits(run: Run, machine: Machine, ahead: dict[str, list[str]]) -> list[Wait]:
+    """What a run waits for. `ahead`: the runs before it in the queues for locks, by the path of each."""
     found: list[Wait] = []
     if machine.blocked is not None:
         found.append(Wait("", "incident", machine.blocked.message))
@@ -165,6 +167,14 @@ def waits(run: Run, machine: Machine, ahead: list[str]) -> list[Wait]:
         found += (_wait(entry, ahead) for entry in listeners)
     found += (_until(command) for command in machine.predicates.values())
     return found
+
+
+def _of_actor(actor: Actor, ahead: dict[str, list[str]]) -> Iterator[Wait]:
+    """What a run in memory waits for, and how far its steps say that they are."""
+    in_line = {path for path, attempt in actor.attempts.items() if attempt.turn is not None}
+    said = {one.path: one.text for one in heartbeats.shown(actor)}
+    for wait in waits(actor.run, actor.machine, ahead):
+        yield _so_far(_in_line(wait, in_line), said)
 
 
 def _in_line(wait: Wait, waiting: set[str]) -> Wait:
@@ -190,7 +200,7 @@ def _until(command: commands.WaitUntil) -> Wait:
     return Wait(command.path, "until", "a condition on the run's own state")
 
 
-def _wait(entry: Open, ahead: list[str]) -> Wait:
+def _wait(entry: Open, ahead: dict[str, list[str]]) -> Wait:
     match entry.command:
         case commands.StepCall() as call if entry.abandoned:
             return Wait(entry.path, "step", f"step {call.step.name}, which was cancelled, to stop")
@@ -214,7 +224,7 @@ def _wait(entry: Open, ahead: list[str]) -> Wait:
         case commands.SetAttributes():
             return Wait(entry.path, "marker", "a change of its attributes")
         case commands.Lock() as lock:
-            return Wait(entry.path, "lock", f"lock {lock.key!r}", behind=ahead)
+            return Wait(entry.path, "lock", f"lock {lock.key!r}", behind=ahead.get(entry.path, []))
         case commands.StartChild() as start:
             return Wait(entry.path, "child", f"a run of workflow {start.call.workflow!r} to be started")
         case commands.SendSignal() as send:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run, Status
+from jivsd.store.tickets import Holder, Tickets
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -102,10 +103,9 @@ class Entry(msgspec.Struct, eq=False):
     when there is no such run;
     `consumed` are the ids of this run's messages that have become `events`.
     `publishes` goes into the outbox; `progress` is what steps say of how far they are, or that they have settled.
-    `ends`: this is the run's end: its lock is released, unread messages are kept as read by nobody.
+    `ends`: this is the run's end: its locks are released, unread messages are kept as read by nobody.
     `successor` begins with this end, whose lock and unread messages it gets.
-    `incidents` are inserted or, when they exist, replaced.
-    `queues`: a lock key for which the run draws its ticket now, because it begins now (see `Options.start_at`).
+    `incidents` are inserted or, when they exist, replaced. `tickets`: what changes about its places in locks' queues.
     """
 
     run_id: str
@@ -122,7 +122,7 @@ class Entry(msgspec.Struct, eq=False):
     progress: Sequence[Progress] = ()
     successor: Successor | None = None
     ends: bool = False
-    queues: str | None = None
+    tickets: Tickets | None = None
 
 
 class Post(msgspec.Struct, eq=False):
@@ -132,9 +132,13 @@ class Post(msgspec.Struct, eq=False):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The entry is committed. `tx_event` is the event that its transaction step yielded."""
+    """The entry is committed. `tx_event` is the event that its transaction step yielded.
+
+    `held_by`: the run that has the lock for which a ticket was to be drawn at once, which therefore was not.
+    """
 
     tx_event: Event | None = None
+    held_by: str | None = None
 
 
 class Existing(msgspec.Struct, frozen=True):
@@ -214,18 +218,6 @@ class Runs(msgspec.Struct, frozen=True):
 
     items: list[Run]
     next: str | None
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """One line in the queue for a lock key; the open run with the lowest ticket holds it."""
-
-    key: str
-    ticket: int
-    run_id: str
-    fence: int
-    since: int
-    pending: bool = False
-    """Its run has not been told yet that it holds the key."""
 
 
 class Wake(NamedTuple):
@@ -343,7 +335,7 @@ class Store(Protocol):
         ...
 
     async def called_runs(self) -> list[str]:
-        """The ids of the parked runs that have an unread message, or whose turn for their lock has come."""
+        """The ids of the parked runs that have an unread message, or whose turn for a lock has come."""
         ...
 
     async def recorded(self, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:

@@ -162,13 +162,17 @@ CREATE TABLE lock (
     fence INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Who holds (the lowest ticket of a key) and who waits.
+-- Who holds (the lowest ticket of a key) and who waits. path: of the lock in the run's code, or '' for the run's own.
+-- granted: it is recorded that this ticket has the lock.
 CREATE TABLE lock_ticket (
     key TEXT NOT NULL,
     ticket INTEGER NOT NULL,
-    run_id TEXT NOT NULL UNIQUE,
+    run_id TEXT NOT NULL,
+    path TEXT NOT NULL,
     since INTEGER NOT NULL,
-    PRIMARY KEY (key, ticket)
+    granted INTEGER NOT NULL,
+    PRIMARY KEY (key, ticket),
+    UNIQUE (run_id, path)
 ) STRICT, WITHOUT ROWID;
 
 -- Events that runs have published, in the order in which they were recorded; each is here once. A number is never used

@@ -153,11 +153,11 @@ SELECT wake_at, run_id FROM run
 WHERE parked AND wake_at IS NOT NULL AND (wake_at, run_id) > (?1, ?2) ORDER BY wake_at, run_id LIMIT ?3
 
 -- name: called_runs
--- The parked runs that have something to do at once: an unread message, or it is their turn for their lock.
+-- The parked runs that have something to do at once: an unread message, or it is their turn for a lock.
 SELECT run.run_id FROM inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'UNREAD' AND run.parked
 UNION
-SELECT run.run_id FROM (SELECT run_id, min(ticket) FROM lock_ticket GROUP BY key) AS holder
-JOIN run ON run.run_id = holder.run_id WHERE run.parked AND run.status = 'PENDING'
+SELECT run.run_id FROM (SELECT run_id, granted, min(ticket) FROM lock_ticket GROUP BY key) AS holder
+JOIN run ON run.run_id = holder.run_id WHERE run.parked AND NOT holder.granted
 ORDER BY 1
 
 -- name: recorded_runs
@@ -221,8 +221,8 @@ SELECT input_hash, run_id FROM idempotency_key WHERE workflow = ?1 AND key = ?2
 INSERT INTO idempotency_key (workflow, key, input_hash, run_id, at) VALUES (?, ?, ?, ?, ?)
 
 -- name: lock_holder
--- The run that holds a lock key: the one with the lowest ticket.
-SELECT run_id FROM lock_ticket WHERE key = ?1 ORDER BY ticket LIMIT 1
+-- The run that holds a lock key, and where in its code: the one with the lowest ticket.
+SELECT run_id, path FROM lock_ticket WHERE key = ?1 ORDER BY ticket LIMIT 1
 
 -- name: next_ticket
 -- Counts a lock key's tickets; the first makes the key.
@@ -232,17 +232,21 @@ RETURNING last_ticket
 
 -- name: insert_ticket
 -- Puts a run into the queue of a lock key.
-INSERT INTO lock_ticket (key, ticket, run_id, since) VALUES (?, ?, ?, ?)
+INSERT INTO lock_ticket (key, ticket, run_id, path, since, granted) VALUES (?, ?, ?, ?, ?, 0)
 
--- name: ticket
--- The ticket of a run, and whether it is the lowest of its key.
-SELECT key, ticket,
+-- name: grant_ticket
+-- It is recorded that a run has the lock for which it stood in the queue.
+UPDATE lock_ticket SET granted = 1 WHERE run_id = ?1 AND path = ?2
+
+-- name: tickets
+-- The tickets of a run, and whether each is the lowest of its key.
+SELECT path, key, ticket,
        NOT EXISTS (SELECT 1 FROM lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket)
 FROM lock_ticket AS mine WHERE run_id = ?1
 
 -- name: hand_on_ticket
 -- The run is continued as new: the run that goes on for it has its lock from the beginning.
-UPDATE lock_ticket SET run_id = ?2 WHERE run_id = ?1 AND key = ?3
+UPDATE lock_ticket SET run_id = ?2, granted = 0 WHERE run_id = ?1 AND path = '' AND key = ?3
 
 -- name: delete_ticket
 -- Takes a run out of the queue of a lock key.
@@ -253,16 +257,18 @@ DELETE FROM lock_ticket WHERE key = ?1 AND ticket = ?2
 UPDATE lock SET fence = fence + 1 WHERE key = ?1 RETURNING fence
 
 -- name: lock_queue
--- Who holds and who waits for one lock key, and whether that one has not been told yet that it holds.
-SELECT lock_ticket.key, ticket, lock_ticket.run_id, fence, since, coalesce(run.status = 'PENDING', 0)
-FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key LEFT JOIN run ON run.run_id = lock_ticket.run_id
+-- Who holds and who waits for one lock key, and whether it is recorded that it has it: so many from the first on.
+SELECT lock_ticket.key, ticket, run_id, fence, since, path, granted
+FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key
 WHERE lock_ticket.key = ?1 ORDER BY ticket LIMIT ?2
 
 -- name: lock_queues
--- Who holds and who waits, for all lock keys.
-SELECT lock_ticket.key, ticket, lock_ticket.run_id, fence, since, coalesce(run.status = 'PENDING', 0)
-FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key LEFT JOIN run ON run.run_id = lock_ticket.run_id
-ORDER BY lock_ticket.key, ticket
+-- The same for all lock keys: so many of each; -1: all.
+SELECT key, ticket, run_id, fence, since, path, granted
+FROM (SELECT lock_ticket.key, ticket, run_id, fence, since, path, granted,
+             row_number() OVER (PARTITION BY lock_ticket.key ORDER BY ticket) AS place
+      FROM lock_ticket JOIN lock ON lock.key = lock_ticket.key)
+WHERE ?1 < 0 OR place <= ?1 ORDER BY key, ticket
 
 -- name: seen_message
 -- The run that a message id was delivered to before, what it was, and when it was sent if it has not been read yet.

@@ -89,7 +89,7 @@ async def ways(ctx: Context, how: str) -> str:
             case "cut":
                 with ctx.move_on_after("5s"):
                     await ctx.step(note.options(cancel="wait"), "cut")
-                async with ctx.saga():
+                async with ctx.saga(), ctx.lock("mill"):
                     await ctx.step(note, "in the saga")
                     await ctx.continue_as_new("end")
             case _:

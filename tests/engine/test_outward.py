@@ -154,8 +154,11 @@ async def late(ctx: Context, wait: str, timeout: str, how: str) -> str:
             match wait:
                 case "signal":
                     await ctx.wait_signal("never", timeout=timeout)
-                case _:
+                case "until":
                     await ctx.wait_until(lambda: False, timeout=timeout)
+                case _:
+                    async with ctx.lock("taken", timeout=timeout):
+                        pass
         elif how == "fail":
             with ctx.fail_after(timeout):
                 await WAITS[wait](ctx)
@@ -180,6 +183,11 @@ async def race(ctx: Context) -> None:
         runners.start_soon(ctx.wait_signal, "never")
 
 
+async def lock(ctx: Context) -> None:
+    async with ctx.lock("taken"):
+        pass
+
+
 WAITS = {
     "signal": lambda ctx: ctx.wait_signal("never"),
     "until": lambda ctx: ctx.wait_until(lambda: False),
@@ -189,18 +197,28 @@ WAITS = {
     "child": lambda ctx: ctx.run("echo", "child"),
     "nursery": nursery,
     "race": race,
+    "lock": lock,
 }
-SHORT = ["signal", "until"]
+SHORT = ["signal", "until", "lock"]
 EACH = [(wait, how) for wait in WAITS for how in ("fail", "move on")] + [(wait, "short") for wait in SHORT]
+
+
+@workflow("holder")
+async def holder(ctx: Context) -> None:
+    async with ctx.lock("taken"):
+        await ctx.wait_signal("give back")
 
 
 @pytest.mark.parametrize("timeout", ["5s", "0s"])
 @pytest.mark.parametrize(("wait", "how"), EACH)
 async def test_every_wait_can_have_an_end(wait, how, timeout):
     async with Env(here) as env:
+        await env.start("holder")
+        await env.sleep("1s")
         began = env.now
         assert await env.result(await env.start("late", {"wait": wait, "timeout": timeout, "how": how})) == "timed out"
         assert (env.now - began).total_seconds() == pytest.approx(float(timeout[0]), abs=0.1)
+        assert len(await env.store.lock_queue()) == 1
 
 
 @workflow("limited", timeout="5s")
@@ -211,6 +229,8 @@ async def limited(ctx: Context, wait: str) -> None:
 @pytest.mark.parametrize("wait", WAITS)
 async def test_every_wait_ends_with_the_runs_time(wait):
     async with Env(here) as env:
+        await env.start("holder")
+        await env.sleep("1s")
         began = env.now
         assert (await env.ended(await env.start("limited", wait))).status is Status.TIMED_OUT
         assert (env.now - began).total_seconds() == pytest.approx(5, abs=0.1)
@@ -220,11 +240,15 @@ async def test_every_wait_ends_with_the_runs_time(wait):
 @pytest.mark.parametrize("how", ["fail", "short"])
 def test_no_crash_makes_a_wait_longer(how, passivate_after):
     async def scenario(env):
+        await env.start("holder", id="h")
+        await env.sleep("1s")
         waits = WAITS if how == "fail" else SHORT
         runs = [await env.start("late", {"wait": wait, "timeout": "5s", "how": how}) for wait in waits]
         assert [await env.result(run) for run in runs] == ["timed out"] * len(runs)
+        await env.signal("holder:h", "give back")
+        await env.result("holder:h")
 
-    assert crash_everywhere([here], scenario, passivate_after=passivate_after) > 5
+    assert crash_everywhere([here], scenario, passivate_after=passivate_after) > 10
 
 
 @pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])

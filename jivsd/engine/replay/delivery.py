@@ -9,6 +9,7 @@ import msgspec
 from jivsd import attributes
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
+from jivsd.engine.replay.locks import Held
 from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, START, TIMEOUT, Open, Outcome, Phase, Scope
 from jivsd.engine.replay.saga import UNDO
 from jivsd.engine.replay.updates import Updates
@@ -17,6 +18,7 @@ from jivsd.records import (
     ChildEnded,
     Event,
     Kind,
+    LockGranted,
     Marker,
     Recovered,
     Reset,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from jivsd.engine.replay.machine import Machine
 
 
-_MARKED: Final = frozenset({"publish", "start", "send"})
+_MARKED: Final = frozenset({"publish", "start", "send", "lock"})
 """Kinds of commands, besides side effects, that a Marker answers."""
 
 
@@ -99,9 +101,18 @@ def _due(machine: Machine, event: Event) -> None:
 
 
 def _lock_granted(machine: Machine, event: Event) -> None:
-    entry = _take(machine, event, "lock")
+    payload: LockGranted = payload_of(event)
+    entry = _take(machine, event, "lock", payload.args_hash)
     if entry is None:
         return
+    assert isinstance(entry.command, commands.Lock)
+    if event.path != LOCK:
+        if isinstance(entry.target, Held):
+            machine.relocked(entry.target, payload.fence)
+        else:
+            _hand_over(machine, entry, machine.take_lock(entry, entry.command.key, payload.fence))
+        return
+    machine.own_lock = Held(entry, entry.command.key, payload.fence)
     again = LOCK in machine.closed  # a reset run waits for its own turn, its code has begun before
     machine.settle(entry)
     if (wait := machine.open.get(LOCK_WAIT)) is not None:
@@ -370,6 +381,8 @@ def _reset(machine: Machine, event: Event) -> None:
         machine.open_timer(START, payload.start_at, START)
     if options.lock_key is not None and LOCK not in machine.open and machine.outcome is None:
         machine.open_lock(options.lock_key)
+    if machine.outcome is None:
+        machine.relock()
 
 
 def _nothing(machine: Machine, event: Event) -> None:

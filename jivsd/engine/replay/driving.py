@@ -6,6 +6,7 @@ Nothing here looks outside: a call changes the machine's state and parks the bra
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from random import Random
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, Frozen, NotDurable
 from jivsd.authoring.paths import check_name
 from jivsd.engine.replay.interrupts import from_terminal
+from jivsd.engine.replay.locks import LockBlock
 from jivsd.engine.replay.nursery import Nursery, Race, SagaBlock, ScopeBlock
 from jivsd.engine.replay.parts import PARK, Branch, Open, Scope
 from jivsd.engine.replay.saga import UNDO, Entry, Saga
@@ -101,6 +103,9 @@ class Driving(State):
     def saga(self) -> Any:
         return SagaBlock(self)
 
+    def lock(self, key: str, timeout: int | None) -> Any:
+        return LockBlock(self, key, timeout)
+
     def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Arguments as an input of this run's workflow.
 
@@ -167,6 +172,9 @@ class Driving(State):
                 if len(self._branches) > 1:
                     raise NotDurable("continue_as_new: other branches are under way: children of a nursery, or updates")
                 self.continuing = self._open_command(branch, command)
+            case commands.Lock():
+                self.locks = self.locks or {}
+                self._open_command(branch, command)
             case _:
                 self._open_command(branch, command)
         return False, None
@@ -281,7 +289,7 @@ class Driving(State):
         outer = branch.scope
         branch.enter(Scope(None))
         if saga.open():
-            await self._park_uncancelled(lambda branch: self._settling.append((branch, saga)))
+            await self._park_uncancelled(lambda branch: self._settling.append((saga.open, partial(self.ready, branch))))
         for entry in saga.last_first():
             self.compensated = True
             await self.perform(entry.undo())

@@ -233,6 +233,7 @@ class Machine(Driving):
         for held in (self.open, self.listeners, self.predicates, self._joining):
             held.clear()
         self._settling.clear()
+        self.own_lock = self.locks = None
         self.root.children = self.root.members = None
         self.main_timer = None
 

@@ -12,6 +12,7 @@ import msgspec
 
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled
+from jivsd.engine.replay.locks import Held
 from jivsd.engine.replay.parts import LOCK, Block, Body, Branch, Open, Scope
 from jivsd.engine.replay.place import place_of
 from jivsd.engine.replay.saga import Saga
@@ -52,9 +53,12 @@ class State:
         "fresh",
         "frozen",
         "listeners",
+        "locks",
         "misfits",
         "open",
+        "own_lock",
         "predicates",
+        "relocking",
         "root",
         "run_id",
         "saga_root",
@@ -97,6 +101,12 @@ class State:
         self.versions: dict[str, int] = {}
         self.continuing: Open | None = None
         """The command by which the code has asked to be continued as new; it says nothing more."""
+        self.own_lock: Held | None = None
+        """The run's own lock, once it has it."""
+        self.locks: dict[str, Held] | None = None
+        """The locks that the code holds, and those that it is about to give back, by path; None: it asked for none."""
+        self.relocking = 0
+        """How many locks a reset run waits for that its code holds already."""
         self.root = Scope(None)
         self.saga_root = Saga(None)
         self._markers: frozenset[str] = NONE
@@ -110,7 +120,8 @@ class State:
         """Stands for branches that are unwound after they were taken out of the machine."""
         self._serial = 0
         self._reached = 0
-        self._settling: list[tuple[Branch, Saga]] = []
+        self._settling: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        """What waits for steps to settle: whether some have not yet, and what is done then."""
         self._joining: dict[Nursery | Updates, Branch] = {}
 
     def block(self, kind: str, message: str, path: str = "", expected: str = "", found: str = "") -> None:
@@ -174,11 +185,69 @@ class State:
             self._abandon(timer)
 
     def open_lock(self, key: str) -> None:
-        command = commands.Lock(key)
+        command = commands.Lock(key, own=True)
         command.path = LOCK
         if self._on_issue is not None:
             self._on_issue(command)
         self._open_command(None, command).target = LOCK
+
+    def take_lock(self, entry: Open, key: str, fence: int) -> Held:
+        """The code has a lock, from the command that asked for it."""
+        held = Held(entry, key, fence)
+        self.locks = self.locks or {}
+        self.locks[entry.path] = held
+        return held
+
+    def held_around(self, branch: Branch, key: str) -> Held | None:
+        """The lock of a key that a branch has already: the run's own, or that of a block around it."""
+        if self.own_lock is not None and self.own_lock.key == key:
+            return self.own_lock
+        around = (held for held in (self.locks or {}).values() if held.key == key and held.surrounds(branch))
+        return next(around, None)
+
+    def give_back(self, held: Held) -> None:
+        """A lock's block has been left: give it back once every cancelled step has settled, lest one still works."""
+        stopping = [entry for entry in self.open.values() if _is_being_stopped(entry)]
+
+        def unsettled() -> bool:
+            return any(self.open.get(entry.path) is entry for entry in stopping)
+
+        def give() -> None:
+            if self.open.get(held.entry.path) is held.entry:
+                self._relocked(held)
+            if self.locks is not None:
+                self.locks.pop(held.entry.path, None)
+            self.dropped.append(held.entry)
+
+        if unsettled():
+            self._settling.append((unsettled, give))
+        else:
+            give()
+
+    def relock(self) -> None:
+        """A reset run has none of the locks that its code holds: nothing starts before it has drawn them again."""
+        for held in (self.locks or {}).values():
+            held.entry.target = held
+            self.open[held.entry.path] = held.entry
+            self.fresh.append(held.entry)
+            self.relocking += 1
+
+    def relocked(self, held: Held, fence: int) -> None:
+        """A reset run has a lock again that its code holds."""
+        self._relocked(held)
+        held.fence = fence
+
+    def _relocked(self, held: Held) -> None:
+        held.entry.target = None
+        del self.open[held.entry.path]
+        self.relocking -= 1
+        if not self.relocking:
+            self.fresh.extend(self.open.values())
+
+    def lock_paths(self) -> list[str]:
+        """The paths of the locks that the run's code holds or waits for."""
+        waiting = (path for path, entry in self.open.items() if isinstance(entry.command, commands.Lock))
+        return list(dict.fromkeys([*(self.locks or ()), *waiting]))
 
     def keep_unread(self, name: str, message_id: str, payload: msgspec.Raw) -> None:
         """Keep a signal for whoever waits for its name next."""
@@ -250,17 +319,21 @@ class State:
 
     def wake_settled(self) -> None:
         waiting, self._settling = self._settling, []
-        for branch, saga in waiting:
-            if saga.open():
-                self._settling.append((branch, saga))
+        for unsettled, then in waiting:
+            if unsettled():
+                self._settling.append((unsettled, then))
             else:
-                self.ready(branch)
+                then()
 
     def joined(self, nursery: Nursery | Updates) -> None:
         """A nursery's last child has ended."""
         branch = self._joining.pop(nursery, None)
         if branch is not None:
             self.ready(branch)
+
+
+def _is_being_stopped(entry: Open) -> bool:
+    return isinstance(entry.command, commands.StepCall) and (entry.abandoned or entry.cancelling)
 
 
 def _waits_for_settlement(command: commands.Command) -> bool:

@@ -27,8 +27,10 @@ from jivsd.store.api import (
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.bulk import EVENT_COLUMNS, Known, Many, as_json, many_inserted, many_updated
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
+from jivsd.store.sqlite.queues import Queues
 from jivsd.store.sqlite.transaction import Guard, Lost, drive
 from jivsd.store.statements import statements
+from jivsd.store.tickets import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,6 +116,7 @@ class _Attempt:
         self._epochs: dict[int, int] = {}
         self._refused: dict[str, Refused] = {}
         self._known: Known
+        self._queues = Queues(writer.run, writer.sql)
         self._events: list[Any] = []
         """The values of rows that are still to be written; so are the next two."""
         self._runs: list[Any] = []
@@ -181,12 +184,11 @@ class _Attempt:
             return Refused("not_found", entry.run_id)
         for event in entry.events:
             self._append(event)
-        if entry.queues is not None:
-            self._draw_ticket(entry.queues, entry.run_id, entry.events[-1].at)
+        held_by = None if entry.tickets is None else self._queues.change(entry.run_id, entry.tickets)
         if entry.consumed or entry.inbox or entry.incidents or entry.publishes or entry.progress or entry.ends:
             self._accompany(entry)
         if entry.tx is None:
-            return _WRITTEN
+            return _WRITTEN if held_by is None else Written(held_by=held_by)
         event = self._step(place, entry)
         self._append(event)
         return Written(event)
@@ -276,11 +278,11 @@ class _Attempt:
         if entry.successor is not None:
             self._continue(entry.run_id, entry.successor)
         if entry.ends and self._careful:
-            self._release_lock(entry.run_id)
+            self._queues.release(entry.run_id)
             self._run(self._sql["leave_messages"], (entry.run_id,))
         elif entry.ends:
-            if entry.run_id in self._known.waiting:
-                self._release_lock(entry.run_id)
+            if entry.run_id in self._known.waiting or entry.run_id in self._queues.drawn:
+                self._queues.release(entry.run_id)
             self._ended.append(entry.run_id)
 
     def _start(self, entry: Entry) -> Verdict | None:
@@ -307,10 +309,10 @@ class _Attempt:
         if (opened := self._one("open_run", run.workflow, run.workflow_id)) is not None:
             return Refused("open", opened[0])
         if run.options.lock_key is not None and run.options.start_at is None:
-            holder = self._one("lock_holder", run.options.lock_key)
+            holder = self._queues.holder(run.options.lock_key)
             if holder is not None and run.options.lock_wait == 0:
                 return Refused("locked", holder[0])
-            self._draw_ticket(run.options.lock_key, run.run_id, run.created_at)
+            self._queues.draw(run.run_id, Ticket(run.options.lock_key, "", run.created_at))
         self._run(self._sql["insert_run"], rows.run_row(run))
         self._put_attributes(run.run_id, run.attributes)
         self._keep_key(new)
@@ -329,9 +331,7 @@ class _Attempt:
         self._run(self._sql["insert_run"], rows.run_row(run))
         self._put_attributes(run.run_id, run.attributes)
         if key is not None:
-            self._run(self._sql["hand_on_ticket"], (run_id, run.run_id, key))
-            if not self._writer.connection.changes():
-                self._draw_ticket(key, run.run_id, run.created_at)
+            self._queues.hand_on(run_id, run.run_id, key, run.created_at)
         self._run(self._sql["hand_on_messages"], (run_id, run.run_id))
         for event in successor.events:
             self._append(event)
@@ -346,21 +346,6 @@ class _Attempt:
             return Refused("key_reused", first)
         row = self._one("run", first)
         return Refused("gone", first) if row is None else Existing(rows.run_of(row))
-
-    def _draw_ticket(self, key: str, run_id: str, since: int) -> None:
-        (ticket,) = self._run(self._sql["next_ticket"], (key,)).fetchall()[0]
-        self._run(self._sql["insert_ticket"], (key, ticket, run_id, since))
-        if not self._careful:
-            self._known.waiting.add(run_id)
-
-    def _release_lock(self, run_id: str) -> None:
-        """Leave the lock's queue; when the holder leaves, the next one gets a higher fence number."""
-        ticket = self._one("ticket", run_id)
-        if ticket is not None:
-            key, number, holds = ticket
-            self._run(self._sql["delete_ticket"], (key, number))
-            if holds:
-                self._run(self._sql["raise_fence"], (key,)).fetchall()
 
     def _post(self, message: Message) -> Verdict:
         """Put a message from outside into the inbox of the open run that it is for."""

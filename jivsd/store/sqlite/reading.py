@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import apsw
 
     from jivsd.records import Event, Incident, IncidentGroup, Message, Progress, Publication, Run
-    from jivsd.store.api import Holder, Plugin
+    from jivsd.store.api import Plugin
+    from jivsd.store.tickets import Holder
 
 log = logs.get(__name__)
 
@@ -107,10 +108,11 @@ def seen_message(
 
 def lock_queue(connection: apsw.Connection, key: str | None, limit: int | None) -> list[Holder]:
     """See `Store.lock_queue`."""
+    first_ones = -1 if limit is None else limit
     if key is None:
-        found = query(connection, _sql["lock_queues"])
+        found = query(connection, _sql["lock_queues"], (first_ones,))
     else:
-        found = query(connection, _sql["lock_queue"], (key, -1 if limit is None else limit))
+        found = query(connection, _sql["lock_queue"], (key, first_ones))
     return [rows.holder_of(row) for row in found]
 
 

@@ -22,7 +22,8 @@ from jivsd.records import (
     Run,
     Status,
 )
-from jivsd.store.api import DamagedRow, Holder, Plugin, StoreError
+from jivsd.store.api import DamagedRow, Plugin, StoreError
+from jivsd.store.tickets import Holder
 
 if TYPE_CHECKING:
     from jivsd.store.api import RunChange
@@ -246,8 +247,8 @@ def group_of(row: Row) -> IncidentGroup:
 
 def holder_of(row: Row) -> Holder:
     """The line of a lock queue."""
-    *fields, pending = row
-    return Holder(*fields, pending=bool(pending))
+    *fields, granted = row
+    return Holder(*fields, granted=bool(granted))
 
 
 def plugin_row(plugin: Plugin) -> Row:

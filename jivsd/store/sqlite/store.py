@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
-        Holder,
         Migration,
         Plugin,
         Post,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     )
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.sqlite.worker import Worker
+    from jivsd.store.tickets import Holder
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from jivsd.records import Options, Status
-from jivsd.store.api import Entry, Existing, NewRun, Refused, RunFilter, StoreError, Written
+from jivsd.store.api import Entry, Existing, NewRun, Refused, RunChange, RunFilter, StoreError, Written
+from jivsd.store.tickets import Ticket, Tickets
 from store.builders import append, end, event, new_run, start
 
 
@@ -150,6 +151,82 @@ async def test_each_holder_has_a_higher_fence_number(journal):
         await j.start(lock_key="k")
         fences.append((await j.store.lock_queue("k"))[0].fence)
         assert fences == sorted(set(fences))
+
+
+async def drawn(j, run, key="k", path="lock", **ticket):
+    return await j.one(Entry(run.run_id, run.shard, tickets=Tickets(draws=Ticket(key, path, 7, **ticket))))
+
+
+async def queue(j, key="k"):
+    return [(holder.run_id, holder.path) for holder in await j.store.lock_queue(key)]
+
+
+async def test_tickets_of_a_runs_code_stand_in_the_same_queues_and_are_drawn_once(journal):
+    async with journal() as j:
+        owner = await j.start(lock_key="k")
+        other = await j.start()
+        for _ in range(2):
+            assert await drawn(j, other) == Written()
+            assert await drawn(j, owner, "other") == Written()
+        assert await drawn(j, other, path="lock#2") == Written()
+        assert await queue(j) == [(owner.run_id, ""), (other.run_id, "lock"), (other.run_id, "lock#2")]
+        assert [holder.since for holder in await j.store.lock_queue("other")] == [7]
+        await j.one(end(other, 2))
+        assert await queue(j) == [(owner.run_id, "")]
+        await j.one(end(owner, 2))
+        assert await j.store.lock_queue() == []
+
+
+async def test_a_run_gives_back_the_tickets_of_its_code_that_it_does_not_keep(journal):
+    async with journal() as j:
+        run, other = await j.start(lock_key="own"), await j.start()
+        for path in ("a", "b", "c"):
+            await drawn(j, run, path, path)
+        await drawn(j, other, "a")
+        fence = (await j.store.lock_queue("a"))[0].fence
+        keep = Entry(run.run_id, run.shard, tickets=Tickets(keeps=("b",)))
+        assert await j.write(keep, keep) == [Written()] * 2
+        assert await queue(j, "own") == [(run.run_id, "")]
+        assert await queue(j, "b") == [(run.run_id, "b")]
+        assert await queue(j, "c") == []
+        (holder,) = await j.store.lock_queue("a")
+        assert (holder.run_id, holder.fence > fence) == (other.run_id, True)
+
+
+async def test_a_ticket_that_is_not_to_wait_is_not_drawn_when_the_lock_is_held(journal):
+    async with journal() as j:
+        first, second = await j.start(), await j.start()
+        assert await drawn(j, first, at_once=True) == Written()
+        assert await drawn(j, first, at_once=True) == Written(), "it has it"
+        assert await drawn(j, second, at_once=True) == Written(held_by=first.run_id)
+        assert await queue(j) == [(first.run_id, "lock")]
+
+
+async def test_who_has_a_lock_without_a_record_of_it_is_called_when_it_is_parked(journal):
+    async with journal() as j:
+        holder, waiting, elsewhere = [await j.start() for _ in range(3)]
+        for run in (holder, waiting, elsewhere):
+            await drawn(j, run)
+        await drawn(j, elsewhere, "free", "lock#2")
+        parked = RunChange(Status.WAITING, parked=True)
+        for run in (holder, waiting, elsewhere):
+            await j.one(Entry(run.run_id, run.shard, change=parked))
+        assert await j.store.called_runs() == sorted([holder.run_id, elsewhere.run_id])
+        for run, path in ((holder, "lock"), (elsewhere, "lock#2")):
+            await j.one(Entry(run.run_id, run.shard, tickets=Tickets(granted=path)))
+        assert await j.store.called_runs() == []
+        heads = {one.key: (one.run_id, one.granted) for one in await j.store.lock_queue(None, 1)}
+        assert heads == {"k": (holder.run_id, True), "free": (elsewhere.run_id, True)}
+        await j.one(Entry(holder.run_id, holder.shard, tickets=Tickets(keeps=())))
+        assert await j.store.called_runs() == [waiting.run_id]
+
+
+async def test_tickets_drawn_and_an_end_in_one_batch(journal):
+    async with journal() as j:
+        run = await j.start()
+        draws = Entry(run.run_id, run.shard, tickets=Tickets(draws=Ticket("k", "lock", 7)))
+        assert await j.write(draws, end(run, 2)) == [Written()] * 2
+        assert await j.store.lock_queue() == []
 
 
 async def test_raising_the_fence_of_no_lock(journal):
