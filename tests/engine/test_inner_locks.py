@@ -425,6 +425,7 @@ async def test_a_reset_run_that_waits_for_room_stands_in_no_queue():
         await env.ended(first)
         broken.clear()
         other = await env.start("siblings")
+        await trio.sleep(1)
         again = await env.retry(first)
         await trio.sleep(1)
         assert {one.run_id for one in await env.store.lock_queue("mill")} == {other}
