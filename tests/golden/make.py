@@ -93,6 +93,20 @@ async def queue_for_a_lock(env: Env) -> list[History]:
     return await taken(env, first, second, third)
 
 
+async def share_a_mill(env: Env) -> list[History]:
+    """Two at once; one of them fails, and is reset while the other has the mill."""
+    workflows.WORLD["up"] = False
+    first = await env.start("golden-mill", "ann", id="first")
+    await trio.sleep(45)
+    second = await env.start("golden-mill", "bob", id="second")
+    await env.ended(second)
+    workflows.WORLD["up"] = True
+    again = (await env.engine.retry(second, by="test")).run_id
+    for started in (first, again):
+        await env.ended(started)
+    return await taken(env, first, second, again)
+
+
 async def family(env: Env) -> list[History]:
     started = await env.start("golden-parent", id="golden")
     await env.ended(started)
@@ -210,6 +224,7 @@ SCENARIOS: dict[str, Scenario] = {
     "approval": (workflows, only("golden-approval", {"customer": "c", "parts": ["x", "y"]}, approve)),
     "approval-terminated": (workflows, only("golden-approval", {"customer": "c", "parts": []}, terminate_later)),
     "lock": (workflows, queue_for_a_lock),
+    "mill": (workflows, share_a_mill),
     "saga": (workflows, only("golden-saga", {"parts": ["ab", "c"], "fail": False})),
     "saga-failed": (workflows, only("golden-saga", {"parts": ["ab"], "fail": True})),
     "saga-cancelled": (workflows, only("golden-saga", {"parts": [], "fail": False}, cancel_later)),

@@ -265,3 +265,42 @@ async def slow_steps(ctx: Context) -> str:
         await ctx.step(slow.options(name="awaited", cancel="wait"), 10)
     await ctx.step(slow.options(name="last"), 3600)
     return "done"
+
+
+@step
+async def turn(seconds: float) -> None:
+    await trio.sleep(seconds)
+
+
+@workflow("golden-mill", lock_key="golden-miller:{miller}")
+async def mill(ctx: Context, miller: str) -> list[str]:
+    """Locks inside a run: nested, refused, waited for in vain, one after the other in branches, held over a failure."""
+    said: list[str] = []
+    async with ctx.lock(f"golden-miller:{miller}") as own:
+        said.append(own.key)
+    try:
+        async with ctx.lock("golden-mill", timeout=0):
+            said.append("free")
+    except TimeoutError as error:
+        said.append(type(error).__name__)
+    try:
+        async with ctx.lock("golden-mill", timeout="10s"):
+            said.append("waited")
+            await ctx.sleep("1m")
+    except TimeoutError as error:
+        said.append(str(error))
+    async with ctx.nursery("sacks") as sacks:
+        for sack in ("rye", "wheat"):
+            sacks[sack].start_soon(grind, ctx, sack, said)
+    with ctx.move_on_after("1m"):
+        async with ctx.lock("golden-mill"), ctx.lock("golden-mill", timeout=0):
+            await ctx.step(turn, 600)
+    async with ctx.lock("golden-mill"):
+        said.append(await ctx.step(call, "mended"))
+    return said
+
+
+async def grind(ctx: Context, sack: str, said: list[str]) -> None:
+    async with ctx.lock("golden-mill"):
+        said.append(await ctx.step(plain, sack))
+        await ctx.sleep("20s")
