@@ -52,7 +52,9 @@ class StepCall(Command):
     kind = "step"
 
     def __init__(self, step: Step[..., Any], args: bytes, *, unknown: bool = False) -> None:
-        super().__init__(step.name, hash_of(args))
+        self.name = step.name
+        self.args_hash = hash_of(args)
+        self.path = ""
         self.step = step
         self.args = args
         self.unknown = unknown

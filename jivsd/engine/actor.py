@@ -8,7 +8,7 @@ is committed. The task is parked while there is nothing to deliver; everything e
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -20,7 +20,7 @@ from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open
 from jivsd.engine.seat import Seat
 from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
-from jivsd.store.api import Entry, Refused, RunChange, Verdict, Written
+from jivsd.store.api import WRITTEN, Entry, Refused, RunChange, Verdict, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-NONE: frozenset[str] = frozenset()
+NONE: Final[frozenset[str]] = frozenset()
+_STEP_DONE: Final = Kind.STEP_DONE
+"""Python 3.11 takes ten times as long to get a member from its enum as to get a global."""
 
 
 class Stale(Exception):
@@ -171,17 +173,29 @@ class Actor(Pen):
                     return
                 while self.pending and self._lone is None and not self.leaving:
                     await seat.park()
-                    await self._work_off()
+                    if self._deliver():
+                        await self._halt()
 
     async def _work_off(self) -> None:
         """Deliver what has arrived, and do what follows from it."""
-        while self._mail:
-            self._turn(self._mail.popleft())
-        if not self.pending and not self.live:
-            self._go_live()
-        elif not self.pending and self._catching_up:
-            self._catching_up = False
-            self._carry_out_all()
+        if self._deliver():
+            await self._halt()
+
+    def _deliver(self) -> bool:
+        """Deliver what has arrived. True if the code has come to its end, or to where it cannot go on."""
+        mail = self._mail
+        while mail:
+            self._turn(mail.popleft())
+        if not self.pending:
+            if not self.live:
+                self._go_live()
+            elif self._catching_up:
+                self._catching_up = False
+                self._carry_out_all()
+        return self.final is not None or self.machine.blocked is not None
+
+    async def _halt(self) -> None:
+        """The code goes no further: take it down if it is blocked, record the end if it has come."""
         if self.machine.blocked is not None and (self.machine.foreign or not self.machine.frozen):
             await self._freeze()
         self._try_end()
@@ -332,26 +346,26 @@ class Actor(Pen):
     # ---- turns
 
     def _turn(self, event: Event) -> None:
+        machine, ordinary = self.machine, event.kind == _STEP_DONE
         self.active.discard(event.path)
-        self.machine.deliver(event)
-        if event.kind == Kind.PAUSED:
-            self.run.paused = True
-        elif event.kind == Kind.RESUMED:
-            self.run.paused = False
-        if event.kind != Kind.RECOVERED:
+        machine.deliver(event)
+        if not ordinary and event.kind in (Kind.PAUSED, Kind.RESUMED):
+            self.run.paused = event.kind == Kind.PAUSED
+        if ordinary or event.kind != Kind.RECOVERED:
             self.moved = True
         if self.live:
-            if self.machine.blocked is None:
-                self._carry_out_turn(event)
+            if machine.blocked is None:
+                for entry in machine.dropped:
+                    effects.drop(self, entry)
+                for entry in machine.fresh:
+                    if machine.open.get(entry.path) is entry:
+                        self.carry_out(entry)
+                if not ordinary:
+                    self._follow(event)
             self._after_turn()
 
-    def _carry_out_turn(self, event: Event) -> None:
-        """Do what a turn has led to."""
-        for entry in self.machine.dropped:
-            effects.drop(self, entry)
-        for entry in self.machine.fresh:
-            if self.machine.open.get(entry.path) is entry:
-                self.carry_out(entry)
+    def _follow(self, event: Event) -> None:
+        """Do what else an event leads to, by its kind."""
         if event.kind == Kind.ATTEMPT_FAILED and (entry := self.machine.open.get(event.path)) is not None:
             if not effects.settle_cancelled(self, entry):
                 self.carry_out(entry)
@@ -423,8 +437,10 @@ class Actor(Pen):
 
     def sync_status(self) -> None:
         """Write the run's status when it has changed; never per step."""
-        status, waits = troubles.status_of(self), self.run.status is Status.WAITING
-        if status is not (Status.RUNNING if waits else self.run.status) and self.run.status not in ENDED:
+        status, was = troubles.status_of(self), self.run.status
+        if status is was or was in ENDED:
+            return
+        if was is not Status.WAITING or status is not Status.RUNNING:
             started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
             wake_at = beginnings.since(self) if START in self.machine.open else None
             self.submit(Entry(**self.address(), change=RunChange(status, started_at=started_at, wake_at=wake_at)))
@@ -434,6 +450,14 @@ class Actor(Pen):
     # ---- the journal
 
     def committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
+        if verdict is WRITTEN and event is not None and entry.change is None:
+            self._mail.append(event)
+        else:
+            self._answer(entry, event, verdict)
+        if self._mail or not (self.live and self.pending) or self.leaving or self.final is not None:
+            self.wake()
+
+    def _answer(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:
         match verdict:
             case Written(tx_event):
                 if self.filed and (change := entry.change) is not None and change.status and not change.parked:
@@ -458,8 +482,6 @@ class Actor(Pen):
                 self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
-        if self._mail or not (self.live and self.pending) or self.leaving or self.final is not None:
-            self.wake()
 
     def _ended(self, entry: Entry) -> None:
         assert entry.change is not None

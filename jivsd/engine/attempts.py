@@ -17,7 +17,7 @@ from jivsd.engine.replay.interrupts import from_terminal
 
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
-    from jivsd.authoring.steps import Step, StepContext
+    from jivsd.authoring.steps import StepContext
     from jivsd.engine.heartbeats import Heart
     from jivsd.engine.line import Place
     from jivsd.engine.replay import Open
@@ -119,7 +119,18 @@ class Attempt:
         if step.timeout is not None:
             scope.deadline = trio.current_time() + step.timeout / SECOND
         try:
-            how = await self._run(step, call.args, threads, context)
+            arguments = step.signature.decode(call.args)
+            if context is not None:
+                arguments = (context, *arguments)
+            if step.mode != "plain":
+                value = await step.function(*arguments)
+            else:
+                function = step.function if self.heart is None else partial(self.heart.follow, step.function)
+                if threads is not None:
+                    value = await trio.to_thread.run_sync(partial(function, *arguments), limiter=threads)
+                else:
+                    value = function(*arguments)
+            how = Done(to_json(step, value))
         except BaseException as error:  # whatever the author's code raises is the attempt's outcome
             if from_terminal(error):
                 raise
@@ -144,22 +155,6 @@ class Attempt:
             await unwind.close_what_is_open(before)
             how = Raised(RuntimeError(f"step {step.name!r} has left one of trio's scopes open"))
         return how
-
-    async def _run(
-        self, step: Step[..., Any], args: bytes, threads: trio.CapacityLimiter | None, context: StepContext | None
-    ) -> Done:
-        arguments = step.signature.decode(args)
-        if context is not None:
-            arguments = (context, *arguments)
-        if step.mode != "plain":
-            value = await step.function(*arguments)
-        else:
-            function = step.function if self.heart is None else partial(self.heart.follow, step.function)
-            if threads is not None:
-                value = await trio.to_thread.run_sync(partial(function, *arguments), limiter=threads)
-            else:
-                value = function(*arguments)
-        return Done(to_json(step, value))
 
 
 def to_json(step: Any, value: Any) -> msgspec.Raw:

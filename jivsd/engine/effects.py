@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
+_STEP_DONE: Final = Kind.STEP_DONE
 THREAD_GRACE = 30 * SECOND
 """Microseconds that a thread may go on after its time is up or it was cancelled, before that is an incident."""
 
@@ -145,8 +146,7 @@ def settle_cancelled(actor: Actor, entry: Open) -> bool:
 def _start_step(actor: Actor, entry: Open) -> None:
     if actor.held_back or entry.held:
         return
-    now = actor.services.clock.now()
-    if entry.retry_at is not None and entry.retry_at > now:
+    if entry.retry_at is not None and entry.retry_at > actor.services.clock.now():
         _set_timer(actor, entry, entry.retry_at, partial(_try_again, actor, entry))
         return
     if actor.filed:
@@ -183,7 +183,6 @@ def _its_turn(actor: Actor, attempt: Attempt) -> None:
     else:
         actor.services.slots.release(actor.workflow)
         call_off(actor, attempt)
-        actor.wake()
 
 
 def call_off(actor: Actor, attempt: Attempt) -> None:
@@ -227,23 +226,25 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
             attempt.heart.close()
     seconds = time.perf_counter() - began
     actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
-    actor.guard(_record, actor, attempt, how)
+    try:
+        _record(actor, attempt, how)
+    except Exception as error:
+        actor.fail(error)
 
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> None:
     entry = attempt.entry
     if actor.incidents:
         troubles.attempt_ended(actor, entry.path)
-    match how:
-        case Done(result):
-            event = Kind.STEP_DONE, entry.path, StepDone(entry.command.args_hash, result)
-        case Raised(error, unknown):
-            event = failure(actor, attempt, error, unknown=unknown)
-        case Stopped() if entry.abandoned or entry.cancelling:
-            event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, "unknown")
-        case Stopped():  # the run leaves memory: the next life finds the step in flight
-            heartbeats.keep(actor, attempt)
-            return
+    if isinstance(how, Done):
+        event = _STEP_DONE, entry.path, StepDone(entry.command.args_hash, how.result)
+    elif isinstance(how, Raised):
+        event = failure(actor, attempt, how.error, unknown=how.unknown)
+    elif entry.abandoned or entry.cancelling:
+        event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, "unknown")
+    else:
+        heartbeats.keep(actor, attempt)
+        return  # the run leaves memory: the next life finds the step in flight
     actor.active.add(entry.path)
     if attempt.heart is None:
         actor.append(*event, attempt=attempt.number)

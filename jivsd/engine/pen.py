@@ -41,7 +41,9 @@ class Pen(ABC):
     ) -> Event:
         """The next event of the run's journal; it must be submitted before another is made."""
         self.seq += 1
-        self.at = max(self.services.clock.now(), self.at)
+        now = self.services.clock.now()
+        if now > self.at:
+            self.at = now
         body = payload if isinstance(payload, bytes) else encode(payload)
         return Event(self.run.run_id, self.seq, kind, path, body, self.at, attempt, by)
 
@@ -85,7 +87,10 @@ class Pen(ABC):
         self, entry: Entry, event: Event | None, then: Callable[[Verdict], None] | None, verdict: Verdict
     ) -> None:
         self.pending -= 1
-        self.guard(self.committed, entry, event, verdict)
+        try:
+            self.committed(entry, event, verdict)
+        except Exception as error:
+            self.fail(error)
         if then is not None:
             then(verdict)
 
@@ -94,8 +99,8 @@ class Pen(ABC):
         """The verdict on an entry, and its event."""
 
     @abstractmethod
-    def guard(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a part of this run that somebody else has the call of: a timer, the journal."""
+    def fail(self, error: Exception) -> None:
+        """Something has gone wrong in what was done for this run: it crashes, and nobody else."""
 
     def words(self) -> dict[str, Any]:
         """What every log line about this run carries."""

@@ -40,12 +40,11 @@ class Seat:
     async def park(self) -> None:
         """Wait for `wake`."""
         self._parked = True
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._parked = False
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        self._parked = False
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def wake(self) -> None:
         """Something has arrived: have whoever drives look at it."""

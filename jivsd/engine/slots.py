@@ -32,6 +32,8 @@ class Slots:
         """How many steps run."""
         self._limits = limits
         self._limit = limits.running_steps
+        self._own = bool(limits.workflows)
+        """Whether workflows were given limits of their own, besides those whose code says so."""
         self._clock = clock
         self._metrics = metrics
         self._on_room = on_room
@@ -57,11 +59,12 @@ class Slots:
         """Take a slot for a step, if there is one. Nobody is overtaken: who waits would have it otherwise."""
         if self.used >= self._limit:
             return False
-        own = self._limits.steps_of(workflow)
-        if own is not None:
-            if self._used_by[workflow.name] >= own:
-                return False
-            self._used_by[workflow.name] += 1
+        if self._own or workflow.running_steps is not None:
+            own = self._limits.steps_of(workflow)
+            if own is not None:
+                if self._used_by[workflow.name] >= own:
+                    return False
+                self._used_by[workflow.name] += 1
         self.used += 1
         return True
 
@@ -82,7 +85,7 @@ class Slots:
         """Give a slot back; the next ones go."""
         full = self.used >= self._limit
         self.used -= 1
-        if self._limits.steps_of(workflow) is not None:
+        if (self._own or workflow.running_steps is not None) and self._limits.steps_of(workflow) is not None:
             full = True
             self._used_by[workflow.name] -= 1
         if self._line:

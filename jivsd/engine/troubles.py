@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from jivsd.store.api import Verdict
 
 log = logs.get(__name__)
+
+_RUNNING: Final = Phase.RUNNING
 
 Told = Callable[["Verdict"], None]
 """What is told the verdict of the journal on what a person has decided."""
@@ -44,6 +46,8 @@ async def forget_old_letters(actor: Actor) -> None:
 def status_of(actor: Actor) -> Status:
     """The status of a run that has not ended: what it does, or what holds it."""
     machine = actor.machine
+    if machine.phase is _RUNNING and not actor.incidents and machine.blocked is None:
+        return Status.PENDING if LOCK in machine.open or START in machine.open else Status.RUNNING
     held = bool(actor.incidents) and any(path in machine.open and machine.open[path].held for path in actor.incidents)
     if machine.phase is Phase.COMPENSATING:
         return Status.COMPENSATION_BLOCKED if held or machine.blocked else Status.COMPENSATING

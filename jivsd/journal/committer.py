@@ -17,6 +17,7 @@ import trio
 
 from jivsd.records import SHARDS, shard_of
 from jivsd.store.api import (
+    WRITTEN,
     Busy,
     Delivered,
     Duplicate,
@@ -235,7 +236,9 @@ class Committer:
         held: list[_Slot] = []
         refused: dict[str, Refused] = {}
         for slot, verdict in zip(batch, verdicts, strict=True):
-            if isinstance(verdict, Busy):
+            if verdict is WRITTEN:
+                told.append((slot, verdict))
+            elif isinstance(verdict, Busy):
                 held.append(slot)
             elif slot.unsure and isinstance(verdict, Duplicate) and _landed(slot.entry, verdict):
                 told.append((slot, Delivered(verdict.run_id)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -139,6 +139,10 @@ class Written(msgspec.Struct, frozen=True):
 
     tx_event: Event | None = None
     held_by: str | None = None
+
+
+WRITTEN: Final = Written()
+"""What nearly every entry is answered with: committed, and nothing to add."""
 
 
 class Existing(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ import apsw
 from jivsd import attributes
 from jivsd.records import Kind
 from jivsd.store.api import (
+    WRITTEN,
     DamagedRow,
     Delivered,
     Duplicate,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Message
     from jivsd.store.api import Entry, NewRun, RunChange, Verdict
 
-_WRITTEN: Final = Written()
 _FENCED: Final = Refused("fenced")
 _CONTENT: Final = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 """What SQLite says when an entry's content is at fault, and not the database."""
@@ -188,7 +188,7 @@ class _Attempt:
         if entry.consumed or entry.inbox or entry.incidents or entry.publishes or entry.progress or entry.ends:
             self._accompany(entry)
         if entry.tx is None:
-            return _WRITTEN if held_by is None else Written(held_by=held_by)
+            return WRITTEN if held_by is None else Written(held_by=held_by)
         event = self._step(place, entry)
         self._append(event)
         return Written(event)
@@ -429,7 +429,7 @@ class _Attempt:
             return Refused("exists", entry.run_id, str(error))
         if not any(stored):
             return None
-        return _WRITTEN if stored == list(entry.events) else Refused("exists", entry.run_id)
+        return WRITTEN if stored == list(entry.events) else Refused("exists", entry.run_id)
 
     def _stored(self, run_id: str, seq: int) -> Event | None:
         row = self._one("event", run_id, seq)
