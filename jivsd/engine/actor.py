@@ -20,7 +20,7 @@ from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open
 from jivsd.engine.seat import Seat
 from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
-from jivsd.store.api import WRITTEN, Entry, Refused, RunChange, Verdict, Written
+from jivsd.store.api import WRITTEN, Entry, Refused, Verdict, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -416,7 +416,7 @@ class Actor(Pen):
         if machine.misfits or machine.blocked is not None:
             troubles.find(self)
         if machine.outcome is None:
-            self.sync_status()
+            troubles.sync_status(self)
         elif machine.blocked is None and self.final is None:
             outcome = machine.outcome
             self.final = Ended(outcome.status, outcome.output or NULL, outcome.error)
@@ -434,18 +434,6 @@ class Actor(Pen):
             return
         self._ending = True
         self.submit(*closing.end(self, self.final, self._terminated))
-
-    def sync_status(self) -> None:
-        """Write the run's status when it has changed; never per step."""
-        status, was = troubles.status_of(self), self.run.status
-        if status is was or was in ENDED:
-            return
-        if was is not Status.WAITING or status is not Status.RUNNING:
-            started_at = self.at if self.run.started_at is None and status is Status.RUNNING else None
-            wake_at = beginnings.since(self) if START in self.machine.open else None
-            self.submit(Entry(**self.address(), change=RunChange(status, started_at=started_at, wake_at=wake_at)))
-            self.run.status, self.run.wake_at = status, wake_at
-            self.run.started_at = self.run.started_at or started_at
 
     # ---- the journal
 
@@ -470,7 +458,7 @@ class Actor(Pen):
                 if event is not None:
                     self._mail.append(event)
                 if entry.ends:
-                    self._ended(entry)
+                    closing.ended(self, entry)
             case Refused(why, _, detail):
                 log.warning("append refused", why=why, **self.words())
                 if entry.tx is not None and event is not None:
@@ -482,21 +470,6 @@ class Actor(Pen):
                 self._stop_attempts()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
-
-    def _ended(self, entry: Entry) -> None:
-        assert entry.change is not None
-        assert entry.change.status is not None
-        self.run.status = entry.change.status
-        self.run.paused = False
-        self.run.wake_at = None
-        self.run.output = entry.change.output
-        self.run.error = self.final.error if self.final is not None else None
-        self.run.ended_at = entry.change.ended_at
-        for message in entry.inbox:
-            self.services.deliver(message)
-        if entry.successor is not None:
-            self.services.gate.go_on(self.run.workflow)
-            self.services.adopt(entry.successor.run, None)
 
     # ---- messages
 

@@ -41,3 +41,20 @@ def _end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Even
 def _recorded(actor: Actor, verdict: Verdict) -> None:
     if isinstance(verdict, Written):
         locking.ended(actor)
+
+
+def ended(actor: Actor, entry: Entry) -> None:
+    """The end has been committed."""
+    assert entry.change is not None
+    assert entry.change.status is not None
+    actor.run.status = entry.change.status
+    actor.run.paused = False
+    actor.run.wake_at = None
+    actor.run.output = entry.change.output
+    actor.run.error = actor.final.error if actor.final is not None else None
+    actor.run.ended_at = entry.change.ended_at
+    for message in entry.inbox:
+        actor.services.deliver(message)
+    if entry.successor is not None:
+        actor.services.gate.go_on(actor.run.workflow)
+        actor.services.adopt(entry.successor.run, None)

@@ -9,12 +9,12 @@ import msgspec
 
 from jivsd import logs
 from jivsd.authoring import commands
-from jivsd.engine import effects, incidents
+from jivsd.engine import beginnings, effects, incidents
 from jivsd.engine.attempts import Exit
 from jivsd.engine.replay import Phase
 from jivsd.engine.replay.parts import LOCK, START
-from jivsd.records import AttemptFailed, ErrorRecord, Incident, Kind, Status, StepDone
-from jivsd.store.api import Entry
+from jivsd.records import ENDED, AttemptFailed, ErrorRecord, Incident, Kind, Status, StepDone
+from jivsd.store.api import Entry, RunChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +54,19 @@ def status_of(actor: Actor) -> Status:
     if held or machine.blocked is not None:
         return Status.BLOCKED
     return Status.PENDING if LOCK in machine.open or START in machine.open else Status.RUNNING
+
+
+def sync_status(actor: Actor) -> None:
+    """Write the run's status when it has changed; never per step."""
+    run, status = actor.run, status_of(actor)
+    if status is run.status or run.status in ENDED:
+        return
+    if run.status is not Status.WAITING or status is not Status.RUNNING:
+        started_at = actor.at if run.started_at is None and status is Status.RUNNING else None
+        wake_at = beginnings.since(actor) if START in actor.machine.open else None
+        actor.submit(Entry(**actor.address(), change=RunChange(status, started_at=started_at, wake_at=wake_at)))
+        run.status, run.wake_at = status, wake_at
+        run.started_at = run.started_at or started_at
 
 
 def forget_gone(actor: Actor) -> None:
