@@ -120,7 +120,7 @@ class Actor(Pen):
         """The message that has asked for the end."""
         self._ending = False
         self._catching_up = False
-        """Whether timers that were overdue after a pause are being recorded; everything else comes after them."""
+        """Whether timers that were overdue are being recorded; everything else comes after them."""
         self._loaded = False
         self._lone: Attempt | None = None
         """The attempt that the run's own task is to be lent to."""
@@ -338,7 +338,9 @@ class Actor(Pen):
         troubles.forget_gone(self)
         if self.machine.blocked is None:
             locking.settle(self)
-            self._carry_out_all()
+            self._catching_up = not (self.first or self.run.paused) and self.startable and effects.catch_up(self)
+            if not self._catching_up:
+                self._carry_out_all()
             for path in list(self.machine.open):
                 troubles.find_held(self, path)
         self._after_turn()
@@ -370,11 +372,10 @@ class Actor(Pen):
             if not effects.settle_cancelled(self, entry):
                 self.carry_out(entry)
                 troubles.find_held(self, event.path)
-        elif event.kind == Kind.RESUMED and (overdue := effects.overdue(self)):
-            self._catching_up = True
-            effects.fire(self, overdue)
         elif event.kind == Kind.RESUMED or event.path in (START, LOCK):
-            self._carry_out_all()
+            self._catching_up = event.kind == Kind.RESUMED and effects.catch_up(self)
+            if not self._catching_up:
+                self._carry_out_all()
 
     def _carry_out_all(self) -> None:
         for entry in list(self.machine.open.values()):

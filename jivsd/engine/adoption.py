@@ -263,17 +263,21 @@ class _Mover:
         self._host.nursery.start_soon(retire, retired)
 
     async def _append(self, comparison: Comparison, incident: Incident) -> bool:
-        """Record the move of a run that has no actor because it waits for a person, and let it go on."""
+        """Record the move of a run that has no actor because it waits for a person, and let it go on.
+
+        One that rests because its workflow is quarantined rests on until that is lifted.
+        """
         host, run, last = self._host, self._run, comparison.events[-1]
         code_hash = self._plugin.code_hash
         at = max(host.clock.now(), last.at)
         event = Event(run.run_id, last.seq + 1, Kind.CODE_CHANGED, "", encode(CodeChanged(code_hash)), at, 0, self._by)
-        change, closed = RunChange(code_hash=code_hash), self._closed(incident)
-        entry = Entry(run.run_id, run.shard, events=(event,), change=change, incidents=(closed,))
+        change, own = RunChange(code_hash=code_hash), incident.run_id is not None
+        closed = (self._closed(incident),) if own else ()
+        entry = Entry(run.run_id, run.shard, events=(event,), change=change, incidents=closed)
 
         def done(verdict: Verdict) -> None:
             suspension = host.suspended.get(run.run_id)
-            if isinstance(verdict, Written) and suspension is not None:
+            if isinstance(verdict, Written) and own and suspension is not None:
                 suspension.over.set()
 
         return isinstance(await host.committed(entry, done), Written)

@@ -117,13 +117,15 @@ def drop(actor: Actor, entry: Open) -> None:
             pass
 
 
-def idle(entry: Open, now: int) -> bool:
+def idle(actor: Actor, entry: Open) -> bool:
     """Whether certainly no attempt of this step was under way when the last life ended.
 
-    An incident holds it, or its next try is not due, or it would have been recorded together with what it did.
+    An incident holds it, or its next try is not due, or it would have been recorded together with what it did. By a
+    clock that has been set back behind what is recorded nothing is certain about what was due.
     """
     transaction = isinstance(entry.command, commands.StepCall) and entry.command.step.mode == "transaction"
-    return transaction or entry.held or (entry.retry_at is not None and entry.retry_at > now)
+    now = actor.services.clock.now()
+    return transaction or entry.held or (entry.retry_at is not None and entry.retry_at > now >= actor.machine.at)
 
 
 def settle_cancelled(actor: Actor, entry: Open) -> bool:
@@ -132,7 +134,7 @@ def settle_cancelled(actor: Actor, entry: Open) -> bool:
         return False
     if entry.path not in actor.active:
         actor.active.add(entry.path)
-        unknown = entry.tainted or (not actor.live and not idle(entry, actor.services.clock.now()))
+        unknown = entry.tainted or (not actor.live and not idle(actor, entry))
         started = "unknown" if unknown else "no"
         actor.append(Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, started))
         if (incident := actor.incidents.get(entry.path)) is not None:
@@ -331,12 +333,8 @@ def _step_of(entry: Open) -> Any:
 
 def in_flight(actor: Actor) -> list[str]:
     """The paths of steps that may have been under way when the last life ended; settles those that were cancelled."""
-    now = actor.services.clock.now()
-    return [
-        entry.path
-        for entry in actor.machine.open.values()
-        if isinstance(entry.command, commands.StepCall) and not settle_cancelled(actor, entry) and not idle(entry, now)
-    ]
+    steps = [entry for entry in actor.machine.open.values() if isinstance(entry.command, commands.StepCall)]
+    return [entry.path for entry in steps if not settle_cancelled(actor, entry) and not idle(actor, entry)]
 
 
 # ---- timers, markers
@@ -363,6 +361,13 @@ def fire(actor: Actor, overdue: list[str]) -> None:
             continue
         actor.active.add(path)
         actor.append(Kind.TIMER_FIRED, path, TimerFired())
+
+
+def catch_up(actor: Actor) -> bool:
+    """Record that those timers have fired that are overdue. False if there are none."""
+    due = overdue(actor)
+    fire(actor, due)
+    return bool(due)
 
 
 def _set_timer(actor: Actor, entry: Open, deadline: int, callback: Any) -> None:

@@ -63,6 +63,8 @@ class Gate:
         """By workflow, the runs that were let in and are not in memory yet."""
         self._active: Counter[str] = Counter()
         """By workflow, how many runs were active when they were counted, and those let in since."""
+        self._idle: set[str] = set()
+        """The runs in memory that were not active when they were counted."""
         self._next_count = 0.0
         self._timer: Timer | None = None
 
@@ -128,9 +130,9 @@ class Gate:
         """A run takes the place of one that is about to leave memory: it need not wait."""
         self._active[workflow] += 1
 
-    def gone(self, workflow: str) -> None:
+    def gone(self, run_id: str, workflow: str) -> None:
         """A run has left memory."""
-        if self._active[workflow] > 0:
+        if run_id not in self._idle and self._active[workflow] > 0:
             self._active[workflow] -= 1
         if self._line:
             self.look()
@@ -242,9 +244,12 @@ class Gate:
     def _count(self) -> None:
         host, began = self._host, time.perf_counter()
         active = self._active = Counter(self._coming)
+        idle = self._idle = set()
         for run_id, workflow in host.living.items():
             actor = host.actors.get(run_id)
             if actor.busy if actor is not None else run_id not in host.suspended:
                 active[workflow] += 1
+            else:
+                idle.add(run_id)
         took = time.perf_counter() - began
         self._next_count = trio.current_time() + max(LOOK_EVERY, took * COUNT_SHARE)

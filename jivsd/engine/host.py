@@ -428,7 +428,7 @@ class Host(ABC):
             del self.living[life.run_id]
             self.resident[life.workflow] -= 1
             self.actors.pop(life.run_id, None)
-            self.gate.gone(life.workflow)
+            self.gate.gone(life.run_id, life.workflow)
             self.housekeeping.left()
             self.arrived(life.run_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jivsd.engine.admission import nothing
 from jivsd.engine.api import Conflict
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from jivsd.engine.admission import Admission
     from jivsd.engine.host import Host
     from jivsd.engine.looking import Looking
+
+
+FAILED: Final = ENDED - {Status.COMPLETED, Status.CONTINUED}
+"""What can be retried."""
 
 
 class Mending:
@@ -29,7 +33,11 @@ class Mending:
         """See `Engine.retry`."""
         self._admission.check()
         run = await self._looking.show(ref)
-        if run.status not in ENDED or run.status in (Status.COMPLETED, Status.CONTINUED):
+        if run.status is Status.CONTINUED and (following := await self._host.store.continued(run.run_id)) is not None:
+            what = f"goes on in run {following.run_id}, which is {following.status}"
+            remedy = "; retry that one" if following.status in FAILED else ""
+            raise Conflict(f"run {run.run_id} {what}{remedy}", run_id=following.run_id)
+        if run.status not in FAILED:
             raise Conflict(f"run {run.run_id} is {run.status}; only a failed one is retried", run_id=run.run_id)
         self._host.quarantine.check(run.workflow)
         workflow = await self._looking.code_of(run)

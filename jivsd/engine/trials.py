@@ -120,11 +120,15 @@ async def _convict(store: Store, run_id: str, what: str, where: str, now: int, m
 
 
 async def _guilty(store: Store, workflow: str, since: int) -> int:
-    """How many runs of a workflow were held lately because they ended the process."""
+    """How many runs of a workflow were held lately because they ended the process, since it was quarantined last."""
     count, cursor = 0, None
     while True:
         page: list[Incident]
         page, cursor = await store.incidents(None, None, 500, cursor)
-        count += sum(one.kind == "takedown" and one.workflow == workflow and one.at > since for one in page)
+        for one in page:
+            if one.workflow == workflow and one.at > since:
+                if one.kind == "quarantine":
+                    return count
+                count += one.kind == "takedown"
         if cursor is None or page[-1].at <= since:
             return count
