@@ -49,6 +49,8 @@ log = logs.get(__name__)
 OK, FAILED, INTERRUPTED = 0, 1, 130
 SWITCH_INTERVAL = 0.0002
 """Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
+RUNS_FIRST = 3.0
+"""Seconds for which the endpoint lets the recovery of runs go first; what it imports keeps the loop busy."""
 HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
 
@@ -208,6 +210,8 @@ class _Parts:
         return [ChildState(child.name, child.state.value, child.restarts) for child in self.supervisor.children()]
 
     async def _admin(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.move_on_after(RUNS_FIRST):
+            await self._engine.recovery.under_way.wait()
         server = self._server = self._server or self._make_server()
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(self._serve, server)

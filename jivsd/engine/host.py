@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from jivsd.engine.life import Suspension
     from jivsd.engine.trials import Trials
     from jivsd.registry.registry import Registry
-    from jivsd.store.api import Store, Verdict
+    from jivsd.store.api import Recorded, Store, Verdict
 
 log = logs.get(__name__)
 
@@ -124,7 +124,8 @@ class Host(ABC):
         self.threads = trio.CapacityLimiter(threads) if threads else None
         self.loading: trio.CapacityLimiter
         """Who reads a run from the store has one of its tokens."""
-        self.loader: Loader
+        self.loader: Loader[Recorded]
+        self.rows = Loader(store.rows)
         self.passivation: Passivation
         self.housekeeping: Housekeeping
         self.arriving: dict[str, list[Message]] = {}
@@ -188,7 +189,7 @@ class Host(ABC):
         self.slots = Slots(self._limits, self.clock, self.metrics, self.gate.look)
         self.metrics.before_scrape = self.gauges.measure
         self.loading = trio.CapacityLimiter(self._loads)
-        self.loader = Loader(self.store)
+        self.loader = Loader(self.store.recorded)
         self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
         self.housekeeping = Housekeeping(self.store, self.committer, self.timers)
         self._waker = Waker(self.clock, self.timers, read=self.recovery.wakes, bring=self.recovery.bring)
@@ -199,7 +200,14 @@ class Host(ABC):
                     async with trio.open_nursery() as self._lives:
                         await base.start(self._commit)
                         await base.start(self._run_timers)
-                        for part in (self.loader, self.passivation, self._waker, self.pulses, self.housekeeping):
+                        for part in (
+                            self.loader,
+                            self.rows,
+                            self.passivation,
+                            self._waker,
+                            self.pulses,
+                            self.housekeeping,
+                        ):
                             base.start_soon(self._keep_going, part)
                         task_status.started()
                         await self._serve()
@@ -232,7 +240,7 @@ class Host(ABC):
     async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.timers.run(task_status=task_status)
 
-    async def _keep_going(self, part: Loader | Passivation | Waker | Pulses | Housekeeping) -> None:
+    async def _keep_going(self, part: Loader[Any] | Passivation | Waker | Pulses | Housekeeping) -> None:
         while True:
             try:
                 await part.run()

@@ -34,9 +34,9 @@ class Looking:
 
     async def show(self, ref: str) -> Run:
         """See `Engine.show`."""
-        store = self._host.store
+        host = self._host
         workflow, colon, workflow_id = ref.partition(":")
-        run = await (store.current_run(workflow, workflow_id) if colon else store.run(ref))
+        run = await (host.store.current_run(workflow, workflow_id) if colon else host.rows.load(ref))
         if run is None:
             raise NotFound(f"there is no run {ref!r}", run=ref)
         return run

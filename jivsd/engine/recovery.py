@@ -33,6 +33,8 @@ class Recovery:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.under_way = trio.Event()
+        """Set when every run that has something to do is in memory, or about to be."""
 
     async def run(self) -> None:
         """Bring every open run back that has something to do, oldest first, and then those that were called."""
@@ -48,6 +50,7 @@ class Recovery:
             found += len(page)
             after = page[-1].run_id
             log.info("recovering", runs=found, node=host.node)
+        self.under_way.set()
         for run_id in await self.patiently(host.store.called_runs):
             await self.bring(run_id)
 

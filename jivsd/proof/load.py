@@ -1,8 +1,14 @@
-"""The workflow that the bench runs: steps that do nothing, so that only the engine is measured."""
+"""The workflows that the bench runs: their steps do next to nothing, so that only the engine is measured."""
 
 from __future__ import annotations
 
-from jivsd import Context, step, workflow
+import os
+import time
+from functools import cache
+
+import trio
+
+from jivsd import Context, StepContext, step, workflow
 
 
 @step
@@ -23,3 +29,24 @@ async def bench(ctx: Context, steps: int) -> int:
 async def parked(ctx: Context) -> str:
     """Waits for a signal, or for its time to be up."""
     return await ctx.wait_signal("go", str)
+
+
+@cache
+def _file(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+@step
+async def noted(ctx: StepContext, number: int, notes: str, hold: bool) -> int:
+    """Says in a file that it has begun, when and in which process; then it goes on for ever, if it is to."""
+    os.write(_file(notes), f"{time.time():.6f} {os.getpid()} {ctx.run_id} {number}\n".encode())
+    if hold:
+        await trio.sleep_forever()
+    return number
+
+
+@workflow("in-flight")
+async def in_flight(ctx: Context, notes: str, steps: int) -> None:
+    """So many steps that end, and one that is under way for as long as the process lives."""
+    for number in range(steps + 1):
+        await ctx.step(noted, number, notes, number == steps)

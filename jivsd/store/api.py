@@ -311,6 +311,10 @@ class Store(Protocol):
 
     async def run(self, run_id: str) -> Run | None: ...
 
+    async def rows(self, run_ids: Sequence[str]) -> list[Run | StoreError | None]:
+        """Some runs, in the order of the ids, as `recorded` has them."""
+        ...
+
     async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
         """The open run of a workflow id, or else its newest one."""
         ...

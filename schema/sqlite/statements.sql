@@ -280,13 +280,15 @@ INSERT INTO inbox (workflow, workflow_id, message_id, run_id, kind, path, payloa
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'UNREAD')
 ON CONFLICT (workflow, workflow_id, message_id) DO NOTHING
 
--- name: consume_message
--- A message has become an event of its run: its id stays, its payload is in the event.
+-- name: consume_messages
+-- Messages have become events of their runs: their ids stay, their payloads are in the events. The parameter is a JSON
+-- array of run ids with message ids.
 UPDATE inbox SET state = 'READ', payload = NULL
-WHERE number = (
-    SELECT inbox.number FROM run
-    JOIN inbox ON inbox.workflow = run.workflow AND inbox.workflow_id = run.workflow_id AND inbox.message_id = ?2
-    WHERE run.run_id = ?1
+WHERE number IN (
+    SELECT inbox.number FROM json_each(?1) AS wanted
+    CROSS JOIN run ON run.run_id = wanted.value ->> 0
+    JOIN inbox ON inbox.workflow = run.workflow AND inbox.workflow_id = run.workflow_id
+        AND inbox.message_id = wanted.value ->> 1
 )
 
 -- name: leave_messages

@@ -123,6 +123,8 @@ class _Attempt:
         self._changes: list[Any] = []
         self._changed: list[str] = []
         """The runs of `_changes`: each once."""
+        self._consumed: list[tuple[str, str]] = []
+        """Messages that have become events: their runs and ids."""
         self._ended: list[str] = []
         """Runs whose unread messages are still to be left."""
 
@@ -164,6 +166,7 @@ class _Attempt:
             if isinstance(error, apsw.Error) and not isinstance(error, _CONTENT):
                 raise
             self._events.clear()
+            self._consumed.clear()
             self._undo()
             seen = self._seen(entry) if entry is not None and isinstance(error, apsw.ConstraintError) else None
             return seen or Refused("invalid", detail=f"{type(error).__name__}: {error}")
@@ -235,6 +238,7 @@ class _Attempt:
     def _flush(self) -> None:
         """Write the rows that were put off."""
         self._flush_runs()
+        self._flush_consumed()
         if self._ended:
             self._run(self._sql["leave_all_messages"], (as_json(self._ended),))
             self._ended.clear()
@@ -258,12 +262,16 @@ class _Attempt:
                 raise _Carefully
             self._changed.clear()
 
+    def _flush_consumed(self) -> None:
+        if self._consumed:
+            self._run(self._sql["consume_messages"], (as_json(self._consumed),))
+            self._consumed.clear()
+
     def _accompany(self, entry: Entry) -> None:
         """Write what goes with the events of an entry."""
-        if entry.consumed or entry.inbox:
+        self._consumed += [(entry.run_id, message_id) for message_id in entry.consumed]
+        if entry.inbox:
             self._flush_runs()
-        for message_id in entry.consumed:
-            self._run(self._sql["consume_message"], (entry.run_id, message_id))
         for message in entry.inbox:
             run_id = self._receiver(message)
             if run_id is not None:
@@ -328,6 +336,7 @@ class _Attempt:
         """Begin the run that goes on for one that ends now."""
         run, key = successor.run, successor.run.options.lock_key
         self._flush_runs()
+        self._flush_consumed()
         self._run(self._sql["insert_run"], rows.run_row(run))
         self._put_attributes(run.run_id, run.attributes)
         if key is not None:
@@ -349,7 +358,8 @@ class _Attempt:
 
     def _post(self, message: Message) -> Verdict:
         """Put a message from outside into the inbox of the open run that it is for."""
-        self._flush_runs()
+        if message.run_id is None or message.run_id in self._changed:
+            self._flush_runs()
         seen = self._one("seen_message", message.workflow, message.workflow_id, message.message_id)
         if seen is not None:
             return Duplicate(seen[0], unread=seen[2])
@@ -361,6 +371,9 @@ class _Attempt:
                 return Refused("not_found") if newest is None else Refused("ended", newest[0])
         else:
             addressed = self._one("addressed_run", run_id)
+            if addressed is None and self._runs:
+                self._flush_runs()  # it may be one of those
+                addressed = self._one("addressed_run", run_id)
             if addressed is None or addressed[1:] != (message.workflow, message.workflow_id):
                 return Refused("not_found")
             if not addressed[0]:

@@ -154,6 +154,10 @@ class SqliteStore:
         """See `Store.run`."""
         return await self._read(lambda db: reading.run(db, run_id))
 
+    async def rows(self, run_ids: Sequence[str]) -> list[Run | StoreError | None]:
+        """See `Store.rows`."""
+        return await self._read(lambda db: loading.runs(db, run_ids))
+
     async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
         """See `Store.current_run`."""
         return await self._read(lambda db: reading.current_run(db, workflow, workflow_id))

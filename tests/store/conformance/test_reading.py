@@ -141,6 +141,14 @@ async def test_open_runs_by_run_id_for_recovery(journal):
         assert found == expected
 
 
+async def test_many_rows_at_once_in_the_order_of_their_ids(journal):
+    async with journal() as j:
+        first, second = await j.start(), await j.start()
+        ids = [second.run_id, "nobody", first.run_id, second.run_id]
+        assert await j.store.rows(ids) == [await j.store.run(run_id) for run_id in ids]
+        assert await j.store.rows([]) == []
+
+
 async def test_counts(journal):
     async with journal() as j:
         runs = await populated(j)
