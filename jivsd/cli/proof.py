@@ -1,6 +1,7 @@
 """Proofs that anyone can run: demo, bench."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,31 @@ from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer, say
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from jivsd.cli.output import Page
 
 PANEL = "See for yourself"
 
 commands = group()
+
+
+@contextmanager
+def staged(name: str) -> "Generator[None]":
+    """Say in one sentence why a proof, which has its daemons in a folder of its own, cannot go on.
+
+    Raises:
+        CommandError: the folder is not empty, or a daemon failed.
+    """
+    from jivsd.proof.daemons import DaemonFailed
+    from jivsd.proof.stage import FolderNotEmpty
+
+    try:
+        yield
+    except FolderNotEmpty as error:
+        raise CommandError(Exit.INVALID, "folder_not_empty", str(error)) from None
+    except (DaemonFailed, OSError) as error:
+        raise CommandError(Exit.FAILED, f"{name}_failed", f"the {name} cannot go on: {error}") from None
 
 
 @local(commands, "demo", "jivsd demo", "jivsd demo --keep ./kept", "jivsd demo --json | jq .lost", panel=PANEL)
@@ -31,16 +52,10 @@ def demo(
     only if that is nothing.
     """
     from jivsd.cli.demoshow import shown
-    from jivsd.proof.daemons import DaemonFailed
-    from jivsd.proof.demo import FolderNotEmpty, demo
+    from jivsd.proof.demo import demo
 
-    try:
-        with shown(quiet=json) as watcher:
-            report = demo(keep, seed=seed, watcher=watcher)
-    except FolderNotEmpty as error:
-        raise CommandError(Exit.INVALID, "folder_not_empty", str(error)) from None
-    except (DaemonFailed, OSError) as error:
-        raise CommandError(Exit.FAILED, "demo_failed", f"the demo cannot go on: {error}") from None
+    with staged("demo"), shown(quiet=json) as watcher:
+        report = demo(keep, seed=seed, watcher=watcher)
 
     def view() -> "Page":
         from jivsd.cli import proofpages

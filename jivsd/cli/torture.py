@@ -9,7 +9,7 @@ import typer
 from jivsd.cli.command import Json, group, local
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer, say
-from jivsd.cli.proof import PANEL
+from jivsd.cli.proof import PANEL, staged
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
@@ -48,19 +48,14 @@ def torture(
     every run, counter and ledger in the databases is compared with what a model says. Exit code 0 only if nothing
     differs; with a bug built in that is 1, or the torturer is no good.
     """
-    from jivsd.proof.daemons import DaemonFailed
-    from jivsd.proof.stage import FolderNotEmpty
     from jivsd.proof.torture.torturer import Wrong, orders, torture
 
     try:
         what = orders(seconds=seconds, seed=seed, store=store, redis=redis, nodes=nodes, faults=faults, plant=plant)
-        report = torture(what, keep, (lambda _: None) if json else _Lines())
     except Wrong as error:
         raise CommandError(Exit.USAGE, "usage", str(error)) from None
-    except FolderNotEmpty as error:
-        raise CommandError(Exit.INVALID, "folder_not_empty", str(error)) from None
-    except (DaemonFailed, OSError) as error:
-        raise CommandError(Exit.FAILED, "torture_failed", f"the torture cannot go on: {error}") from None
+    with staged("torture"):
+        report = torture(what, keep, (lambda _: None) if json else _Lines())
 
     def view() -> "Page":
         from jivsd.cli import torturepages

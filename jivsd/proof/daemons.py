@@ -7,27 +7,49 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from jivsd.client import ClientError, DaemonNotRunning
 from jivsd.places import socket_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
 
 LOOK_AGAIN: Final = 0.01
 """Seconds between two looks whether a starting daemon answers."""
 READY_WITHIN: Final = 60.0
 STOPPED_WITHIN: Final = 60.0
 """Seconds that a daemon may take to start and to stop, on the slowest of machines."""
+ASK_AGAIN: Final = 0.05
+"""Seconds before a daemon that did not answer is asked again."""
 LAST_LINES: Final = 5
 """How many lines of a failed daemon's log an error repeats."""
 
 
 class DaemonFailed(Exception):
     """A daemon did not start, or did not stop; the message has its last words."""
+
+
+async def insist(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask a daemon that is killed meanwhile, or has no room, until there is an answer.
+
+    Raises:
+        ClientError: it refuses.
+    """
+    while True:
+        try:
+            return await ask()
+        except DaemonNotRunning:
+            pass
+        except ClientError as error:
+            if error.status != 503:
+                raise
+        await trio.sleep(ASK_AGAIN)
 
 
 class Daemon:

@@ -18,7 +18,7 @@ import trio
 
 from jivsd.client import Client, ClientError, DaemonNotRunning
 from jivsd.proof import source, stage
-from jivsd.proof.daemons import Daemon, DaemonFailed
+from jivsd.proof.daemons import Daemon, DaemonFailed, insist
 from jivsd.proof.notes import Notes
 from jivsd.proof.recount import Databases
 from jivsd.records import ENDED
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ASK_AGAIN: Final = 0.05
-"""Seconds before a daemon that did not answer is asked again."""
 LOOK_AGAIN: Final = 0.05
 """Seconds between two looks at what the daemon is doing."""
 CARDS: Final = ("good", "declined", "flaky")
@@ -188,17 +186,10 @@ class Trial:
         return started.run.run_id
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await ask()
-            except DaemonNotRunning:
-                pass
-            except ClientError as error:
-                if error.status != 503:
-                    raise DaemonFailed(
-                        f"the daemon refuses: {error}; its log ends: {self.daemon.last_words()}"
-                    ) from None
-            await trio.sleep(ASK_AGAIN)
+        try:
+            return await insist(ask)
+        except ClientError as error:
+            raise DaemonFailed(f"the daemon refuses: {error}; its log ends: {self.daemon.last_words()}") from None
 
     # ---- looking and killing
 

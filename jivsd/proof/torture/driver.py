@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import trio
 
-from jivsd.client import ClientError, DaemonNotRunning
+from jivsd.client import ClientError
 from jivsd.engine.api import StartOptions
+from jivsd.proof.daemons import insist
 from jivsd.proof.torture.account import Case
 from jivsd.proof.torture.language import WORKFLOW, Program
 from jivsd.proof.torture.model import foresee
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ASK_AGAIN: Final = 0.05
-"""Seconds before a daemon that did not answer is asked again."""
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at what a run has come to."""
 RESULT_WAIT: Final = 2.0
@@ -94,11 +93,11 @@ class Driver:
         )
         program = Program(self._world, scenario.nodes)
         try:
-            started = await self._insist(lambda: self._client.start(WORKFLOW, program, options))
+            started = await insist(lambda: self._client.start(WORKFLOW, program, options))
             case = Case(scenario, foresee(scenario), started.run.run_id)
             self._account.started(case)
             if scenario.again:
-                again = await self._insist(lambda: self._client.start(WORKFLOW, program, options))
+                again = await insist(lambda: self._client.start(WORKFLOW, program, options))
                 if not again.existing or again.run.run_id != case.run_id:
                     message = f"started again under the same key it was answered with run {again.run.run_id}"
                     self._account.complain("twice", case.run_id, message)
@@ -137,7 +136,7 @@ class Driver:
         for repeated in (False, True):
             while True:
                 try:
-                    receipt = await self._insist(
+                    receipt = await insist(
                         lambda: self._client.signal(run_id, send.name, send.payload, message_id=message_id)
                     )
                     break
@@ -190,7 +189,7 @@ class Driver:
         if not case.scenario.ask or (plan.otherwise is not None and case.ended is plan.otherwise):
             return
         try:
-            answer = await self._insist(lambda: self._client.query(case.run_id, "count"))
+            answer = await insist(lambda: self._client.query(case.run_id, "count"))
         except ClientError as error:
             self._account.complain("query", case.run_id, f"it has ended and does not answer: {error}")
             return
@@ -204,7 +203,7 @@ class Driver:
         """Wait for a run's end. A pause that took effect after its resume is ended here."""
         looks = 0
         while True:
-            run = await self._insist(lambda: self._client.result(case.run_id, RESULT_WAIT))
+            run = await insist(lambda: self._client.result(case.run_id, RESULT_WAIT))
             if run.status in ENDED:
                 case.ended = run.status
                 return
@@ -236,26 +235,10 @@ class Driver:
 
     # ---- asking
 
-    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer.
-
-        Raises:
-            ClientError: the daemon refuses.
-        """
-        while True:
-            try:
-                return await ask()
-            except DaemonNotRunning:
-                pass
-            except ClientError as error:
-                if error.status != 503:
-                    raise
-            await trio.sleep(ASK_AGAIN)
-
     async def _try(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Ask until there is an answer; None if it is a refusal, because things have changed meanwhile."""
         try:
-            return await self._insist(ask)
+            return await insist(ask)
         except ClientError as error:
             if error.status in (404, 409, 422):
                 return None
