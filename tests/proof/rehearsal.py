@@ -226,6 +226,9 @@ class Door:
     async def why(self, ref: str) -> Any:
         return await self._ask(lambda engine: engine.why(ref))
 
+    async def runs(self, where: Any, limit: int) -> Any:
+        return await self._ask(lambda engine: engine.runs(where, limit))
+
     async def result(self, ref: str, timeout: float) -> Any:
         return await self._ask(lambda engine: engine.result(ref, timeout))
 

@@ -52,6 +52,8 @@ def test_programs_have_all_kinds_of_commands():
         *("step that a person decides", "sleep", "sleep_until", "wait_signal", "wait_until", "nursery", "race", "saga"),
         *("shield", "fail_after", "move_on_after", "cancel_scope", "side_effect", "version", "random", "uuid", "now"),
         *("child run", "raise", "try", "cancel", "terminate", "pause", "query", "lock_key", "timeout"),
+        *("map", "map of child runs", "emit", "set_attributes", "attributes"),
+        *("wait_signal with a timeout", "wait_until with a timeout"),
     }
 
 
@@ -101,6 +103,29 @@ def test_a_run_that_fails_undoes_everything_that_was_reached():
     )
     assert plan.status is Status.COMPENSATED
     assert [fate.path for fate in plan.groups[-1]] == ["a", "b", "c"]
+
+
+def test_what_a_run_says_to_the_outside_and_each_result_of_a_map_in_its_place():
+    items: list[list[say.Node_]] = [[say.Work("a", amount=3)], [say.Work("b", amount=5)]]
+    plan = plan_of(
+        [
+            say.Emit("e", 1),
+            say.Attribute("size", [4, None, 6]),
+            say.Map("m", items, "steps"),
+            say.Map("r", items, "runs", limit=1),
+            say.Try([say.Vain(10, "until")], [say.Emit("late", 2)]),
+        ],
+        "complete",
+    )
+    assert list(plan.fates) == ["m[0]/a", "m[1]/a", "r[0]/torture", "r[1]/torture"]
+    assert plan.counter == 4 + 6 + 2 * (3 + 2 * 5)
+    assert {path: mark.value for path, mark in plan.marks.items()} == {
+        "emit": ["torture/e", 1],
+        "!attributes": {"size": 4},
+        "!attributes#2": {"size": None},
+        "!attributes#3": {"size": 6},
+        "emit#2": ["torture/late", 2],
+    }
 
 
 # ---- the checks
@@ -256,6 +281,21 @@ def test_a_ledger_with_a_row_too_many(copy):
     found = judged(copy)
     assert kinds(found, run_id) == {"ledger"}
     assert [one.path.endswith(name) for one in found] == [True]
+
+
+@pytest.mark.slow
+def test_an_event_that_was_not_published(copy):
+    run_id, path = first(copy, "SELECT run_id, path FROM outbox")
+    change(copy, "DELETE FROM outbox WHERE run_id = ? AND path = ?", run_id, path)
+    assert kinds(judged(copy), run_id) == {"outbox", "model"}
+
+
+@pytest.mark.slow
+def test_an_attribute_that_is_not_as_the_journal_says(copy):
+    run_id, number = first(copy, "SELECT run_id, number FROM run WHERE attributes LIKE '%scenario%'")
+    change(copy, "UPDATE run SET attributes = json_set(attributes, '$.n0', 1) WHERE run_id = ?", run_id)
+    change(copy, "DELETE FROM attribute WHERE run_number = ? AND name = 'scenario'", number)
+    assert [one.kind for one in judged(copy) if one.run_id == run_id] == ["attributes"] * 2
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jivsd.proof.torture.found import Violation
-from jivsd.proof.torture.model import Plan
+from jivsd.proof.torture.plans import Plan
 from jivsd.proof.torture.programs import Scenario
 from jivsd.records import Status
 

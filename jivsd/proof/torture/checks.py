@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jivsd.proof.torture import outward
 from jivsd.proof.torture.evidence import ONCE, OUTCOMES
 from jivsd.proof.torture.found import Found, Violation
 from jivsd.proof.torture.language import Result
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from jivsd.proof.torture.evidence import Evidence, Life, Line
-    from jivsd.proof.torture.model import Fate, Plan
+    from jivsd.proof.torture.plans import Fate, Plan
 
 
 CUT: Final = (Status.CANCELLED, Status.TERMINATED)
@@ -61,6 +62,7 @@ def _check_always(life: Life) -> Iterator[Found]:
     """What must hold at every moment."""
     yield from _check_journal(life)
     yield from _check_calls(life)
+    yield from outward.check_always(life)
 
 
 def _check_ended(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: bool) -> Iterator[Found]:
@@ -74,6 +76,7 @@ def _check_ended(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: 
         yield from _check_fate(life, fate, loose=loose)
         yield from check_undo(life, fate, loose=loose)
     yield from _check_ledger(life, plan)
+    yield from outward.check_ended(life, plan, loose=loose)
     if not loose:
         for group in plan.groups:
             yield from check_order(life, group)

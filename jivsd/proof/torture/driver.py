@@ -21,13 +21,14 @@ from jivsd.proof.torture.model import foresee
 from jivsd.proof.torture.programs import draw
 from jivsd.proof.torture.workflows import world
 from jivsd.records import ENDED
+from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from jivsd.client import Client
     from jivsd.proof.torture.account import Account
-    from jivsd.proof.torture.model import Fate, Plan, Send
+    from jivsd.proof.torture.plans import Fate, Plan, Send
 
 T = TypeVar("T")
 
@@ -90,6 +91,7 @@ class Driver:
             lock_key=None if scenario.lock is None else f"torture-{scenario.lock}",
             timeout=None if scenario.timeout is None else f"{scenario.timeout}ms",
             delay=None if scenario.delay is None else f"{scenario.delay}ms",
+            attributes={**scenario.attributes},
         )
         program = Program(self._world, scenario.nodes)
         try:
@@ -196,6 +198,11 @@ class Driver:
         if (value := msgspec.json.decode(answer.value)) != plan.counter:
             message = f"its query answers that the counter is {value}; the model says {plan.counter}"
             self._account.complain("query", case.run_id, message)
+        if scenario_name := case.scenario.attributes.get("scenario"):
+            where = RunFilter(workflow=WORKFLOW, attributes={"scenario": str(scenario_name)})
+            found = [run.run_id for run in (await insist(lambda: self._client.runs(where, 10))).items]
+            if found != [case.run_id]:
+                self._account.complain("query", case.run_id, f"by its attributes one finds {found}")
 
     # ---- ends and incidents
 

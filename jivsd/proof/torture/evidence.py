@@ -44,6 +44,7 @@ class Row(msgspec.Struct, frozen=True):
     lock_key: str | None
     output: str | None
     error: ErrorRecord | None
+    attributes: dict[str, Any]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -74,6 +75,14 @@ class Entry(msgspec.Struct, frozen=True):
     amount: int
 
 
+class Published(msgspec.Struct, frozen=True):
+    """An event that stands in the outbox."""
+
+    path: str
+    topic: str
+    payload: Any
+
+
 class Life(msgspec.Struct):
     """All that is known about one run."""
 
@@ -86,6 +95,10 @@ class Life(msgspec.Struct):
     children: list[Row]
     left: set[str]
     """Messages that were accepted and that the run ended without reading."""
+    published: list[Published]
+    """In the order of the outbox."""
+    listed: dict[str, str]
+    """The attributes, as text, by which the run is found."""
 
     def outcome(self, path: str) -> Line | None:
         """The first event that settles a path."""
@@ -138,7 +151,7 @@ class Evidence:
         return self._runs("WHERE lock_key IS NOT NULL")
 
     def _runs(self, where: str, *parameters: Any) -> list[Row]:
-        sql = "SELECT run_id, status, parent, options ->> 'parent_path', lock_key, output, error FROM run "
+        sql = "SELECT run_id, status, parent, options ->> 'parent_path', lock_key, output, error, attributes FROM run "
         return [_row(*found) for found in self._rows(sql + where, *parameters)]
 
     def life(self, run_id: str) -> Life | None:
@@ -155,6 +168,8 @@ class Evidence:
             self._counted(run_id),
             self._runs("WHERE parent = ?", run_id),
             {message_id for (message_id,) in left},
+            self._published(run_id),
+            self._listed(run_id),
         )
 
     def journal(self, run_id: str) -> list[Line]:
@@ -167,6 +182,14 @@ class Evidence:
             Line(seq, Kind(kind), path, attempt, at, msgspec.json.decode(payload))
             for seq, kind, path, attempt, at, payload in self._rows(sql, run_id)
         ]
+
+    def _published(self, run_id: str) -> list[Published]:
+        found = self._rows("SELECT path, topic, payload FROM outbox WHERE run_id = ? ORDER BY number", run_id)
+        return [Published(path, topic, msgspec.json.decode(payload)) for path, topic, payload in found]
+
+    def _listed(self, run_id: str) -> dict[str, str]:
+        sql = "SELECT name, value FROM attribute JOIN run ON run_number = number WHERE run_id = ?"
+        return dict(self._rows(sql, run_id))  # pyright: ignore[reportArgumentType]: rows of two
 
     def _calls(self, run_id: str) -> list[Call]:
         sql = "SELECT path, attempt, key, detail, at FROM call WHERE run_id = ? ORDER BY at"
@@ -211,9 +234,10 @@ def _row(
     lock_key: str | None,
     output: str | None,
     error: str | None,
+    attributes: str,
 ) -> Row:
     record = None if error is None else msgspec.json.decode(error, type=ErrorRecord)
-    return Row(run_id, Status(status), parent, parent_path, lock_key, output, record)
+    return Row(run_id, Status(status), parent, parent_path, lock_key, output, record, msgspec.json.decode(attributes))
 
 
 @contextmanager

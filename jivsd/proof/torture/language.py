@@ -65,17 +65,45 @@ class Sleep(Node, frozen=True, tag="sleep"):
 
 
 class Await(Node, frozen=True, tag="await"):
-    """Wait until signals to the handler have brought the sum of `amounts`; they count for the counter too."""
+    """Wait until signals to the handler have brought the sum of `amounts`; they count for the counter too.
+
+    `limited`: the wait has a time limit, which does not come.
+    """
 
     name: str
     amounts: list[int]
+    limited: bool = False
 
 
 class Receive(Node, frozen=True, tag="receive"):
-    """Wait for a signal without a handler; its payload is `amount`."""
+    """Wait for a signal without a handler; its payload is `amount`. `limited`: see Await."""
 
     name: str
     amount: int
+    limited: bool = False
+
+
+class Vain(Node, frozen=True, tag="vain"):
+    """Wait for what never comes, until the wait ends by itself and raises."""
+
+    ms: int
+    what: Literal["signal", "until"]
+
+
+class Emit(Node, frozen=True, tag="emit"):
+    """Publish an event."""
+
+    name: str
+    amount: int
+
+
+class Attribute(Node, frozen=True, tag="attribute"):
+    """Give the run's attribute of that name one value after the other; None takes it away. Numbers are read back, and
+    count for the counter.
+    """
+
+    name: str
+    values: list[int | str | None]
 
 
 class Draw(Node, frozen=True, tag="draw"):
@@ -92,6 +120,19 @@ class Fan(Node, frozen=True, tag="fan"):
     children: list[list[Node_]]
     limit: int | None = None
     style: Literal["keys", "names", "steps"] = "keys"
+
+
+class Map(Node, frozen=True, tag="map"):
+    """The same is done with many items, and each result counts as often as its place says.
+
+    `what`: steps (each item is one Work, all of the first one's kind), child runs, or blocks. `keyed`: under names.
+    """
+
+    name: str
+    items: list[list[Node_]]
+    what: Literal["steps", "runs", "blocks"]
+    keyed: bool = False
+    limit: int | None = None
 
 
 class Race(Node, frozen=True, tag="race"):
@@ -185,8 +226,8 @@ class Gather(Node, frozen=True, tag="gather"):
 
 
 Node_ = (
-    Work | Ledger | Late | Sleep | Await | Receive | Draw | Fan | Race | Saga | Within | Expire | Scope | Cleanup
-    | Child | Raise | Try | Stuck | Hold | Arrive | Gather
+    Work | Ledger | Late | Sleep | Await | Receive | Vain | Emit | Attribute | Draw | Fan | Map | Race | Saga | Within
+    | Expire | Scope | Cleanup | Child | Raise | Try | Stuck | Hold | Arrive | Gather
 )  # fmt: skip
 """Any node."""
 
@@ -203,3 +244,13 @@ class Result(msgspec.Struct, frozen=True):
 
     counter: int
     drawn: dict[str, str]
+
+
+def topic_of(node: Emit) -> str:
+    """Under which topic a node publishes."""
+    return f"torture/{node.name}"
+
+
+def item_key(node: Map, place: int) -> str:
+    """What the place of an item is called, if it has a name."""
+    return f"{node.name} item {place}"

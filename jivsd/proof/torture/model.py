@@ -9,98 +9,34 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
+from jivsd.authoring.commands import ATTRIBUTES
 from jivsd.proof.torture import language as say
-from jivsd.records import Kind, Status, derived_id
+from jivsd.proof.torture.counting import counted_as
+from jivsd.proof.torture.language import item_key, topic_of
+from jivsd.proof.torture.plans import (
+    ANYTIME_STATUS,
+    CANCELLED,
+    DONE,
+    ENDED,
+    FAILED,
+    HELD_STATUS,
+    Fate,
+    Mark,
+    Plan,
+    Send,
+)
+from jivsd.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jivsd.proof.torture.programs import Ending, Scenario
-
-Matter = Literal["work", "draw", "ledger", "late", "expire", "stuck", "child"]
-
-DONE: Final = frozenset({Kind.STEP_DONE})
-FAILED: Final = frozenset({Kind.STEP_FAILED})
-CANCELLED: Final = frozenset({Kind.STEP_CANCELLED})
-ENDED: Final = frozenset({Kind.CHILD_ENDED})
-
-HELD_STATUS: Final[dict[Ending, Status]] = {
-    "cancel": Status.CANCELLED,
-    "terminate": Status.TERMINATED,
-    "timeout": Status.TIMED_OUT,
-}
-ANYTIME_STATUS: Final[dict[Ending, Status]] = {
-    "cancel-anytime": Status.CANCELLED,
-    "terminate-anytime": Status.TERMINATED,
-    "timeout": Status.TIMED_OUT,
-}
-
-
-class Send(msgspec.Struct, frozen=True):
-    """A signal that the run waits for. `serial`: its number among those of the run."""
-
-    serial: int
-    name: str
-    payload: dict[str, str | int] | int
-
-
-class Fate(msgspec.Struct, eq=False):
-    """What becomes of one step or child run. `outcomes`: which events may record it.
-
-    `sure`: the code certainly comes to it and waits for it; else it may also be cancelled, or never begun.
-    `failures`: how many failed attempts are recorded before it is done; None: that is not foreseen.
-    `undo`: it has a compensation. `undone`: its saga is left by an exception.
-    """
-
-    path: str
-    name: str
-    matter: Matter
-    outcomes: frozenset[Kind]
-    sure: bool
-    amount: int = 0
-    failures: int | None = 0
-    undo: bool = False
-    undone: bool = False
-    plan: Plan | None = None
-    """A child's own."""
-    decide: str = ""
-    """For what an incident holds: "retry" or "value"."""
-    what: str = ""
-    """For what is drawn: which kind of value."""
-
-
-class Plan(msgspec.Struct, eq=False):
-    """What a run comes to.
-
-    `status`: COMPENSATED stands for FAILED too, when there turns out to have been nothing to undo. `otherwise`: the
-    status if the run is cut short at some moment; None: it never is. `groups`: what is undone together, in order.
-    """
-
-    status: Status = Status.COMPLETED
-    otherwise: Status | None = None
-    counter: int = 0
-    fates: dict[str, Fate] = {}
-    groups: list[list[Fate]] = []
-    sends: list[Send] = []
-    drawn: list[Fate] = []
-    holds: bool = False
-    commands: Counter[str] = msgspec.field(default_factory=Counter)
-
-    def family(self, run_id: str) -> Iterator[tuple[str, Plan]]:
-        """This plan and those of the child runs that surely are started, each with its run id."""
-        yield run_id, self
-        for fate in self.fates.values():
-            if fate.plan is not None and fate.sure:
-                yield from fate.plan.family(derived_id(run_id, fate.path))
 
 
 def foresee(scenario: Scenario) -> Plan:
     """The plan of a scenario."""
     plan = plan_of(scenario.nodes, scenario.ending)
+    plan.attributes = scenario.attributes
     plan.commands.update(
         {
             "lock_key": scenario.lock is not None,
@@ -110,6 +46,7 @@ def foresee(scenario: Scenario) -> Plan:
             "terminate": scenario.ending in ("terminate", "terminate-anytime"),
             "pause": len(scenario.pauses),
             "query": scenario.ask,
+            "attributes": bool(scenario.attributes),
         }
     )
     return plan
@@ -181,7 +118,7 @@ class _Walk:
 
     def _step(self, node: say.Node_, branch: _Branch) -> None:
         plan = self._plan
-        plan.commands[_counted_as(node)] += 1
+        plan.commands[counted_as(node)] += 1
         match node:
             case say.Work():
                 self._work(node, branch)
@@ -215,21 +152,31 @@ class _Walk:
             case say.Receive():
                 self._send(node.name, node.amount)
                 plan.counter += node.amount
+            case say.Emit():
+                self._mark(branch, "emit", "publish", [topic_of(node), node.amount])
+            case say.Attribute():
+                for value in node.values:
+                    self._mark(branch, ATTRIBUTES, "attributes", {node.name: value})
+                    plan.counter += value if isinstance(value, int) else 0
             case say.Child():
-                self._child(node, branch)
-            case say.Raise():
+                self._child(node.nodes, branch, undo=node.undo)
+            case say.Raise() | say.Vain():
                 raise _Raised
             case say.Hold():
                 raise _Held
             case _:
                 self._structure(node, branch)
 
-    def _work(self, node: say.Work, branch: _Branch) -> None:
+    def _mark(self, branch: _Branch, name: str, what: Literal["publish", "attributes"], value: Any) -> None:
+        path = branch.place(name)
+        self._plan.marks[path] = Mark(path, what, branch.sure, value)
+
+    def _work(self, node: say.Work, branch: _Branch, name: str = "") -> None:
         failures = node.attempts - 1 if node.doomed else node.fails
         self._fate(
             branch,
             Fate(
-                branch.place(node.name),
+                branch.place(name or node.name),
                 node.name,
                 "work",
                 FAILED if node.doomed else DONE,
@@ -252,21 +199,24 @@ class _Walk:
     def _send(self, name: str, payload: dict[str, str | int] | int) -> None:
         self._plan.sends.append(Send(len(self._plan.sends), name, payload))
 
-    def _child(self, node: say.Child, branch: _Branch) -> None:
-        child = plan_of(node.nodes, "complete")
+    def _child(self, nodes: list[say.Node_], branch: _Branch, *, undo: bool = False, times: int = 1) -> None:
+        """A child run, whose counter counts so many times."""
+        child = plan_of(nodes, "complete")
         self._fate(
             branch,
-            Fate(branch.place(say.WORKFLOW), say.WORKFLOW, "child", ENDED, branch.sure, undo=node.undo, plan=child),
+            Fate(branch.place(say.WORKFLOW), say.WORKFLOW, "child", ENDED, branch.sure, undo=undo, plan=child),
         )
         self._plan.commands.update(child.commands)
         if child.status is not Status.COMPLETED:
             raise _Raised
-        self._plan.counter += child.counter
+        self._plan.counter += times * child.counter
 
     def _structure(self, node: say.Node_, branch: _Branch) -> None:
         match node:
             case say.Fan():
                 self._fan(node, branch)
+            case say.Map():
+                self._map(node, branch)
             case say.Race():
                 self._race(node, branch)
             case say.Saga():
@@ -316,6 +266,22 @@ class _Walk:
         if failed:
             raise _Raised
 
+    def _map(self, node: say.Map, branch: _Branch) -> None:
+        path = branch.place(node.name)
+        plan = self._plan
+        for place, nodes in enumerate(node.items):
+            key = item_key(node, place) if node.keyed else str(place)
+            item = _Branch(f"{path}[{key}]", branch.saga, sure=branch.sure)
+            match node.what, nodes:
+                case "steps", [say.Work() as work]:
+                    self._work(work, item, name=_name(node.items[0][0]))
+                    plan.counter += place * work.amount
+                case "runs", _:
+                    self._child(nodes, item, times=place + 1)
+                case _:
+                    self.block(nodes, item)
+                    plan.counter += (place + 1) * place
+
     def _race(self, node: say.Race, branch: _Branch) -> None:
         path = branch.place(node.name)
         for number, nodes in enumerate(node.children):
@@ -345,49 +311,3 @@ class _Walk:
 
 def _name(node: say.Node_) -> str:
     return node.name if isinstance(node, say.Work) else ""
-
-
-def _counted_as(node: say.Node_) -> str:
-    """Which kind of command a node is, for the report."""
-    match node:
-        case say.Work(how="plain"):
-            return "plain step"
-        case say.Work(how="patient"):
-            return "step that waits when cancelled"
-        case say.Work() if node.doomed:
-            return "step that fails for good"
-        case say.Work() if node.fails:
-            return "step that is retried"
-        case say.Work() if node.undo:
-            return "step with compensation"
-        case say.Expire():
-            return "fail_after" if node.fail else "move_on_after"
-        case say.Within():
-            return "fail_after" if node.fail else "move_on_after"
-        case say.Sleep():
-            return "sleep_until" if node.until else "sleep"
-        case say.Draw():
-            return node.what
-        case _:
-            return _KINDS[type(node)]
-
-
-_KINDS: Final[dict[type[say.Node], str]] = {
-    say.Work: "step",
-    say.Ledger: "transaction step",
-    say.Late: "step that times out",
-    say.Await: "wait_until",
-    say.Receive: "wait_signal",
-    say.Fan: "nursery",
-    say.Race: "race",
-    say.Saga: "saga",
-    say.Scope: "cancel_scope",
-    say.Cleanup: "shield",
-    say.Child: "child run",
-    say.Raise: "raise",
-    say.Try: "try",
-    say.Stuck: "step that a person decides",
-    say.Hold: "hold",
-    say.Arrive: "wait_until",
-    say.Gather: "wait_until",
-}

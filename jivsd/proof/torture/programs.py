@@ -30,6 +30,8 @@ ANYTIME: Final = ("cancel-anytime", "terminate-anytime")
 LOCKS: Final = 3
 """How many lock keys the runs with one share."""
 DEEPEST: Final = 3
+MOST_ATTRIBUTES: Final = 16
+"""How many attributes the runs of a program share; a run may have 32."""
 NEVER_AMOUNT: Final = 1_000_000
 """What a step would add that is never reached."""
 
@@ -53,6 +55,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """Whether it is queried while it runs and after its end."""
     delay: int | None = None
     """How much later it begins; 0: as soon as there is room."""
+    attributes: dict[str, int | str] = {}
+    """Those that it starts with."""
 
 
 def draw(seed: int, number: int) -> Scenario:
@@ -76,6 +80,7 @@ def draw(seed: int, number: int) -> Scenario:
         again=rng.random() < 0.2,
         ask=rng.random() < 0.3,
         delay=rng.choice((0, 50, 400, 1500)) if rng.random() < 0.15 else None,
+        attributes={"seed": seed, "scenario": f"{seed}/{number}"} if rng.random() < 0.3 else {},
     )
 
 
@@ -86,6 +91,7 @@ class _Maker:
         self._rng = rng
         self._left = size
         self._names = 0
+        self._attributes = 0
 
     def block(self, depth: int, most: int = 3) -> list[say.Node_]:
         """Nodes that end by themselves, without an exception."""
@@ -135,10 +141,21 @@ class _Maker:
         return say.Sleep(self._rng.choice((0, 5, 30, 150)), until=self._chance(0.4))
 
     def wait(self, depth: int) -> say.Node_:
-        return say.Await(self._name(), [self._amount() for _ in range(self._rng.randint(1, 3))])
+        amounts = [self._amount() for _ in range(self._rng.randint(1, 3))]
+        return say.Await(self._name(), amounts, limited=self._chance(0.3))
 
     def receive(self, depth: int) -> say.Node_:
-        return say.Receive(self._name(), self._amount())
+        return say.Receive(self._name(), self._amount(), limited=self._chance(0.3))
+
+    def emit(self, depth: int) -> say.Node_:
+        return say.Emit(self._name(), self._amount())
+
+    def attribute(self, depth: int) -> say.Node_:
+        if self._attributes >= MOST_ATTRIBUTES:
+            return self.emit(depth)
+        self._attributes += 1
+        count = self._rng.randint(1, 3)
+        return say.Attribute(self._name(), [self._rng.choice((self._amount(), "text", None)) for _ in range(count)])
 
     def draw(self, depth: int) -> say.Node_:
         return say.Draw(self._name(), self._rng.choice(("side_effect", "random", "uuid", "now", "version")))
@@ -153,6 +170,22 @@ class _Maker:
         children = [[self.work(depth)] if style == "steps" else self.block(depth, most=2) for _ in range(count)]
         return say.Fan(self._name(), children, limit, style)
 
+    def map(self, depth: int) -> say.Node_:
+        what = self._rng.choice(("steps", "runs", "blocks"))
+        count = self._rng.randint(0, 4)
+        if what == "steps":
+            first = say.Work(self._name(), how=self._rng.choice(("async", "plain")), undo=self._chance(0.4))
+            items: list[list[say.Node_]] = [[self._alike(first)] for _ in range(count)]
+        else:
+            items = [self.block(depth, most=2) for _ in range(min(count, 2) if what == "runs" else count)]
+        keyed = what != "runs" and self._chance(0.5)
+        return say.Map(self._name(), items, what, keyed=keyed, limit=self._rng.choice((None, None, 1, 2)))
+
+    def _alike(self, work: say.Work) -> say.Work:
+        """Another of the same kind, which takes its own time."""
+        fails, ms = self._rng.choice((0, 0, 1)), self._rng.choice((0, 1, 20))
+        return msgspec.structs.replace(work, name=self._name(), amount=self._amount(), fails=fails, ms=ms)
+
     def race(self, depth: int) -> say.Node_:
         count = self._rng.randint(1, 3)
         winner = self._rng.randrange(count)
@@ -166,9 +199,14 @@ class _Maker:
         """Nodes that may be cancelled before they are done; so they count for nothing."""
         made: list[say.Node_] = []
         for _ in range(self._rng.randint(0, 2)):
-            match self._rng.randrange(3):
+            match self._rng.randrange(5):
                 case 0:
                     made.append(say.Sleep(self._rng.choice((0, 5, 30))))
+                case 3:
+                    made.append(say.Emit(self._name(), self._amount()))
+                case 4 if self._attributes < MOST_ATTRIBUTES:
+                    self._attributes += 1
+                    made.append(say.Attribute(self._name(), ["unsure"]))
                 case 1:
                     made.append(say.Ledger(self._name(), undo=self._chance(0.5)))
                 case _:
@@ -222,6 +260,9 @@ class _Maker:
     def too_late(self, depth: int) -> say.Node_:
         return self._expiring(fail=True)
 
+    def vain(self, depth: int) -> say.Node_:
+        return say.Vain(self._rng.choice((10, 40)), self._rng.choice(("signal", "until")))
+
     def failing_saga(self, depth: int) -> say.Node_:
         return say.Saga(self.failing(depth))
 
@@ -250,9 +291,12 @@ _LEAVES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.receive: 3,
     _Maker.draw: 3,
     _Maker.stuck: 1,
+    _Maker.emit: 3,
+    _Maker.attribute: 2,
 }
 _BRANCHES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.fan: 4,
+    _Maker.map: 3,
     _Maker.race: 2,
     _Maker.saga: 2,
     _Maker.within: 2,
@@ -268,6 +312,7 @@ _SIMPLE_RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.broken: 1,
     _Maker.late: 2,
     _Maker.too_late: 2,
+    _Maker.vain: 2,
 }
 _RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.failing_saga: 3,

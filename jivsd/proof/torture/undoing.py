@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jivsd.proof.torture.evidence import Life, Line
-    from jivsd.proof.torture.model import Fate
+    from jivsd.proof.torture.plans import Fate
 
 UNDO: Final = "!undo"
 UNKNOWN: Final = "unknown"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from jivsd import Context, query, signal, workflow
@@ -73,9 +74,19 @@ class Torture:
             case say.Sleep():
                 await self._sleep(ctx, node)
             case say.Await():
-                await ctx.wait_until(lambda: self.added.get(node.name, 0) >= sum(node.amounts))
+                limit = "1h" if node.limited else None
+                await ctx.wait_until(lambda: self.added.get(node.name, 0) >= sum(node.amounts), timeout=limit)
             case say.Receive():
-                self._count(await ctx.wait_signal(node.name, int))
+                self._count(await ctx.wait_signal(node.name, int, timeout="1h" if node.limited else None))
+            case say.Vain():
+                await self._hold(ctx, node.what, timedelta(milliseconds=node.ms))
+            case say.Emit():
+                await ctx.emit(say.topic_of(node), node.amount)
+            case say.Attribute():
+                for value in node.values:
+                    await ctx.set_attributes(**{node.name: value})
+                    read = ctx.attributes.get(node.name)
+                    self._count(read if isinstance(read, int) else 0)
             case say.Draw():
                 await self._draw(ctx, node)
             case say.Child():
@@ -127,19 +138,21 @@ class Torture:
         taker = say.Work(node.name)
         await ctx.step(step_of(taker), self._job(taker, value))
 
-    async def _hold(self, ctx: Context, how: str) -> None:
+    async def _hold(self, ctx: Context, how: str, limit: timedelta | None = None) -> None:
         match how:
             case "sleep":
                 await ctx.sleep(timedelta(milliseconds=say.HOUR_MS))
             case "until":
-                await ctx.wait_until(lambda: self.added.get(NEVER))
+                await ctx.wait_until(lambda: self.added.get(NEVER), timeout=limit)
             case _:
-                await ctx.wait_signal(NEVER)
+                await ctx.wait_signal(NEVER, timeout=limit)
 
     async def _structure(self, ctx: Context, node: say.Node_) -> None:
         match node:
             case say.Fan():
                 await self._fan(ctx, node)
+            case say.Map():
+                await self._map(ctx, node)
             case say.Race():
                 await self._race(ctx, node)
             case say.Saga():
@@ -182,6 +195,28 @@ class Torture:
                     case _:
                         nursery[number].start_soon(self._block, ctx, nodes)
         self.counter += sum(job.result for job in jobs)
+
+    async def _map(self, ctx: Context, node: say.Map) -> None:
+        places = range(len(node.items))
+        key = partial(say.item_key, node) if node.keyed else None
+        results: list[int]
+        match node.what, node.items:
+            case "steps", [[say.Work() as first], *_]:
+                jobs = [self._job(work) for (work,) in node.items if isinstance(work, say.Work)]
+                name = {job: key(place) for place, job in enumerate(jobs)}.__getitem__ if key else None
+                results = await ctx.map(step_of(first), jobs, name=node.name, key=name, limit=node.limit)
+            case "runs", _:
+                programs = [Program(self.world, nodes) for nodes in node.items]
+                ended = await ctx.map(Torture, programs, name=node.name, limit=node.limit)
+                results = [result.counter for result in ended]
+            case _:
+
+                async def block(place: int) -> int:
+                    await self._block(ctx, node.items[place])
+                    return place
+
+                results = await ctx.map(block, places, name=node.name, key=key, limit=node.limit)
+        self.counter += sum((place + 1) * result for place, result in enumerate(results))
 
     async def _race(self, ctx: Context, node: say.Race) -> None:
         async with ctx.race(node.name) as race:

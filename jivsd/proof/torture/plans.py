@@ -1,0 +1,106 @@
+"""Plans: what the model says that a run comes to, and each thing in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from jivsd.records import Kind, Status, derived_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jivsd.proof.torture.programs import Ending
+
+Matter = Literal["work", "draw", "ledger", "late", "expire", "stuck", "child"]
+
+DONE: Final = frozenset({Kind.STEP_DONE})
+FAILED: Final = frozenset({Kind.STEP_FAILED})
+CANCELLED: Final = frozenset({Kind.STEP_CANCELLED})
+ENDED: Final = frozenset({Kind.CHILD_ENDED})
+
+HELD_STATUS: Final[dict[Ending, Status]] = {
+    "cancel": Status.CANCELLED,
+    "terminate": Status.TERMINATED,
+    "timeout": Status.TIMED_OUT,
+}
+ANYTIME_STATUS: Final[dict[Ending, Status]] = {
+    "cancel-anytime": Status.CANCELLED,
+    "terminate-anytime": Status.TERMINATED,
+    "timeout": Status.TIMED_OUT,
+}
+
+
+class Send(msgspec.Struct, frozen=True):
+    """A signal that the run waits for. `serial`: its number among those of the run."""
+
+    serial: int
+    name: str
+    payload: dict[str, str | int] | int
+
+
+class Fate(msgspec.Struct, eq=False):
+    """What becomes of one step or child run. `outcomes`: which events may record it.
+
+    `sure`: the code certainly comes to it and waits for it; else it may also be cancelled, or never begun.
+    `failures`: how many failed attempts are recorded before it is done; None: that is not foreseen.
+    `undo`: it has a compensation. `undone`: its saga is left by an exception.
+    """
+
+    path: str
+    name: str
+    matter: Matter
+    outcomes: frozenset[Kind]
+    sure: bool
+    amount: int = 0
+    failures: int | None = 0
+    undo: bool = False
+    undone: bool = False
+    plan: Plan | None = None
+    """A child's own."""
+    decide: str = ""
+    """For what an incident holds: "retry" or "value"."""
+    what: str = ""
+    """For what is drawn: which kind of value."""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Something that a run says to the outside, which a Marker records. `sure`: see Fate.
+
+    `value`: what must stand there: topic and payload of what it publishes, or how its attributes change.
+    """
+
+    path: str
+    what: Literal["publish", "attributes"]
+    sure: bool
+    value: Any
+
+
+class Plan(msgspec.Struct, eq=False):
+    """What a run comes to.
+
+    `status`: COMPENSATED stands for FAILED too, when there turns out to have been nothing to undo. `otherwise`: the
+    status if the run is cut short at some moment; None: it never is. `groups`: what is undone together, in order.
+    """
+
+    status: Status = Status.COMPLETED
+    otherwise: Status | None = None
+    counter: int = 0
+    fates: dict[str, Fate] = {}
+    groups: list[list[Fate]] = []
+    sends: list[Send] = []
+    drawn: list[Fate] = []
+    marks: dict[str, Mark] = {}
+    attributes: dict[str, Any] = {}
+    """Those that it starts with."""
+    holds: bool = False
+    commands: Counter[str] = msgspec.field(default_factory=Counter)
+
+    def family(self, run_id: str) -> Iterator[tuple[str, Plan]]:
+        """This plan and those of the child runs that surely are started, each with its run id."""
+        yield run_id, self
+        for fate in self.fates.values():
+            if fate.plan is not None and fate.sure:
+                yield from fate.plan.family(derived_id(run_id, fate.path))
