@@ -382,7 +382,7 @@ class Actor(Pen):
             self.carry_out(entry)
 
     def carry_out(self, entry: Open) -> None:
-        if self.startable:
+        if self.startable or closing.owed(self, entry):
             effects.carry_out(self, entry)
 
     @property

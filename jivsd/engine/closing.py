@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jivsd.authoring import commands
 from jivsd.engine import continuing, effects, locking, troubles
 from jivsd.engine.ends import end_entry
 from jivsd.records import Ended, Event, Kind, Message, Status
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jivsd.engine.actor import Actor
+    from jivsd.engine.replay import Open
     from jivsd.store.api import Entry, Verdict
 
 
@@ -58,3 +60,10 @@ def ended(actor: Actor, entry: Entry) -> None:
     if entry.successor is not None:
         actor.services.gate.go_on(actor.run.workflow)
         actor.services.adopt(entry.successor.run, None)
+
+
+def owed(actor: Actor, entry: Open) -> bool:
+    """Whether this is the answer to an update that was recorded just when the run came to its end."""
+    machine = actor.machine
+    over = machine.outcome is not None or machine.continuing is not None
+    return over and isinstance(entry.command, commands.Answer) and machine.blocked is None and not actor.leaving

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 250
 """How many runs leave together; the next ones when that has been written, so that nobody else has to wait long."""
+GLANCE: Final = 0.01
+"""Seconds between two looks at the least, while somebody is about to be woken by a timer."""
 LOOKS: Final = 20
 """How often in the time that a run may wait in memory it is looked who has waited that long, at most."""
 
@@ -102,7 +104,10 @@ class Passivation:
             if actor.run.run_id in self._kept:
                 continue
             del self._resting[actor]
-            if not too_many and (wake_at := parking.wake_at(actor)) is not None and wake_at < soon:
+            if not actor.idle:  # it will say so when it rests again
+                continue
+            wake_at = parking.wake_at(actor)
+            if wake_at is not None and wake_at < (self._clock.now() if too_many else soon):
                 self._resting[actor] = now  # it would be back in a moment
             else:
                 leaving.append(actor)
@@ -129,4 +134,4 @@ class Passivation:
         first = next((since for actor, since in self._resting.items() if actor.run.run_id not in self._kept), None)
         if first is None:
             return inf
-        return max(first + self._after - trio.current_time(), self._after / LOOKS)
+        return max(first + self._after - trio.current_time(), self._after / LOOKS, GLANCE)

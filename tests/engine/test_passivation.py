@@ -9,10 +9,12 @@ import trio
 import trio.testing
 
 from engine import commands
+from jivsd.clock import SECOND, TrioClock
 from jivsd.engine import gate, housekeeping, passivation
 from jivsd.engine.actor import Actor
 from jivsd.engine.api import NewStart, Unavailable
 from jivsd.engine.engine import Engine
+from jivsd.engine.limits import Limits
 from jivsd.engine.passivation import Passivation
 from jivsd.engine.replay import Machine
 from jivsd.engine.replay.parts import Branch
@@ -20,6 +22,7 @@ from jivsd.records import Status
 from jivsd.store.api import RunFilter, StoreError
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.testing import Env
+from jivsd.testing.env import EPOCH
 
 pytestmark = pytest.mark.jump
 
@@ -232,3 +235,43 @@ async def test_what_a_wave_of_runs_leaves_behind_is_cleared_away(monkeypatch):
         await env.sleep("1m")
         assert not env.engine.actors
         assert len(env.engine.timers) == 1  # the waker's
+
+
+async def test_who_waits_for_room_when_it_is_looked_who_may_leave_does_not_keep_it_looking():
+    """Found by the rehearsal: time stood still."""
+    commands.fresh_world()
+    async with Env(commands, passivate_after=0, limits=Limits(active_runs=1)) as env:
+        await env.start("lingers", 60)
+        second = await env.start("lingers", 1, delay=5)
+        await env.sleep(6)
+        env.engine.passivation.rests(env.engine.actors[second])  # as if it had come to rest just before its time
+        assert await env.result(second) == "lingered"
+
+
+class Settable:
+    """A clock that people set."""
+
+    def __init__(self):
+        self.offset = 0
+        self._clock = TrioClock(EPOCH)
+
+    def now(self):
+        return self._clock.now() + self.offset
+
+
+async def test_a_clock_that_is_set_forward_does_not_keep_it_looking():
+    """Found by the rehearsal: who waits for a time that has come does not leave, and was asked to again and again."""
+    commands.fresh_world()
+    clock = Settable()
+
+    class Forward(Env):
+        def make_engine(self, epoch):
+            options = {"threads": 0, "look_again": 10.0, "passivate_after": HOUR, "resident": 1}
+            return Engine(self.store, self.registry, node="test", epoch=epoch, clock=clock, **options)
+
+    async with Forward(commands) as env:
+        first = await env.start("child", "ann")
+        await env.sleep(1)
+        second = await env.start("child", "bob")
+        clock.offset = HOUR * SECOND  # before it has come to rest
+        assert [await env.result(run) for run in (first, second)] == ["booked for ann", "booked for bob"]

@@ -18,7 +18,7 @@ from store.faulty import FaultyStore
 
 from jivsd.admin.problems import problem_of
 from jivsd.client import ClientError, ConnectionLost, DaemonNotRunning
-from jivsd.clock import SECOND, TrioClock
+from jivsd.clock import SECOND, TrioClock, microseconds
 from jivsd.engine.engine import Engine
 from jivsd.engine.limits import Limits
 from jivsd.proof.torture import workflows
@@ -208,7 +208,8 @@ class Door:
                 problem = problem_of(error)
                 if problem.status == 500:
                     raise
-                raise ClientError(problem.status, problem.code, problem.detail, problem.data) from None
+                facts = msgspec.to_builtins(problem.data)
+                raise ClientError(problem.status, problem.code, problem.detail, facts) from None
             finally:
                 env.asking.discard(scope)
         raise ConnectionLost("it died")
@@ -219,6 +220,12 @@ class Door:
     async def signal(self, ref: str, name: str, payload: Any, *, message_id: str) -> Any:
         body = encode(payload)
         return await self._ask(lambda engine: engine.signal(ref, name, body, message_id=message_id, by=BY))
+
+    async def update(self, ref: str, name: str, payload: Any, *, message_id: str, wait: str) -> Any:
+        body, seconds = encode(payload), microseconds(wait) / SECOND
+        return await self._ask(
+            lambda engine: engine.update(ref, name, body, message_id=message_id, wait=seconds, by=BY)
+        )
 
     async def query(self, ref: str, name: str) -> Any:
         return await self._ask(lambda engine: engine.query(ref, name))

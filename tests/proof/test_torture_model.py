@@ -53,7 +53,7 @@ def test_programs_have_all_kinds_of_commands():
         *("shield", "fail_after", "move_on_after", "cancel_scope", "side_effect", "version", "random", "uuid", "now"),
         *("child run", "raise", "try", "cancel", "terminate", "pause", "query", "lock_key", "timeout"),
         *("map", "map of child runs", "emit", "set_attributes", "attributes"),
-        *("wait_signal with a timeout", "wait_until with a timeout"),
+        *("wait_signal with a timeout", "wait_until with a timeout", "update", "update with an async handler"),
     }
 
 
@@ -128,6 +128,26 @@ def test_what_a_run_says_to_the_outside_and_each_result_of_a_map_in_its_place():
     }
 
 
+def test_what_an_update_does_is_below_it_and_belongs_to_the_run():
+    plan = plan_of(
+        [
+            say.Ask("plain", 2, rivals=True),
+            say.Saga([say.Ask("works", 3, [say.Work("a", amount=5, undo=True)])]),
+            say.Ask("fails", 7, [say.Work("b", amount=1, undo=True), say.Raise("r")]),
+            say.Raise("over"),
+        ],
+        "fail",
+    )
+    assert list(plan.fates) == ["!update[u-works]/a", "!update[u-fails]/b"]
+    assert [(one.message_ids, one.answer) for one in plan.asks] == [
+        (["u-plain", "r-plain"], 2),
+        (["u-works"], 3),
+        (["u-fails"], None),
+    ]
+    assert plan.counter == 2 + (5 + 3) + 1
+    assert [[fate.name for fate in group] for group in plan.groups] == [["a", "b"]]
+
+
 # ---- the checks
 
 
@@ -151,6 +171,7 @@ def judged(folder):
     with closing(sqlite3.connect(folder / "account.sqlite")) as db:
         starts = db.execute("SELECT number, run_id FROM started").fetchall()
         told = db.execute("SELECT message_id, run_id FROM told").fetchall()
+        answered = db.execute("SELECT run_id, message_id, answer FROM answered").fetchall()
     account = Account(folder / "again.sqlite")
     for number, run_id in starts:
         scenario = draw(SEED, number)
@@ -160,6 +181,9 @@ def judged(folder):
         for message_id, receiver in told:
             if receiver in family:
                 account.told(case, receiver, message_id)
+        for answering, message_id, answer in answered:
+            if answering in family:
+                account.answered(case, answering, message_id, answer)
     with looking(folder / "state" / "jivsd.db", folder / "world.sqlite") as evidence:
         found = list(check_all(evidence, account))
     account.close()
@@ -267,6 +291,18 @@ def test_a_signal_that_was_lost(copy):
     message = "the signal nobody sent"
     change(copy, "INSERT INTO told VALUES (?, ?)", message, run_id, database="account.sqlite")
     assert [one.kind for one in judged(copy) if message in one.message] == ["lost"]
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_not_the_one_which_was_given(copy):
+    run_id, message_id = first(copy, "SELECT run_id, message_id FROM answered", "account.sqlite")
+    change(
+        copy,
+        "UPDATE answered SET answer = '-1' WHERE run_id = ? AND message_id = ?",
+        *(run_id, message_id),
+        database="account.sqlite",
+    )
+    assert kinds(judged(copy), run_id, f"!update[{message_id}]") == {"lost"}
 
 
 @pytest.mark.slow

@@ -23,18 +23,25 @@ if TYPE_CHECKING:
 SCHEMA: Final = """
 CREATE TABLE started (number INTEGER NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, ending TEXT NOT NULL);
 CREATE TABLE told (message_id TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL);
+CREATE TABLE answered (run_id TEXT NOT NULL, message_id TEXT NOT NULL, answer TEXT NOT NULL);
 CREATE TABLE fault (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, second REAL NOT NULL);
 """
-"""Starts and signals that were acknowledged; what was done to the daemon, so many seconds after the beginning."""
+"""Starts and signals that were acknowledged, updates that were answered; what was done to the daemon, so many seconds
+after the beginning.
+"""
 
 
 class Case(msgspec.Struct, eq=False):
-    """A run that was acknowledged. `told`: the ids of the signals that were, by the run that they are for."""
+    """A run that was acknowledged.
+
+    `told`: the ids of the signals that were, by the run that they are for; `answered`: likewise the answers of updates.
+    """
 
     scenario: Scenario
     plan: Plan
     run_id: str
     told: dict[str, list[str]] = {}
+    answered: dict[str, dict[str, str]] = {}
     ended: Status | None = None
     """As the daemon has said; None: not yet."""
 
@@ -66,6 +73,11 @@ class Account:
         """A signal was acknowledged."""
         case.told.setdefault(run_id, []).append(message_id)
         self._db.execute("INSERT INTO told VALUES (?, ?)", (message_id, run_id))
+
+    def answered(self, case: Case, run_id: str, message_id: str, answer: str) -> None:
+        """An update was answered."""
+        case.answered.setdefault(run_id, {})[message_id] = answer
+        self._db.execute("INSERT INTO answered VALUES (?, ?, ?)", (run_id, message_id, answer))
 
     def fault(self, kind: str, second: float) -> None:
         """Something was done to the daemon."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from jivsd.proof.torture import outward
+from jivsd.proof.torture import outward, updates
 from jivsd.proof.torture.evidence import ONCE, OUTCOMES
 from jivsd.proof.torture.found import Found, Violation
 from jivsd.proof.torture.language import Result
@@ -26,19 +26,21 @@ CUT: Final = (Status.CANCELLED, Status.TERMINATED)
 """How the child runs end of a run that was cut short."""
 
 
-def check_run(
-    evidence: Evidence, run_id: str, plan: Plan, told: Mapping[str, Collection[str]], *, cut: bool = False
-) -> Iterator[Violation]:
-    """All that is wrong with one run and with its child runs.
+class Told(NamedTuple):
+    """What was acknowledged, by run: the ids of signals, the answers of updates."""
 
-    `told`: the ids of the signals that were acknowledged, by run. `cut`: its parent was cut short, so it may have been.
-    """
+    signals: Mapping[str, Collection[str]]
+    answers: Mapping[str, Mapping[str, str]]
+
+
+def check_run(evidence: Evidence, run_id: str, plan: Plan, told: Told, *, cut: bool = False) -> Iterator[Violation]:
+    """All that is wrong with one run and with its child runs. `cut`: its parent was cut short, so it may have been."""
     life = evidence.life(run_id)
     if life is None:
         yield Violation("lost", run_id, "", "its start was acknowledged, and there is no such run")
         return
     if life.row.status in ENDED:
-        found = chain(_check_always(life), _check_ended(life, plan, told.get(run_id, ()), cut=cut))
+        found = chain(_check_always(life), _check_ended(life, plan, told, cut=cut))
     else:
         found = _check_always(life)
     for one in found:
@@ -65,11 +67,12 @@ def _check_always(life: Life) -> Iterator[Found]:
     yield from outward.check_always(life)
 
 
-def _check_ended(life: Life, plan: Plan, acknowledged: Collection[str], *, cut: bool) -> Iterator[Found]:
+def _check_ended(life: Life, plan: Plan, told: Told, *, cut: bool) -> Iterator[Found]:
     """What must hold at the end."""
     loose = is_loose(life, plan, cut=cut)
     yield from _check_settled(life)
-    yield from _check_messages(life, plan, acknowledged, loose=loose)
+    yield from _check_messages(life, plan, told.signals.get(life.row.run_id, ()), loose=loose)
+    yield from updates.check(life, plan, told.answers.get(life.row.run_id, {}), loose=loose)
     yield from _check_end(life, plan, loose=loose)
     yield from _check_names(life, plan)
     for fate in plan.fates.values():

@@ -32,6 +32,8 @@ def counted_as(node: say.Node_) -> str:
             return "wait_signal with a timeout"
         case say.Map(what="runs"):
             return "map of child runs"
+        case say.Ask():
+            return "update" if node.nodes is None else "update with an async handler"
         case say.Draw():
             return node.what
         case _:

@@ -19,6 +19,7 @@ from jivsd.proof.torture.account import Case
 from jivsd.proof.torture.language import WORKFLOW, Program
 from jivsd.proof.torture.model import foresee
 from jivsd.proof.torture.programs import draw
+from jivsd.proof.torture.updates import Updater
 from jivsd.proof.torture.workflows import world
 from jivsd.records import ENDED
 from jivsd.store.api import RunFilter
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from jivsd.client import Client
     from jivsd.proof.torture.account import Account
-    from jivsd.proof.torture.plans import Fate, Plan, Send
+    from jivsd.proof.torture.plans import Fate, Plan, Question, Send
 
 T = TypeVar("T")
 
@@ -115,6 +116,8 @@ class Driver:
         for run_id, plan in case.plan.family(case.run_id):
             if plan.sends:
                 nursery.start_soon(self._tell, case, run_id, plan, rng)
+            for question in plan.asks:
+                nursery.start_soon(self._update, case, run_id, question, rng.choice((0, 0.05, 0.4)))
         if scenario.pauses:
             nursery.start_soon(self._pause, case)
         if scenario.end_after is not None:
@@ -154,6 +157,10 @@ class Driver:
                 self._account.complain("twice", run_id, f"signal {message_id} was taken twice")
             if not case.scenario.again:
                 return
+
+    async def _update(self, case: Case, run_id: str, question: Question, after: float) -> None:
+        await trio.sleep(after)
+        await Updater(self._client, self._account, case).send(run_id, question)
 
     async def _pause(self, case: Case) -> None:
         for after, length in case.scenario.pauses:

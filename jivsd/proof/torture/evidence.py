@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OUTCOMES: Final = frozenset({Kind.STEP_DONE, Kind.STEP_FAILED, Kind.STEP_CANCELLED, Kind.CHILD_ENDED})
 """The events that settle what a path stands for; there is at most one for each."""
-ONCE: Final = OUTCOMES | {Kind.TIMER_FIRED, Kind.MARKER, Kind.LOCK_GRANTED}
+ONCE: Final = OUTCOMES | {Kind.TIMER_FIRED, Kind.MARKER, Kind.LOCK_GRANTED, Kind.UPDATE, Kind.UPDATE_DONE}
 """The events that a path has at most once."""
 
 

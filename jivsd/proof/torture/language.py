@@ -14,6 +14,11 @@ import msgspec
 WORKFLOW = "torture"
 ADD = "add"
 """The signal that has a handler: it adds to the run's counter."""
+PUT = "put"
+PERFORM = "perform"
+"""The updates: one with a plain handler, one with an async one."""
+NOT_YET = "NotYet"
+"""The type of the error by which an update is refused that the code does not wait for yet."""
 HOUR_MS = 3_600_000
 
 
@@ -212,6 +217,20 @@ class Hold(Node, frozen=True, tag="hold"):
     """It is the end of the whole program: the query `standing` says so."""
 
 
+class Ask(Node, frozen=True, tag="ask"):
+    """Wait until an update has been answered: with `amount`, or with what its handler raises.
+
+    `nodes`: what an async handler does first; None: the handler is a plain one. `early`: it may come before the code
+    waits for it. `rivals`: a second one is sent beside, and one of them is refused.
+    """
+
+    name: str
+    amount: int
+    nodes: list[Node_] | None = None
+    early: bool = False
+    rivals: bool = False
+
+
 class Arrive(Node, frozen=True, tag="arrive"):
     """Say that one has come to here."""
 
@@ -227,7 +246,7 @@ class Gather(Node, frozen=True, tag="gather"):
 
 Node_ = (
     Work | Ledger | Late | Sleep | Await | Receive | Vain | Emit | Attribute | Draw | Fan | Map | Race | Saga | Within
-    | Expire | Scope | Cleanup | Child | Raise | Try | Stuck | Hold | Arrive | Gather
+    | Expire | Scope | Cleanup | Child | Raise | Try | Stuck | Hold | Ask | Arrive | Gather
 )  # fmt: skip
 """Any node."""
 

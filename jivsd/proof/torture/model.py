@@ -25,6 +25,7 @@ from jivsd.proof.torture.plans import (
     Fate,
     Mark,
     Plan,
+    Question,
     Send,
 )
 from jivsd.records import Status
@@ -55,8 +56,8 @@ def foresee(scenario: Scenario) -> Plan:
 def plan_of(nodes: list[say.Node_], ending: Ending) -> Plan:
     """The plan of a run of these nodes."""
     plan = Plan(otherwise=ANYTIME_STATUS.get(ending))
-    walk = _Walk(plan)
     root = _Branch("")
+    walk = _Walk(plan, root.saga)
     try:
         walk.block(nodes, root)
     except _Raised:
@@ -95,8 +96,9 @@ class _Branch:
 
 
 class _Walk:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, saga: list[Fate]) -> None:
         self._plan = plan
+        self._run_saga = saga
 
     def undo(self, saga: list[Fate]) -> None:
         for fate in saga:
@@ -158,6 +160,8 @@ class _Walk:
                 for value in node.values:
                     self._mark(branch, ATTRIBUTES, "attributes", {node.name: value})
                     plan.counter += value if isinstance(value, int) else 0
+            case say.Ask():
+                self._ask(node, branch)
             case say.Child():
                 self._child(node.nodes, branch, undo=node.undo)
             case say.Raise() | say.Vain():
@@ -195,6 +199,17 @@ class _Walk:
         if node.what == "version":  # it takes a name in its branch itself
             fate.path = branch.place(node.name)
         self._plan.drawn.append(self._fate(branch, fate))
+
+    def _ask(self, node: say.Ask, branch: _Branch) -> None:
+        question = Question(node, node.amount)
+        if node.nodes is not None:
+            handler = _Branch(f"!update[{question.message_ids[0]}]", self._run_saga, sure=branch.sure)
+            try:
+                self.block(node.nodes, handler)
+            except _Raised:
+                question = Question(node, None)
+        self._plan.counter += question.answer or 0
+        self._plan.asks.append(question)
 
     def _send(self, name: str, payload: dict[str, str | int] | int) -> None:
         self._plan.sends.append(Send(len(self._plan.sends), name, payload))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from jivsd.proof.torture.language import Ask
 from jivsd.records import Kind, Status, derived_id
 
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ class Send(msgspec.Struct, frozen=True):
     serial: int
     name: str
     payload: dict[str, str | int] | int
+
+
+class Question(msgspec.Struct, frozen=True):
+    """An update that the run waits for. `answer`: None if its handler raises."""
+
+    ask: Ask
+    answer: int | None
+
+    @property
+    def message_ids(self) -> list[str]:
+        """Those under which it is sent; of two one is refused."""
+        return [f"u-{self.ask.name}", f"r-{self.ask.name}"] if self.ask.rivals else [f"u-{self.ask.name}"]
 
 
 class Fate(msgspec.Struct, eq=False):
@@ -91,6 +104,7 @@ class Plan(msgspec.Struct, eq=False):
     fates: dict[str, Fate] = {}
     groups: list[list[Fate]] = []
     sends: list[Send] = []
+    asks: list[Question] = []
     drawn: list[Fate] = []
     marks: dict[str, Mark] = {}
     attributes: dict[str, Any] = {}

@@ -160,6 +160,14 @@ class _Maker:
     def draw(self, depth: int) -> say.Node_:
         return say.Draw(self._name(), self._rng.choice(("side_effect", "random", "uuid", "now", "version")))
 
+    def ask(self, depth: int) -> say.Node_:
+        early, rivals = self._chance(0.5), self._chance(0.3)
+        return say.Ask(self._name(), self._amount(), early=early, rivals=rivals)
+
+    def perform(self, depth: int) -> say.Node_:
+        nodes = self.failing(depth) if self._chance(0.3) else self.block(depth)
+        return say.Ask(self._name(), self._amount(), nodes, early=self._chance(0.5))
+
     def stuck(self, depth: int) -> say.Node_:
         return say.Stuck(self._name(), self._amount(), self._rng.choice(("retry", "value")))
 
@@ -293,6 +301,7 @@ _LEAVES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.stuck: 1,
     _Maker.emit: 3,
     _Maker.attribute: 2,
+    _Maker.ask: 2,
 }
 _BRANCHES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.fan: 4,
@@ -304,6 +313,7 @@ _BRANCHES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.scope: 1,
     _Maker.cleanup: 1,
     _Maker.child: 2,
+    _Maker.perform: 2,
     _Maker.attempt: 4,
 }
 _SIMPLE_RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from jivsd.proof.torture.checks import check_run
+from jivsd.proof.torture.checks import Told, check_run
 from jivsd.proof.torture.found import Violation
 from jivsd.records import Kind
 
@@ -36,7 +36,7 @@ def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
 def check_runs(evidence: Evidence, account: Account) -> Iterator[Violation]:
     """All that is wrong with the runs, also while they live."""
     for case in account.cases.values():
-        yield from check_run(evidence, case.run_id, case.plan, case.told)
+        yield from check_run(evidence, case.run_id, case.plan, Told(case.told, case.answered))
         row = evidence.run(case.run_id)
         if row is not None and case.ended is not None and row.status is not case.ended:
             message = f"the daemon said that it had ended {case.ended}, and it is {row.status}"

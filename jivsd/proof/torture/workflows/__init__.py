@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from jivsd import Context, query, signal, workflow
+from jivsd import Context, query, signal, update, workflow
 from jivsd.proof.torture import language as say
 from jivsd.proof.torture.language import Program, Result
 
@@ -24,6 +24,14 @@ NEVER = "never"
 
 class Deliberate(Exception):
     """What a Raise raises."""
+
+
+class NotYet(Exception):
+    """The code does not wait for this update yet, and wants no early ones."""
+
+
+class Taken(Exception):
+    """There has been an update of that name."""
 
 
 def token() -> str:
@@ -42,11 +50,42 @@ class Torture:
         self.added: dict[str, int] = {}
         self.arrived: dict[str, int] = {}
         self.drawn: dict[str, str] = {}
+        self.asked: dict[str, bool] = {}
+        """The updates that the code waits, or has waited, for; whether they have been answered."""
+        self.taken: dict[str, int] = {}
 
     @signal
     def add(self, to: str, amount: int) -> None:
         self.added[to] = self.added.get(to, 0) + amount
         self.counter += amount
+
+    @update
+    def put(self, to: str, amount: int, early: bool) -> int:
+        self.taken[to] = amount
+        self.counter += amount
+        self.asked[to] = True
+        return amount
+
+    @put.validator
+    def may_put(self, to: str, amount: int, early: bool) -> None:
+        if to in self.taken:
+            raise Taken(to)
+        if not early and to not in self.asked:
+            raise NotYet(to)
+
+    @update
+    async def perform(self, ctx: Context, to: str, amount: int, early: bool, nodes: list[say.Node_]) -> int:
+        self.taken[to] = amount
+        try:
+            await self._block(ctx, nodes)
+        finally:
+            self.asked[to] = True
+        self.counter += amount
+        return amount
+
+    @perform.validator
+    def may_perform(self, to: str, amount: int, early: bool, nodes: list[say.Node_]) -> None:
+        self.may_put(to, amount, early)
 
     @query
     def standing(self) -> str:
@@ -98,6 +137,9 @@ class Torture:
             case say.Hold():
                 self.stage = "hold" if node.last else self.stage
                 await self._hold(ctx, node.how)
+            case say.Ask():
+                self.asked.setdefault(node.name, False)
+                await ctx.wait_until(lambda: self.asked[node.name])
             case say.Arrive():
                 self.arrived[node.name] = self.arrived.get(node.name, 0) + 1
             case say.Gather():
