@@ -68,7 +68,7 @@ class Admission:
                 self._host.began(run, journal)
             arrive()
 
-        verdict = await self._host.committed(entry, done)
+        verdict = await self._host.committer.submit_and_wait(entry, done)
         if isinstance(verdict, Refused):
             raise refusal(verdict, run)
         return verdict

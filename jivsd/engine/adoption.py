@@ -280,7 +280,7 @@ class _Mover:
             if isinstance(verdict, Written) and own and suspension is not None:
                 suspension.over.set()
 
-        return isinstance(await host.committed(entry, done), Written)
+        return isinstance(await host.committer.submit_and_wait(entry, done), Written)
 
     def _closed(self, incident: Incident) -> Incident:
         why = f"the run goes on with code {self._plugin.code_hash} of plugin {self._plugin.name!r}"

@@ -40,7 +40,7 @@ from jivsd.journal.committer import Committer
 from jivsd.metrics import Metrics
 from jivsd.records import ENDED, Event, Message, Run, new_id
 from jivsd.registry.source import PluginProblem
-from jivsd.store.api import Delivered, Entry, NewRun, Post, Refused
+from jivsd.store.api import Delivered, NewRun, Post, Refused
 from jivsd.supervision import Intensity
 
 if TYPE_CHECKING:
@@ -439,20 +439,6 @@ class Host(ABC):
             self.gate.gone(life.run_id, life.workflow)
             self.housekeeping.left()
             self.arrived(life.run_id)
-
-    async def committed(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> Verdict:
-        """Have something written and return its verdict. `done` is told too, also when the caller is cancelled."""
-        answers: list[Verdict] = []
-        arrived = trio.Event()
-
-        def tell(verdict: Verdict) -> None:
-            answers.append(verdict)
-            arrived.set()
-            done(verdict)
-
-        self.committer.submit(entry, tell)
-        await arrived.wait()
-        return answers[0]
 
     # ---- code
 

@@ -92,7 +92,7 @@ class Messages:
             if isinstance(verdict, Delivered):
                 self._host.deliver(msgspec.structs.replace(message, run_id=verdict.run_id))
 
-        match await self._host.committed(Post(message), done):
+        match await self._host.committer.submit_and_wait(Post(message), done):
             case Delivered(run_id):
                 return Receipt(run_id, message_id, duplicate=False)
             case Duplicate(run_id):
@@ -151,7 +151,7 @@ class Messages:
             if (suspension := host.suspended.get(run.run_id)) is not None:
                 suspension.over.set()
 
-        await host.committed(entry, done)
+        await host.committer.submit_and_wait(entry, done)
 
     async def _last_event(self, run_id: str) -> Event:
         """The last event of a journal, of which others may be damaged."""

@@ -84,6 +84,8 @@ def prepare(
         attributes=resolved.attributes,
     )
     key = _text("idempotency_key", options.idempotency_key)
+    if key is None:
+        return NewRun(run), event
     canonical = msgspec.json.encode(msgspec.json.decode(input), order="deterministic")
     return NewRun(run, key, hash_of(canonical)), event
 

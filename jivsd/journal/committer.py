@@ -150,16 +150,21 @@ class Committer:
         self._waiting.append(_Slot(entry, done))
         self._work.set()
 
-    async def submit_and_wait(self, entry: Entry | Post) -> Verdict:
-        """Have an entry written and return its verdict. A caller who is cancelled leaves the entry where it is."""
+    async def submit_and_wait(self, entry: Entry | Post, done: Callable[[Verdict], None] | None = None) -> Verdict:
+        """Have an entry written and return its verdict. A caller who is cancelled leaves the entry where it is.
+
+        `done` is told the verdict too, before the caller, and also when that one was cancelled.
+        """
         verdicts: list[Verdict] = []
         arrived = trio.Event()
 
-        def done(verdict: Verdict) -> None:
+        def tell(verdict: Verdict) -> None:
             verdicts.append(verdict)
             arrived.set()
+            if done is not None:
+                done(verdict)
 
-        self.submit(entry, done)
+        self.submit(entry, tell)
         await arrived.wait()
         return verdicts[0]
 
