@@ -53,7 +53,7 @@ async def signal(
         seen = " (seen before: nothing more happens)" if receipt.duplicate else ""
         return [f"Run {receipt.run_id} has the signal {name!r}, message {receipt.message_id}{seen}."]
 
-    return Answer(receipt, view)
+    return Answer(receipt, view, notes=[f"Note: {receipt.note}."] if receipt.note else [])
 
 
 @remote(

@@ -46,7 +46,9 @@ DataDir = Annotated[
     typer.Option("--data-dir", metavar="DIR", help="The daemon's data folder. Default: $JIVSD_DATA_DIR."),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print JSON, for programs.")]
-RunRef = Annotated[str, typer.Argument(metavar="RUN", help="A run id, or WORKFLOW:ID.", show_default=False)]
+RunRef = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run id, WORKFLOW:ID, or WORKFLOW:@newest.", show_default=False)
+]
 Statuses = Annotated[
     list[str] | None,
     typer.Option(

@@ -121,12 +121,14 @@ class StartResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds after which a start that was refused for want of room may be tried again."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message has been taken. `duplicate`: its id was seen before, and nothing more happens."""
 
     run_id: str
     message_id: str
     duplicate: bool
+    note: str = ""
+    """What is odd about it, for people: nothing may ever take it."""
 
 
 class Updated(msgspec.Struct, frozen=True, omit_defaults=True):

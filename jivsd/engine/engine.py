@@ -122,7 +122,8 @@ class Engine(Host):
         """Send a signal; when this returns, it is durable and will be applied once.
 
         Raises:
-            NotFound, Conflict (ended), Invalid (the payload does not fit), Unavailable.
+            NotFound (no such run, or its code takes no signal of that name), Conflict (ended), Invalid (the payload
+            does not fit), Unavailable.
         """
         return await self._messages.signal(ref, name, payload, message_id, by)
 

@@ -147,10 +147,9 @@ class Gate:
         self._host.metrics.starts_rejected.inc()
         if self._host.stopping:
             return Unavailable("the daemon is shutting down")
-        kind = self._kind(workflow)
         return Unavailable(
-            f"no room for a new run of {workflow.name!r} within {START_WAIT:g} s: {self._obstacle(kind)}; come again "
-            "later, or start it with a delay of 0s: then it is accepted, and begins when there is room",
+            f"no room for a new run of {workflow.name!r} within {START_WAIT:g} s: {self.obstacle(workflow)}; "
+            "come again later, or start it with a delay of 0s: then it is accepted, and begins when there is room",
             workflow=workflow.name,
         )
 
@@ -158,6 +157,21 @@ class Gate:
         """So many starts more, or fewer, wait."""
         self.starts += change
         self._host.metrics.starts_waiting.set(self.starts)
+
+    def obstacle(self, workflow: Workflow[..., Any]) -> str:
+        """Why there is no room now for a run of a workflow: which limit has been reached."""
+        kind, most, limits = self._kind(workflow), self.census(), self.limits
+        if not self._host.slots.free("", None):
+            return f"as many steps run as may (limits.running_steps = {limits.running_steps:,})"
+        if most.total() >= limits.active_runs:
+            return f"as many runs are active as may be (limits.active_runs = {limits.active_runs:,})"
+        if kind.runs is not None and most[kind.workflow] >= kind.runs:
+            return f"as many of its runs are active as may be (its active_runs = {kind.runs:,})"
+        if kind.steps is not None and not self._host.slots.free(kind.workflow, kind.steps):
+            return f"as many of its steps run as may (its running_steps = {kind.steps:,})"
+        if self._crowded():
+            return "too many waiting runs are in memory, and leave it more slowly than others come"
+        return "others came first"
 
     # ---- room
 
@@ -226,20 +240,6 @@ class Gate:
         """Whether runs that wait leave memory more slowly than others come."""
         excess = self._host.passivation.excess
         return excess > 0 and excess + self._coming.total() > EXCESS
-
-    def _obstacle(self, kind: Kind) -> str:
-        most, limits = self.census(), self.limits
-        if not self._host.slots.free("", None):
-            return f"as many steps run as may (limits.running_steps = {limits.running_steps:,})"
-        if most.total() >= limits.active_runs:
-            return f"as many runs are active as may be (limits.active_runs = {limits.active_runs:,})"
-        if kind.runs is not None and most[kind.workflow] >= kind.runs:
-            return f"as many of its runs are active as may be (its active_runs = {kind.runs:,})"
-        if kind.steps is not None and not self._host.slots.free(kind.workflow, kind.steps):
-            return f"as many of its steps run as may (its running_steps = {kind.steps:,})"
-        if self._crowded():
-            return "too many waiting runs are in memory, and leave it more slowly than others come"
-        return "others came first"
 
     def _count(self) -> None:
         host, began = self._host, time.perf_counter()

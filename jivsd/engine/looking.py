@@ -5,17 +5,18 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
 from jivsd.authoring import commands
-from jivsd.engine import heartbeats, locking, unwind
+from jivsd.engine import beginnings, heartbeats, locking, unwind
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import ENDED, Run, Status, encode
+from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from jivsd.engine.actor import Actor
     from jivsd.engine.host import Host
     from jivsd.records import Event, Progress
+
+
+NEWEST: Final = "@newest"
+"""In the place of a workflow id: the newest run of the workflow."""
+PAUSE: Final = Wait("", "pause", "somebody to resume it")
 
 
 class Looking:
@@ -37,6 +43,8 @@ class Looking:
         host = self._host
         workflow, colon, workflow_id = ref.partition(":")
         run = await (host.store.current_run(workflow, workflow_id) if colon else host.rows.load(ref))
+        if run is None and workflow_id == NEWEST:
+            run = next(iter((await host.store.runs(RunFilter(workflow), 1)).items), None)
         if run is None:
             raise NotFound(f"there is no run {ref!r}", run=ref)
         return run
@@ -113,9 +121,11 @@ class Looking:
         if actor is not None and actor.live:
             ahead = await self._ahead(actor.machine)
             if actor.live:  # it has not left memory meanwhile
-                return Why(run, list(_of_actor(actor, ahead)))
+                obstacle = self._host.gate.obstacle(actor.workflow) if beginnings.in_line(actor) else ""
+                return Why(run, list(_of_actor(actor, ahead, obstacle)))
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
-            return Why(run, [Wait("", "incident", suspension.incident.message)])
+            held = Wait("", "incident", suspension.incident.message)
+            return Why(run, [held, PAUSE] if run.paused else [held])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
             return Why(run, waits(run, machine, await self._ahead(machine)))
 
@@ -161,7 +171,7 @@ def waits(run: Run, machine: Machine, ahead: dict[str, list[str]]) -> list[Wait]
     if machine.blocked is not None:
         found.append(Wait("", "incident", machine.blocked.message))
     if run.paused:
-        found.append(Wait("", "pause", "somebody to resume it"))
+        found.append(PAUSE)
     found += (_wait(entry, ahead) for entry in machine.open.values() if not _is_over(entry))
     for listeners in machine.listeners.values():
         found += (_wait(entry, ahead) for entry in listeners)
@@ -169,12 +179,15 @@ def waits(run: Run, machine: Machine, ahead: dict[str, list[str]]) -> list[Wait]
     return found
 
 
-def _of_actor(actor: Actor, ahead: dict[str, list[str]]) -> Iterator[Wait]:
-    """What a run in memory waits for, and how far its steps say that they are."""
+def _of_actor(actor: Actor, ahead: dict[str, list[str]], obstacle: str) -> Iterator[Wait]:
+    """What a run in memory waits for, and how far its steps say that they are. `obstacle`: why there is no room."""
     in_line = {path for path, attempt in actor.attempts.items() if attempt.turn is not None}
     said = {one.path: one.text for one in heartbeats.shown(actor)}
     for wait in waits(actor.run, actor.machine, ahead):
-        yield _so_far(_in_line(wait, in_line), said)
+        if obstacle and wait.path == START:
+            yield msgspec.structs.replace(wait, what=f"room to begin: {obstacle}")
+        else:
+            yield _so_far(_in_line(wait, in_line), said)
 
 
 def _in_line(wait: Wait, waiting: set[str]) -> Wait:

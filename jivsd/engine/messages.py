@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from jivsd.engine.admission import refusal
-from jivsd.engine.api import Conflict, Invalid, Receipt, Unavailable
+from jivsd.engine.api import Conflict, Invalid, NotFound, Receipt, Unavailable
 from jivsd.engine.ends import end_entry, to_child
 from jivsd.engine.incidents import resolved
 from jivsd.records import (
@@ -50,9 +50,34 @@ class Messages:
         """See `Engine.signal`."""
         run = await self._looking.show(ref)
         self._check_signal(run, name, payload)
+        note = await self._note_on(run, name, message_id)
         message_id = message_id or self._host.ids()
         body = encode(Signal(name, message_id, msgspec.Raw(payload)))
-        return await self.send(run, Kind.SIGNAL, body, by, message_id, by_run=":" not in ref)
+        receipt = await self.send(run, Kind.SIGNAL, body, by, message_id, by_run=":" not in ref)
+        return msgspec.structs.replace(receipt, note=note) if note else receipt
+
+    async def _note_on(self, run: Run, name: str, message_id: str | None) -> str:
+        """What is to be said of a signal that nothing may take. Raises NotFound if certainly nothing ever does."""
+        if run.status is Status.CONTINUED:
+            run = await self._host.store.continued(run.run_id) or run
+        workflow = self._host.code.resolve(run.workflow, run.code_hash)
+        if workflow is None or run.status in ENDED or name in workflow.signals or name in workflow.messages:
+            return ""
+        awaited = self._host.code.awaited(run.code_hash)
+        if awaited is not None and name in awaited:
+            return ""
+        known = ", ".join(sorted({*workflow.signals, *workflow.messages, *(awaited or ())})) or "none"
+        if awaited is None:
+            said = f"workflow {run.workflow!r} declares no signal {name!r} (it has: {known})"
+            return f"{said}: it is kept until the code waits for it"
+        if message_id is not None and await self._host.store.seen_message(run.workflow, run.workflow_id, message_id):
+            return ""
+        raise NotFound(
+            f"workflow {run.workflow!r} has no signal {name!r}; it has: {known} (what code outside of its plugin waits "
+            f"for is declared: @workflow(..., signals={{{name!r}: type}}))",
+            signal=name,
+            run_id=run.run_id,
+        )
 
     def _check_signal(self, run: Run, name: str, payload: bytes) -> None:
         workflow = self._host.code.resolve(run.workflow, run.code_hash)

@@ -15,6 +15,7 @@ from jivsd.authoring.paths import check_name
 from jivsd.authoring.workflows import Workflow
 from jivsd.clock import SystemClock
 from jivsd.registry import discovery, loading
+from jivsd.registry.awaited import awaited
 from jivsd.registry.check import Finding, check_source
 from jivsd.registry.migrations import Migrations, migrations_of
 from jivsd.registry.source import PluginProblem, Source
@@ -66,6 +67,8 @@ class Registry:
         self._newest: dict[str, AnyWorkflow] = {}
         self._gone: dict[str, LoadedPlugin] = {}
         self._versions: dict[tuple[str, str], AnyWorkflow] = {}
+        self._files: dict[str, dict[str, str]] = {}
+        self._awaited: dict[str, frozenset[str] | None] = {}
         self.problems: list[PluginProblem] = []
         """Those of what is in use."""
 
@@ -90,6 +93,14 @@ class Registry:
     def resolve(self, name: str, code_hash: str) -> AnyWorkflow | None:
         """The code that a run began with, if it is loaded; if not, `load_source` loads what the store has kept."""
         return self._versions.get((name, code_hash))
+
+    def awaited(self, code_hash: str) -> frozenset[str] | None:
+        """The names of the signals that a plugin's code waits for by name; None if that cannot be known."""
+        if code_hash not in self._files:
+            return None
+        if code_hash not in self._awaited:
+            self._awaited[code_hash] = awaited(self._files[code_hash])
+        return self._awaited[code_hash]
 
     def load(
         self, paths: Sequence[Path] = (), *, bundled: bool = True, installed: bool = True, trusted: bool = False
@@ -210,6 +221,8 @@ class Registry:
         )
 
     def _remember(self, plugin: LoadedPlugin) -> None:
+        if plugin not in self._modules:  # a module may have its workflows from others, which nobody has read
+            self._files[plugin.code_hash] = plugin.stored.files
         for name, workflow in plugin.workflows.items():
             self._versions[name, plugin.code_hash] = workflow
 
