@@ -93,18 +93,17 @@ def give_back(actor: Actor, entry: Open, command: commands.Lock) -> None:
     actor.active.discard(entry.path)
     actor.services.locks.forget(command.key, owner(actor, entry.path))
     if entry.path != LOCK:
-        _release(actor, command.key)
+        _change(actor, Tickets(gives=entry.path), command.key)
 
 
 def settle(actor: Actor) -> None:
     """A life begins: give back what the one before had no more time for."""
     if actor.machine.locks is not None and not (actor.first or actor.filed):
-        _release(actor, None)
+        _change(actor, Tickets(keeps=actor.machine.lock_paths()), None)
 
 
-def _release(actor: Actor, key: str | None) -> None:
-    """Give back every lock that the code neither holds nor waits for; that is the one of a key, if that is known."""
-    tickets = Tickets(keeps=tuple(actor.machine.lock_paths()))
+def _change(actor: Actor, tickets: Tickets, key: str | None) -> None:
+    """Give tickets back, and see whose turn it is then: for a key, or for any."""
     actor.submit(Entry(**actor.address(), tickets=tickets), None, lambda _: actor.services.locks.look(key))
 
 

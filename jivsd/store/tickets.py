@@ -22,11 +22,12 @@ class Ticket(msgspec.Struct, frozen=True):
 class Tickets(msgspec.Struct, frozen=True):
     """What changes about a run's places in the queues for locks.
 
-    Of the tickets that it has drawn in its code, all are given back but those for the paths in `keeps`, if that is
-    given. `draws` is drawn, unless the run has it. `granted`: the path of the one that has its lock, which is recorded
-    with this entry.
+    `gives`: the path of a ticket that is given back, if the run has it. `keeps`, if given: of the tickets that were
+    drawn in its code all are given back but those for these paths. `draws` is drawn, unless the run has it. `granted`:
+    the path of the one that has its lock, which is recorded with this entry.
     """
 
+    gives: str | None = None
     draws: Ticket | None = None
     keeps: Sequence[str] | None = None
     granted: str | None = None

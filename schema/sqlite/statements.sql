@@ -244,6 +244,12 @@ SELECT path, key, ticket,
        NOT EXISTS (SELECT 1 FROM lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket)
 FROM lock_ticket AS mine WHERE run_id = ?1
 
+-- name: ticket
+-- The same for the ticket that a run has for a path in its code.
+SELECT path, key, ticket,
+       NOT EXISTS (SELECT 1 FROM lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket)
+FROM lock_ticket AS mine WHERE run_id = ?1 AND path = ?2
+
 -- name: hand_on_ticket
 -- The run is continued as new: the run that goes on for it has its lock from the beginning.
 UPDATE lock_ticket SET run_id = ?2, granted = 0 WHERE run_id = ?1 AND path = '' AND key = ?3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jivsd.store.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from jivsd.store.statements import Statements
     from jivsd.store.tickets import Tickets
@@ -29,12 +29,14 @@ class Queues:
 
     def change(self, run_id: str, tickets: Tickets) -> str | None:
         """Do what an entry wants; return the run that stands in the way of a ticket that was to be drawn at once."""
+        if tickets.gives is not None:
+            self._give_back(self._ticket(run_id, tickets.gives))
         if tickets.keeps is not None:
-            self.release(run_id, keep=("", *tickets.keeps))
+            self.release(run_id, keep={"", *tickets.keeps})
         if tickets.granted is not None:
             self._run(self._sql["grant_ticket"], (run_id, tickets.granted))
         ticket = tickets.draws
-        if ticket is None or any(mine[:2] == (ticket.path, ticket.key) for mine in self._tickets(run_id)):
+        if ticket is None or self._ticket(run_id, ticket.path):
             return None
         if ticket.at_once and (holder := self.holder(ticket.key)) is not None:
             return holder[0]
@@ -49,19 +51,21 @@ class Queues:
 
     def release(self, run_id: str, *, keep: Collection[str] = ()) -> None:
         """Leave the queues, but for some paths; when a holder leaves, the next one gets a higher fence number."""
-        for path, key, number, holds in self._tickets(run_id):
-            if path not in keep:
-                self._run(self._sql["delete_ticket"], (key, number))
-                if holds:
-                    self._run(self._sql["raise_fence"], (key,)).fetchall()
+        mine = self._run(self._sql["tickets"], (run_id,)).fetchall()
+        self._give_back(one for one in mine if one[0] not in keep)
+
+    def _give_back(self, tickets: Iterable[tuple[Any, ...]]) -> None:
+        for _, key, number, holds in tickets:
+            self._run(self._sql["delete_ticket"], (key, number))
+            if holds:
+                self._run(self._sql["raise_fence"], (key,)).fetchall()
 
     def hand_on(self, run_id: str, successor: str, key: str, since: int) -> None:
         """The run that goes on for one that is continued as new has its own lock from the beginning."""
-        mine = [path for path, held, *_ in self._tickets(run_id) if held == key]
-        if "" in mine:
+        if any(held == key for _, held, *_ in self._ticket(run_id, "")):
             self._run(self._sql["hand_on_ticket"], (run_id, successor, key))
         else:
             self.draw(successor, Ticket(key, "", since))
 
-    def _tickets(self, run_id: str) -> list[tuple[Any, ...]]:
-        return self._run(self._sql["tickets"], (run_id,)).fetchall()
+    def _ticket(self, run_id: str, path: str) -> list[tuple[Any, ...]]:
+        return self._run(self._sql["ticket"], (run_id, path)).fetchall()

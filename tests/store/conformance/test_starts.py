@@ -184,8 +184,10 @@ async def test_a_run_gives_back_the_tickets_of_its_code_that_it_does_not_keep(jo
             await drawn(j, run, path, path)
         await drawn(j, other, "a")
         fence = (await j.store.lock_queue("a"))[0].fence
-        keep = Entry(run.run_id, run.shard, tickets=Tickets(keeps=("b",)))
+        keep = Entry(run.run_id, run.shard, tickets=Tickets(keeps=("b", "c")))
         assert await j.write(keep, keep) == [Written()] * 2
+        for gives in ("nothing", "c"):
+            assert await j.one(Entry(run.run_id, run.shard, tickets=Tickets(gives=gives))) == Written()
         assert await queue(j, "own") == [(run.run_id, "")]
         assert await queue(j, "b") == [(run.run_id, "b")]
         assert await queue(j, "c") == []
