@@ -52,7 +52,7 @@ def test_programs_have_all_kinds_of_commands():
         *("step that a person decides", "sleep", "sleep_until", "wait_signal", "wait_until", "nursery", "race", "saga"),
         *("shield", "fail_after", "move_on_after", "cancel_scope", "side_effect", "version", "random", "uuid", "now"),
         *("child run", "raise", "try", "cancel", "terminate", "pause", "query", "lock_key", "timeout"),
-        *("map", "map of child runs", "emit", "set_attributes", "attributes"),
+        *("lock", "map", "map of child runs", "emit", "set_attributes", "attributes"),
         *("wait_signal with a timeout", "wait_until with a timeout", "update", "update with an async handler"),
     }
 
@@ -350,6 +350,20 @@ def test_a_run_that_has_not_ended(copy):
     run_id, _, _ = first(copy, A_WORK)
     change(copy, "UPDATE run SET status = 'RUNNING', ended_at = NULL WHERE run_id = ?", run_id)
     assert kinds(judged(copy), run_id) == {"not ended"}
+
+
+@pytest.mark.slow
+def test_two_that_were_under_one_lock_at_once(copy):
+    run_id, name, second, _ = first(
+        copy,
+        "SELECT one.run_id, one.name, other.run_id, min(other.entry) FROM torture_ledger AS one"
+        " JOIN torture_ledger AS other ON substr(other.name, 1, 8) = substr(one.name, 1, 8) AND other.entry > one.entry"
+        " WHERE one.name GLOB 'enter-*'",
+    )
+    last = "(SELECT max(entry) + 1 FROM torture_ledger)"
+    leave = name.replace("enter", "leave")
+    change(copy, f"UPDATE torture_ledger SET entry = {last} WHERE name = ? AND run_id = ?", leave, run_id)
+    assert kinds(judged(copy), second) == {"lock"}
 
 
 # ---- what is asked for

@@ -52,6 +52,7 @@ _KINDS: Final[dict[type[say.Node], str]] = {
     say.Map: "map",
     say.Race: "race",
     say.Saga: "saga",
+    say.Lock: "lock",
     say.Scope: "cancel_scope",
     say.Cleanup: "shield",
     say.Child: "child run",

@@ -201,6 +201,13 @@ class Evidence:
         sql = "SELECT name, amount FROM torture_ledger WHERE run_id = ? ORDER BY entry"
         return [Entry(*found) for found in self._rows(sql, run_id)]
 
+    def sections(self) -> list[tuple[str, str]]:
+        """Who has come into a part under a lock, or has left it, in this order: run, and what it has entered."""
+        if not self._ledgers:
+            return []
+        sql = "SELECT run_id, name FROM torture_ledger WHERE name GLOB 'enter-*' OR name GLOB 'leave-*' ORDER BY entry"
+        return [(run_id, name) for run_id, name in self._rows(sql)]
+
     def _counted(self, run_id: str) -> tuple[int, int]:
         if not self._ledgers:
             return 0, 0

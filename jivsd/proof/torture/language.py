@@ -152,6 +152,25 @@ class Saga(Node, frozen=True, tag="saga"):
     nodes: list[Node_]
 
 
+class Lock(Node, frozen=True, tag="lock"):
+    """A part that no two are in at once. Whoever comes in or goes enters that into the ledger.
+
+    Nothing in it waits for another lock, so that nobody ever waits in a circle.
+    """
+
+    name: str
+    key: int
+    nodes: list[Node_]
+
+    @property
+    def enter(self) -> Ledger:
+        return Ledger(f"enter-{self.key}-{self.name}")
+
+    @property
+    def leave(self) -> Ledger:
+        return Ledger(f"leave-{self.key}-{self.name}")
+
+
 class Within(Node, frozen=True, tag="within"):
     """A deadline that does not come."""
 
@@ -245,8 +264,8 @@ class Gather(Node, frozen=True, tag="gather"):
 
 
 Node_ = (
-    Work | Ledger | Late | Sleep | Await | Receive | Vain | Emit | Attribute | Draw | Fan | Map | Race | Saga | Within
-    | Expire | Scope | Cleanup | Child | Raise | Try | Stuck | Hold | Ask | Arrive | Gather
+    Work | Ledger | Late | Sleep | Await | Receive | Vain | Emit | Attribute | Draw | Fan | Map | Race | Saga | Lock
+    | Within | Expire | Scope | Cleanup | Child | Raise | Try | Stuck | Hold | Ask | Arrive | Gather
 )  # fmt: skip
 """Any node."""
 

@@ -236,6 +236,11 @@ class _Walk:
                 self._race(node, branch)
             case say.Saga():
                 self._saga(node, branch)
+            case say.Lock():
+                try:
+                    self.block([node.enter, *node.nodes], branch)
+                finally:
+                    self._step(node.leave, branch)
             case say.Expire():
                 self._expire(node, branch)
             case say.Within() | say.Scope() | say.Cleanup():

@@ -29,6 +29,8 @@ HELD: Final = ("cancel", "terminate", "timeout")
 ANYTIME: Final = ("cancel-anytime", "terminate-anytime")
 LOCKS: Final = 3
 """How many lock keys the runs with one share."""
+SECTIONS: Final = 5
+"""How many lock keys the parts of runs share."""
 DEEPEST: Final = 3
 MOST_ATTRIBUTES: Final = 16
 """How many attributes the runs of a program share; a run may have 32."""
@@ -207,11 +209,13 @@ class _Maker:
         """Nodes that may be cancelled before they are done; so they count for nothing."""
         made: list[say.Node_] = []
         for _ in range(self._rng.randint(0, 2)):
-            match self._rng.randrange(5):
+            match self._rng.randrange(6):
                 case 0:
                     made.append(say.Sleep(self._rng.choice((0, 5, 30))))
                 case 3:
                     made.append(say.Emit(self._name(), self._amount()))
+                case 5:
+                    made.append(self._locked([say.Sleep(self._rng.choice((0, 5, 30)))]))
                 case 4 if self._attributes < MOST_ATTRIBUTES:
                     self._attributes += 1
                     made.append(say.Attribute(self._name(), ["unsure"]))
@@ -225,6 +229,17 @@ class _Maker:
 
     def saga(self, depth: int) -> say.Node_:
         return say.Saga(self.block(depth))
+
+    def lock(self, depth: int) -> say.Node_:
+        return self._locked(self._brief(depth))
+
+    def _brief(self, depth: int) -> list[say.Node_]:
+        """What others may wait for."""
+        made = (self._rng.choice((self.work, self.ledger, self.sleep)) for _ in range(self._rng.randint(0, 2)))
+        return [make(depth) for make in made]
+
+    def _locked(self, nodes: list[say.Node_]) -> say.Node_:
+        return say.Lock(self._name(), self._rng.randrange(SECTIONS), nodes)
 
     def within(self, depth: int) -> say.Node_:
         return say.Within(self.block(depth), fail=self._chance(0.5))
@@ -274,6 +289,10 @@ class _Maker:
     def failing_saga(self, depth: int) -> say.Node_:
         return say.Saga(self.failing(depth))
 
+    def failing_lock(self, depth: int) -> say.Node_:
+        raiser = self._rng.choices(list(_SIMPLE_RAISERS), list(_SIMPLE_RAISERS.values()))[0]
+        return self._locked([*self._brief(depth), raiser(self, depth), *self.never()])
+
     def failing_child(self, depth: int) -> say.Node_:
         return say.Child(self.failing(depth), undo=self._chance(0.5))
 
@@ -308,6 +327,7 @@ _BRANCHES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.map: 3,
     _Maker.race: 2,
     _Maker.saga: 2,
+    _Maker.lock: 3,
     _Maker.within: 2,
     _Maker.expire: 2,
     _Maker.scope: 1,
@@ -326,6 +346,7 @@ _SIMPLE_RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
 }
 _RAISERS: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.failing_saga: 3,
+    _Maker.failing_lock: 2,
     _Maker.failing_child: 2,
     _Maker.failing_fan: 4,
 }

@@ -31,6 +31,7 @@ def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
     for run_id, path, message in evidence.incidents():
         yield Violation("incident", run_id or "", path, message)
     yield from _check_locks(evidence)
+    yield from _check_sections(evidence)
 
 
 def check_runs(evidence: Evidence, account: Account) -> Iterator[Violation]:
@@ -56,3 +57,33 @@ def _check_locks(evidence: Evidence) -> Iterator[Violation]:
         for (_, ended, first), (granted, _, second) in pairwise(sorted(times)):
             if granted < ended:
                 yield Violation("lock", second, "", f"it had lock {key!r} while run {first} had it")
+
+
+def _check_sections(evidence: Evidence) -> Iterator[Violation]:
+    """Nobody comes into a part under a lock before who is in it has left it, or has ended without leaving it."""
+    inside: dict[str, tuple[str, str]] = {}
+    passed: dict[tuple[str, str], tuple[str, str]] = {}
+    for run_id, entered in evidence.sections():
+        what, key, name = entered.split("-")
+        who = run_id, name
+        if what == "enter":
+            if (before := inside.get(key)) is not None:
+                passed[before] = who
+                if not _ended_before(evidence, before[0], run_id, entered):
+                    yield _together(key, before, who)
+            inside[key] = who
+        elif who in passed:
+            yield _together(key, who, passed.pop(who))
+        elif inside.get(key) == who:
+            del inside[key]
+
+
+def _together(key: str, first: tuple[str, str], second: tuple[str, str]) -> Violation:
+    return Violation("lock", *second, f"it came under lock {key} while {first[1]} of run {first[0]} was")
+
+
+def _ended_before(evidence: Evidence, first: str, second: str, entered: str) -> bool:
+    """Whether a run had ended when another came under its lock."""
+    ends = [line.at for line in evidence.journal(first) if line.kind == Kind.ENDED]
+    came = [line.at for line in evidence.journal(second) if line.path.rpartition("/")[2] == entered]
+    return bool(ends) and ends[0] <= came[-1]

@@ -200,6 +200,13 @@ class Torture:
             case say.Saga():
                 async with ctx.saga():
                     await self._block(ctx, node.nodes)
+            case say.Lock():
+                async with ctx.lock(f"torture-section-{node.key}"):
+                    try:
+                        await self._block(ctx, [node.enter, *node.nodes])
+                    finally:
+                        with ctx.shield():
+                            await self._do(ctx, node.leave)
             case say.Within():
                 with ctx.fail_after("1h") if node.fail else ctx.move_on_after("1h"):
                     await self._block(ctx, node.nodes)
