@@ -11,7 +11,7 @@ import inspect
 import shutil
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,10 @@ import trio.testing
 
 import plugins.migration
 import plugins.showcase
-from golden import changed, workflows
+from golden import changed, outward, workflows
+from jivsd.engine.api import Invalid, UpdateFailed
 from jivsd.records import payload_of
+from jivsd.store.api import RunFilter
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.testing.env import Env, run
 from jivsd.testing.history import History, record
@@ -166,6 +168,61 @@ async def changed_code(env: Env) -> list[History]:
         return await taken(second, moved, new)
 
 
+async def basket(env: Env) -> list[History]:
+    """One update is refused before it is recorded, one when it is applied, one fails, the others are answered."""
+    started = await env.start("golden-basket", id="golden")
+    with suppress(UpdateFailed):
+        await env.update(started, "weigh_all", 1, message_id="u-1")
+    await env.update(started, "put", "apple", message_id="u-2")
+    with suppress(Invalid):
+        await env.update(started, "put", "apple", message_id="u-3")
+
+    async def put(message_id: str) -> None:
+        with suppress(UpdateFailed):
+            await env.update(started, "put", "fig", message_id=message_id)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put, "u-4")
+        nursery.start_soon(put, "u-5")
+    await env.update(started, "weigh_all", 60, message_id="u-6")
+    await env.ended(started)
+    return await taken(env, started)
+
+
+async def pen_friends(env: Env) -> list[History]:
+    started = await env.start("golden-writer", id="golden")
+    await env.ended(started)
+    friend = await env.show("golden-pen-friend:friend")
+    await env.ended(friend.run_id)
+    return await taken(env, started, friend.run_id)
+
+
+async def rounds(env: Env) -> list[History]:
+    """Two lines come before they are asked for; one comes when the run has gone on already."""
+    started = await env.start("golden-rounds", {"book": [], "to": 3}, id="golden")
+    for number, line in enumerate(("one", "two")):
+        await env.signal(started, "line", line, message_id=f"m-{number}")
+    await trio.sleep(5400)
+    await env.signal(started, "line", "three", message_id="m-2")
+    await env.ended(started)
+    page = await env.engine.runs(RunFilter(workflow="golden-rounds"))
+    return await taken(env, *(run.run_id for run in reversed(page.items)))
+
+
+async def call_late(env: Env, started: str) -> None:
+    await trio.sleep(60)
+    await env.signal(started, "word", "hello", message_id="m-1")
+    await trio.sleep(60)
+    await env.signal(started, "call", message_id="m-2")
+
+
+async def answer(env: Env, started: str) -> None:
+    await trio.sleep(10)
+    await env.resolve(started, 7, why="a person knows")
+    await trio.sleep(10)
+    await env.skip(started, why="nobody will ever know")
+
+
 async def order_and_delivery(env: Env) -> list[History]:
     started = await env.start("order", {"order": "A-1", "amount": 70, "card": "flaky", "pace": 0.001}, id="golden")
     await env.ended(started)
@@ -232,6 +289,12 @@ SCENARIOS: dict[str, Scenario] = {
     "retried": (workflows, retried),
     "slow": (workflows, recovered),
     "changed": (changed, changed_code),
+    "basket": (outward, basket),
+    "news": (outward, only("golden-news", ["fig", "apple", "nut"])),
+    "pen-friends": (outward, pen_friends),
+    "rounds": (outward, rounds),
+    "patience": (outward, only("golden-patience", act=call_late)),
+    "questions": (outward, only("golden-questions", act=answer)),
     "order": (plugins.showcase, order_and_delivery),
     "order-declined": (plugins.showcase, only("order", {"order": "A-2", "amount": 70, "card": "declined"})),
     "campaign": (plugins.showcase, campaign),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from golden.make import PLACE, SCENARIOS
+from jivsd.records import ENDED, payload_of
 from jivsd.testing.history import History, replay
 
 FILES = sorted(Path(__file__).parent.glob("*.json"))
@@ -21,7 +22,7 @@ def scenario_of(file):
 def test_a_golden_journal_replays(file):
     history = History.read(file)
     assert history.issued
-    assert history.ended() is not None
+    assert history.status in ENDED
     plugin, _ = SCENARIOS[scenario_of(file)]
     assert replay(history, plugin).issued == history.issued
 
@@ -33,15 +34,24 @@ def test_every_scenario_has_its_journals():
 def test_every_kind_of_command_and_event_is_among_them():
     histories = [History.read(file) for file in FILES]
     issued = {command.kind for history in histories for command in history.issued}
-    assert issued == {"step", "timer", "signal", "until", "marker", "version", "child", "lock"}
+    assert issued == {
+        "step", "timer", "signal", "until", "marker", "version", "child", "lock",
+        "update", "publish", "attributes", "start", "send", "continue",
+    }  # fmt: skip
     events = {event.kind for history in histories for event in history.events}
     assert events >= {
         "Started", "StepDone", "StepFailed", "AttemptFailed", "StepCancelled", "TimerFired", "Marker", "Signal",
         "LockGranted", "Recovered", "Reset", "ChildEnded", "CancelRequested", "CodeChanged",
-        "Paused", "Resumed", "Ended",
+        "Paused", "Resumed", "Update", "UpdateDone", "ContinuedAsNew", "Ended",
     }  # fmt: skip
-    statuses = {history.ended().status for history in histories}
-    assert statuses == {"COMPLETED", "FAILED", "COMPENSATED", "CANCELLED", "TERMINATED", "TIMED_OUT"}
+    statuses = {history.status for history in histories}
+    assert statuses == {"COMPLETED", "FAILED", "COMPENSATED", "CANCELLED", "TERMINATED", "TIMED_OUT", "CONTINUED"}
+
+
+def test_decisions_of_people_are_among_them():
+    events = [payload_of(event) for file in FILES for event in History.read(file).journal() if event.kind == "StepDone"]
+    assert any(done.why and not done.skipped for done in events)
+    assert any(done.why and done.skipped for done in events)
 
 
 def test_no_journal_names_the_machine_that_it_was_made_on():

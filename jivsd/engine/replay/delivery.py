@@ -244,9 +244,11 @@ def _marker(machine: Machine, event: Event) -> None:
 
 def _attributes_marker(machine: Machine, event: Event, payload: Marker) -> None:
     """It counts also when nobody waits for it any more: the run's row was changed with it."""
-    entry = _take(machine, event, "attributes", hash_of(bytes(payload.value)))
+    changes: dict[str, Any] = msgspec.json.decode(payload.value)
+    hashed = hash_of(msgspec.json.encode(changes))  # as the command's: a file may have other blanks between its values
+    entry = _take(machine, event, "attributes", hashed)
     if machine.blocked is None:
-        machine.attributes = attributes.merged(machine.attributes, msgspec.json.decode(payload.value))
+        machine.attributes = attributes.merged(machine.attributes, changes)
     if entry is not None:
         _hand_over(machine, entry)
 
