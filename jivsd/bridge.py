@@ -55,9 +55,16 @@ class _Call:
 class Bridge:
     """The thread and its loop. Belongs to the trio run that enters it; an `async with` closes it."""
 
-    def __init__(self, name: str = "jivsd-bridge", *, calls: int = CALLS) -> None:
-        """Prepare; entering it starts the thread, which is called `name`. `calls`: how many may be under way."""
+    def __init__(self, name: str = "jivsd-bridge", *, calls: int = CALLS, blocking: bool = False) -> None:
+        """Prepare; entering it starts the thread.
+
+        Args:
+            name: of the thread.
+            calls: how many may be under way.
+            blocking: whether trio stands still during a call: for tests in which time jumps as soon as all tasks wait.
+        """
         self._name = name
+        self._blocking = blocking
         self._places = trio.Semaphore(calls)
         self._closed = True
         self._loop: asyncio.AbstractEventLoop
@@ -113,6 +120,8 @@ class Bridge:
         if self._closed:
             self._places.release()
             raise BridgeClosed("the bridge is closed")
+        if self._blocking:
+            return await self._stand_still(work, timeout)
         call = _Call(work, timeout, trio.lowlevel.current_task())
         self._open.add(call)
         self._loop.call_soon_threadsafe(self._begin, call)
@@ -122,6 +131,17 @@ class Bridge:
             return trio.lowlevel.Abort.SUCCEEDED
 
         return await trio.lowlevel.wait_task_rescheduled(leave)
+
+    async def _stand_still(self, work: Callable[[], Awaitable[T]], timeout: float) -> T:
+        async def limited() -> T:
+            async with asyncio.timeout(timeout):
+                return await work()
+
+        try:
+            return asyncio.run_coroutine_threadsafe(limited(), self._loop).result()
+        finally:
+            self._places.release()
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def close(self, grace: float = GRACE) -> None:
         """Take no more calls, let those under way end, cut them short after `grace` seconds, end the thread.

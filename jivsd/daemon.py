@@ -16,7 +16,6 @@ import trio
 
 from jivsd import logs, memory
 from jivsd.clock import SECOND, SystemClock
-from jivsd.config import sqlite_path
 from jivsd.engine.api import ChildState, EngineError
 from jivsd.engine.blame import at_fault
 from jivsd.engine.engine import Engine
@@ -31,7 +30,7 @@ from jivsd.metrics import Metrics
 from jivsd.places import ConfigError, socket_path
 from jivsd.registry.registry import Registry
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite.store import SqliteStore
+from jivsd.store.choice import store_of
 from jivsd.supervision import ChildSpec, Intensity, RestartsExceeded, SupervisionError, Supervisor
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int
     logs.configure(config.log.level, config.log.format, config.node)
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        trio.run(partial(_serve, config, open_store or _store))
+        trio.run(partial(_serve, config, open_store or store_of))
     except (StoreError, SupervisionError, ConfigError, OSError, ExceptionGroup) as error:
         for leaf in _leaves(error):
             log.critical("the daemon cannot run", why=_sentence(leaf))
@@ -74,7 +73,7 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int
 async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     _make_folder(config.data_dir)
     if config.redis is not None:
-        raise StoreError("redis is for nodes that share a PostgreSQL journal; leave it out with the embedded store")
+        raise StoreError("redis is for nodes that share a PostgreSQL journal, which they cannot yet; leave it out")
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
     for path in config.plugins:
         if not path.exists():
@@ -121,13 +120,6 @@ def _make_folder(data_dir: Path) -> None:
 def _limits(config: Config) -> Limits:
     own = {name: Own(one.active_runs, one.running_steps) for name, one in config.workflows.items()}
     return Limits(config.limits.active_runs, config.limits.running_steps, own)
-
-
-def _store(url: str) -> Store:
-    scheme = url.partition(":")[0]
-    if scheme != "sqlite":
-        raise StoreError(f"{scheme}:// cannot hold the journal yet; leave store out for the embedded one")
-    return SqliteStore(sqlite_path(url))
 
 
 class _Parts:

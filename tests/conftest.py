@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from databases import NEWEST, Servers, in_memory
 from hypothesis import HealthCheck, settings
 
 from jivsd import logs
+from jivsd.testing import crash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +43,37 @@ def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root.setLevel(level)
     logging.captureWarnings(False)
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Servers]:
+    """`postgres(18)` are the databases of a PostgreSQL server of that version. It does not sync: for conformance."""
+    servers = Servers()
+    yield servers
+    servers.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--journal postgresql`: what tests keep in memory in SQLite, they keep in a PostgreSQL database."""
+    parser.addoption("--journal", choices=("sqlite", "postgresql"), default="sqlite", help="where tests keep journals")
+
+
+@pytest.fixture(autouse=True)
+def _journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.config.getoption("--journal") == "sqlite":
+        yield
+        return
+    store = in_memory(request.getfixturevalue("postgres")(NEWEST))
+    monkeypatch.setattr("jivsd.testing.env.SqliteStore", store)
+    derived: list[type] = [vars(crash)["_MortalStore"]]
+    if (stores := sys.modules.get("engine.stores")) is not None:
+        derived.append(stores.FickleStore)
+    before = [one.__bases__ for one in derived]
+    for one in derived:
+        one.__bases__ = (store,)
+    yield
+    for one, bases in zip(derived, before, strict=True):
+        one.__bases__ = bases
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,6 +1,6 @@
-"""The database of the embedded store: upgrade, check, backup."""
+"""The database of the journal: upgrade, check, backup."""
 
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -14,6 +14,7 @@ from jivsd.cli.output import Answer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
+    from jivsd.store.postgres import PostgresStore
     from jivsd.store.sqlite import SqliteStore
 
 T = TypeVar("T")
@@ -32,12 +33,11 @@ def upgrade(store: StoreUrl = None, config: ConfigFile = None, data_dir: DataDir
     The daemon does so by itself when it starts; this is for those who want to see it done before. The daemon must be
     stopped.
     """
-    path = _path(store, config, data_dir)
-    before = _version(path)
-    _use(path, _nothing, read_only=False)
-    after = _version(path)
+    url = _existing(store, config, data_dir)
+    before = _use(url, _version, read_only=True)
+    after = _use(url, _version, read_only=False)
     done = f"is up to date (version {after})" if before == after else f"went from version {before} to {after}"
-    return Answer({"from": before, "to": after}, lambda: [f"The schema of {path} {done}."])
+    return Answer({"from": before, "to": after}, lambda: [f"The schema of {_shown(url)} {done}."])
 
 
 @local(commands, "check", "jivsd db check --data-dir ./state", "jivsd db check --store sqlite:////backups/monday.db")
@@ -46,14 +46,14 @@ def check(store: StoreUrl = None, config: ConfigFile = None, data_dir: DataDir =
 
     It only reads, and works beside a running daemon. Exit code 1 if something is wrong.
     """
-    path = _path(store, config, data_dir)
+    url = _existing(store, config, data_dir)
     try:
-        problems = _use(path, lambda database: database.check(), read_only=True)
+        problems = _use(url, lambda database: database.check(), read_only=True)
     except CommandError as error:
         if error.exit_code is not Exit.CONFLICT:
             raise
         problems = [error.message]  # so damaged that it cannot be opened
-    return checked(problems, f"Nothing is wrong with {path}.")
+    return checked(problems, f"Nothing is wrong with {_shown(url)}.")
 
 
 @local(commands, "backup", "jivsd db backup /backups/monday.db --data-dir ./state")
@@ -65,42 +65,46 @@ def backup(
 ) -> Answer:
     """Write a consistent copy of the database to a new file.
 
-    It works beside a running daemon. To restore: stop the daemon, put the copy in the database's place and remove the
-    files beside it that end in -wal and -shm.
+    It works beside a running daemon. A journal in PostgreSQL is saved with pg_dump instead. To restore: stop the
+    daemon, put the copy in the database's place and remove the files beside it that end in -wal and -shm.
     """
-    path = _path(store, config, data_dir)
-    _use(path, lambda database: database.backup(str(target)), read_only=True)
+    url = _existing(store, config, data_dir)
+    _use(url, lambda database: database.backup(str(target)), read_only=True)
     size = target.stat().st_size
     return Answer({"file": str(target.absolute()), "bytes": size}, lambda: [f"Wrote {target} ({size:,} bytes)."])
 
 
-def _path(store: str | None, config: Path | None, data_dir: Path | None) -> Path:
-    """The database's file; it exists."""
-    from jivsd.store.sqlite.database import path_of
+def _existing(store: str | None, config: Path | None, data_dir: Path | None) -> str:
+    """The database's URL; if it is a file, that exists."""
+    from jivsd.store.choice import is_postgres
 
-    settings = read_config(config, {"store": store, "data_dir": data_dir})
-    with _store_errors():
-        path = Path(path_of(settings.store.get_secret_value()))
-    if not path.is_file():
+    url = read_config(config, {"store": store, "data_dir": data_dir}).store.get_secret_value()
+    if not is_postgres(url) and not Path(_shown(url)).is_file():
         hint = "Is it another data folder? Say which: --data-dir DIR"
-        raise CommandError(Exit.NOT_FOUND, "no_database", f"there is no database {path}", hint=hint)
-    return path
+        raise CommandError(Exit.NOT_FOUND, "no_database", f"there is no database {_shown(url)}", hint=hint)
+    return url
 
 
-def _version(path: Path) -> int:
-    from jivsd.store.sqlite.database import check_version, connect_reader
+def _shown(url: str) -> str:
+    """The file, or the URL without passwords."""
+    from jivsd.config import sqlite_path
+    from jivsd.masking import masked
+    from jivsd.store.choice import is_postgres
 
-    with _store_errors(), closing(connect_reader(str(path))) as connection:
-        return check_version(connection, str(path))
+    return masked(url) if is_postgres(url) else str(sqlite_path(url))
 
 
-def _use(path: Path, work: "Callable[[SqliteStore], Awaitable[T]]", *, read_only: bool) -> T:
+async def _version(database: "SqliteStore | PostgresStore") -> int:
+    return await database.schema_version()
+
+
+def _use(url: str, work: "Callable[[SqliteStore | PostgresStore], Awaitable[T]]", *, read_only: bool) -> T:
     import trio
 
-    from jivsd.store.sqlite import SqliteStore
+    from jivsd.store.choice import store_of
 
     async def opened() -> T:
-        async with SqliteStore(path, read_only=read_only) as database:
+        async with store_of(url, read_only=read_only) as database:
             await database.open("jivsd db")
             return await work(database)
 
@@ -118,7 +122,3 @@ def _store_errors() -> "Generator[None]":
         raise CommandError(Exit.UNAVAILABLE, "unavailable", str(error)) from None
     except StoreError as error:
         raise CommandError(Exit.CONFLICT, "store", str(error)) from None
-
-
-async def _nothing(database: "SqliteStore") -> None:
-    pass

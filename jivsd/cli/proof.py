@@ -71,9 +71,14 @@ def demo(
     "jivsd bench",
     "jivsd bench --runs 2000 --json | jq .steps_per_s",
     "jivsd bench --report ./bench",
+    "jivsd bench --store postgresql://me@localhost/test",
     panel=PANEL,
 )
 def bench(
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A PostgreSQL database to measure in. Default: the embedded store."),
+    ] = None,
     runs: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs in all.")] = 10_000,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="How many steps each has.")] = 10,
     concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many are open at once.")] = 1000,
@@ -84,11 +89,15 @@ def bench(
 ) -> Answer:
     """Measure how many durable steps this machine does in a second.
 
-    On a database of its own, which is removed afterwards; in turns with what the database can write at best.
+    On a database of its own (in PostgreSQL: in a schema of its own), which is removed afterwards; in turns with what
+    the database can write at best.
     """
+    from jivsd.masking import masked
     from jivsd.proof import benchreport
     from jivsd.proof.bench import TURNS, bench
     from jivsd.proof.sweep import Point, sweep
+    from jivsd.store.api import StoreError
+    from jivsd.store.choice import is_postgres
 
     if report is not None:
         try:
@@ -104,11 +113,18 @@ def bench(
         if sys.stderr.isatty():
             say(f"{point.concurrency:,} at once: {point.steps_per_s:,.0f} steps/s")
 
-    measured = bench(runs=runs, steps=steps, concurrency=concurrency, on_turn=tell)
+    if store is not None and not is_postgres(store):
+        shown = masked(store)
+        raise CommandError(Exit.INVALID, "store", f"{shown} is not postgresql://…: leave --store out for SQLite")
     notes: list[str] = []
+    try:
+        measured = bench(store=store, runs=runs, steps=steps, concurrency=concurrency, on_turn=tell)
+        points = sweep(store=store, steps=steps, on_point=tell_point) if report is not None else []
+    except StoreError as error:
+        raise CommandError(Exit.FAILED, "store", str(error)) from None
     if report is not None:
         try:
-            page = benchreport.write(report, measured, sweep(steps=steps, on_point=tell_point))
+            page = benchreport.write(report, measured, points)
         except OSError as error:
             raise CommandError(Exit.FAILED, "not_written", f"{report} cannot be written: {error.strerror}") from None
         notes.append(f"The report: {page}")

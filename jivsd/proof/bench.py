@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import platform
 import sys
-import tempfile
 import time
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final
 
-import apsw
 import msgspec
 import trio
 
@@ -25,13 +22,20 @@ from jivsd.daemon import SWITCH_INTERVAL
 from jivsd.engine.api import StartOptions
 from jivsd.engine.engine import Engine
 from jivsd.metrics import Metrics
-from jivsd.proof import load, rawlimit
+from jivsd.proof import load
+from jivsd.proof.ground import ground
+from jivsd.proof.rawlimit import Raw
 from jivsd.records import ENDED, Status
 from jivsd.registry.registry import Registry
 from jivsd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from jivsd.proof.ground import Ground
+    from jivsd.store.api import Store
 
 TURNS: Final = 5
 """How often engine and raw limit take turns."""
@@ -51,7 +55,8 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bench found. `cpu_us_per_step` is of the whole process, SQLite included; `loop_ms` is the time of a
+    """What the bench found. `cpu_us_per_step` is of the whole process, with SQLite and without a
+    PostgreSQL server; `loop_ms` is the time of a
     fixed Python loop, by which the figures of different machines are compared."""
 
     store: str
@@ -74,44 +79,55 @@ class _Turn(msgspec.Struct, frozen=True):
     seconds: float
     cpu: float
     batch: float
-    raw: rawlimit.Raw
+    raw: Raw
     one_step: list[float]
     ten_steps: list[float]
     loop: float
 
 
 def bench(
-    *, runs: int = 10_000, steps: int = 10, concurrency: int = 1000, on_turn: Callable[[int], None] = lambda _: None
+    *,
+    store: str | None = None,
+    runs: int = 10_000,
+    steps: int = 10,
+    concurrency: int = 1000,
+    on_turn: Callable[[int], None] = lambda _: None,
 ) -> BenchReport:
-    """Measure, on a database of its own that is removed afterwards.
+    """Measure, on a database or a schema of its own that is removed afterwards.
 
     Args:
+        store: the URL of a PostgreSQL database to measure in; None: the embedded store, in temporary files.
         runs: how many runs there are in all, spread over the turns.
         steps: how many steps each has.
         concurrency: how many runs are open at once.
         on_turn: told how many turns are done, after each.
     """
-    return trio.run(_bench, runs, steps, concurrency, on_turn)
+    with ground(store) as found:
+        return trio.run(_bench, found, runs, steps, concurrency, on_turn)
 
 
-async def _bench(runs: int, steps: int, concurrency: int, on_turn: Callable[[int], None]) -> BenchReport:
+async def _bench(found: Ground, runs: int, steps: int, concurrency: int, on_turn: Callable[[int], None]) -> BenchReport:
     each = max(1, runs // TURNS)
     turns: list[_Turn] = []
-    with tempfile.TemporaryDirectory(prefix="jivsd-bench-") as folder:
-        async with engine_on(Path(folder) / "engine.db") as engine:
-            await many(engine, min(each, 200), steps, concurrency)  # warm up
-            for number in range(TURNS):
-                turns.append(await _turn(engine, Path(folder) / f"raw{number}.db", each, steps, concurrency))
-                on_turn(number + 1)
-    return _report(turns, each, steps, concurrency)
+    async with engine_with(found.store()) as engine:
+        await many(engine, min(each, 200), steps, concurrency)  # warm up
+        for number in range(TURNS):
+            turns.append(await _turn(engine, found, each, steps, concurrency))
+            on_turn(number + 1)
+    return _report(turns, found.name, await found.versions(), each, steps, concurrency)
+
+
+def engine_on(path: Path) -> AbstractAsyncContextManager[Engine]:
+    """An engine that runs the bench's workflow on the database file at `path`."""
+    return engine_with(SqliteStore(path))
 
 
 @asynccontextmanager
-async def engine_on(path: Path) -> AsyncGenerator[Engine]:
-    """An engine that runs the bench's workflow on the database at `path`."""
+async def engine_with(store: Store) -> AsyncGenerator[Engine]:
+    """An engine that runs the bench's workflow on a store, which is closed at the end."""
     registry = Registry()
     registry.add_module(load)
-    async with SqliteStore(path) as store:
+    async with store:
         epoch = await store.open("bench")
         for plugin in registry.plugins:
             await store.put_plugin(plugin.stored)
@@ -128,7 +144,7 @@ async def _serve(engine: Engine, task_status: trio.TaskStatus[None]) -> None:
     await engine.run(task_status=task_status)
 
 
-async def _turn(engine: Engine, raw: Path, runs: int, steps: int, concurrency: int) -> _Turn:
+async def _turn(engine: Engine, found: Ground, runs: int, steps: int, concurrency: int) -> _Turn:
     sizes = engine.metrics.journal_batch_size
     rows, commits = sizes.total, sum(sizes.counts)
     cpu, began = time.process_time(), time.perf_counter()
@@ -136,7 +152,7 @@ async def _turn(engine: Engine, raw: Path, runs: int, steps: int, concurrency: i
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     batch = (sizes.total - rows) / (sum(sizes.counts) - commits)
     written = runs * (steps + 2)
-    limit = await rawlimit.measure(raw, rows=written, runs=min(runs, concurrency), batch=max(1, round(batch)))
+    limit = await found.raw(rows=written, runs=min(runs, concurrency), batch=max(1, round(batch)))
     return _Turn(
         seconds=seconds,
         cpu=cpu,
@@ -185,12 +201,14 @@ def _loop() -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _report(turns: list[_Turn], runs: int, steps: int, concurrency: int) -> BenchReport:
+def _report(
+    turns: list[_Turn], store: str, versions: dict[str, str], runs: int, steps: int, concurrency: int
+) -> BenchReport:
     def middle(value: Callable[[_Turn], float], digits: int = 1) -> float:
         return round(median(value(turn) for turn in turns), digits)
 
     return BenchReport(
-        store="sqlite",
+        store=store,
         runs=runs * TURNS,
         steps=steps,
         concurrency=min(runs, concurrency),
@@ -203,7 +221,7 @@ def _report(turns: list[_Turn], runs: int, steps: int, concurrency: int) -> Benc
         one_step_ms=_latency([ms for turn in turns for ms in turn.one_step]),
         ten_steps_ms=_latency([ms for turn in turns for ms in turn.ten_steps]),
         loop_ms=middle(lambda turn: turn.loop, 2),
-        versions=_versions(),
+        versions=_versions() | versions,
     )
 
 
@@ -216,8 +234,6 @@ def _versions() -> dict[str, str]:
     return {
         "jivsd": version("jivsd"),
         "python": sys.version.split()[0],
-        "sqlite": apsw.sqlite_lib_version(),
-        "apsw": apsw.apsw_version(),
         "trio": trio.__version__,
         "msgspec": msgspec.__version__,
         "system": f"{platform.system()} {platform.release()}",

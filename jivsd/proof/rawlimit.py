@@ -41,27 +41,33 @@ def _append(path: Path, rows: int, runs: int, batch: int) -> Raw:
     with closing(connect_writer(str(path))) as connection:
         migrate(connection, str(path))
         writer = BatchWriter(connection, str(path))
-        batches = list(_batches(rows, runs, batch))
+        prepared = [_values(events) for events in batches(rows, runs, batch)]
         began = time.perf_counter()
-        for values in batches:
+        for values in prepared:
             writer.run(writer.sql["begin"])
             writer.many_events(values)
             writer.run(writer.sql["commit"])
-        return Raw(rows, len(batches), time.perf_counter() - began)
+        return Raw(rows, len(prepared), time.perf_counter() - began)
 
 
-def _batches(rows: int, runs: int, batch: int) -> Iterator[list[Any]]:
-    """The values of the rows, batch by batch: event after event of run after run, as concurrent runs append them."""
-    names = [new_id() for _ in range(runs)]
-    payload = encode(StepDone(hash_of(b"[1]"), msgspec.Raw(b"1")))
-    at = time.time_ns() // 1000
+def _values(events: list[Event]) -> list[Any]:
     values: list[Any] = []
-    for row in range(rows):
-        event = Event(names[row % runs], row // runs + 1, Kind.STEP_DONE, "work#2", payload, at + row, 1)
+    for event in events:
         values += (
             event.run_id, event.seq, event.kind, event.path, event.attempt, event.by, event.at,
             event.checksum(), None, event.payload,
         )  # fmt: skip
+    return values
+
+
+def batches(rows: int, runs: int, batch: int) -> Iterator[list[Event]]:
+    """The events batch by batch: event after event of run after run, as concurrent runs append them."""
+    names = [new_id() for _ in range(runs)]
+    payload = encode(StepDone(hash_of(b"[1]"), msgspec.Raw(b"1")))
+    at = time.time_ns() // 1000
+    events: list[Event] = []
+    for row in range(rows):
+        events.append(Event(names[row % runs], row // runs + 1, Kind.STEP_DONE, "work#2", payload, at + row, 1))
         if (row + 1) % batch == 0 or row + 1 == rows:
-            yield values
-            values = []
+            yield events
+            events = []

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
-from jivsd.proof.bench import Latency, engine_on, one_run
+from jivsd.proof.bench import Latency, engine_with, one_run
+from jivsd.proof.ground import ground
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jivsd.engine.engine import Engine
+    from jivsd.proof.ground import Ground
 
 CONCURRENCIES: Final = (1, 10, 100, 1000, 10_000)
 ALONE: Final = 200
@@ -34,6 +34,7 @@ class Point(msgspec.Struct, frozen=True):
 
 def sweep(
     *,
+    store: str | None = None,
     steps: int = 10,
     concurrencies: tuple[int, ...] = CONCURRENCIES,
     runs: int | None = None,
@@ -42,6 +43,7 @@ def sweep(
     """Measure every concurrency, on a database of its own each.
 
     Args:
+        store: as for `bench`.
         steps: how many steps a run has.
         concurrencies: how many runs are open at once.
         runs: how many runs each point has; by default more, the more are open at once.
@@ -52,20 +54,20 @@ def sweep(
         points: list[Point] = []
         for concurrency in concurrencies:
             count = runs or min(max(2 * concurrency, ALONE * min(concurrency, 10)), 20_000)
-            points.append(await _point(concurrency, count, steps))
+            points.append(await _point(found, concurrency, count, steps))
             on_point(points[-1])
         return points
 
-    return trio.run(all_points)
+    with ground(store) as found:
+        return trio.run(all_points)
 
 
-async def _point(concurrency: int, runs: int, steps: int) -> Point:
-    with tempfile.TemporaryDirectory(prefix="jivsd-bench-") as folder:
-        async with engine_on(Path(folder) / "engine.db") as running:
-            await _timed(running, min(runs, 200), steps, concurrency)  # warm up
-            began = time.perf_counter()
-            took = await _timed(running, runs, steps, concurrency)
-            seconds = time.perf_counter() - began
+async def _point(found: Ground, concurrency: int, runs: int, steps: int) -> Point:
+    async with engine_with(found.store()) as running:
+        await _timed(running, min(runs, 200), steps, concurrency)  # warm up
+        began = time.perf_counter()
+        took = await _timed(running, runs, steps, concurrency)
+        seconds = time.perf_counter() - began
     cuts = quantiles(took, n=100)
     return Point(concurrency, runs, round(runs * steps / seconds, 1), Latency(round(cuts[49], 2), round(cuts[98], 2)))
 

@@ -23,14 +23,24 @@ COMMAND = [sys.executable, "-m", "jivsd"]
 class Daemon:
     """A daemon process on the folder; its log is kept in `lines`."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
         self.data_dir = data_dir
         self.lines: list[str] = []
         plugins = data_dir / "plugins"
         plugins.mkdir(mode=0o755, exist_ok=True)
         (plugins / "trial.py").write_text((Path(__file__).parent / "trial.py").read_text())
         self._process = subprocess.Popen(
-            [*COMMAND, "run", "--data-dir", str(data_dir), "--plugins", str(plugins), "--log-format", "json"],
+            [
+                *COMMAND,
+                "run",
+                "--data-dir",
+                str(data_dir),
+                "--plugins",
+                str(plugins),
+                "--log-format",
+                "json",
+                *arguments,
+            ],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from conftest import COMMAND, Daemon
+from databases import NEWEST
 
 
 def test_status_is_one_page(jivsd, daemon):
@@ -163,3 +164,29 @@ def test_redis_without_a_shared_journal_is_refused(run, tmp_path):
     refused = run("run", "--data-dir", tmp_path, "--redis", "redis://localhost:1")
     assert refused.code == 1
     assert "redis is for nodes that share a PostgreSQL journal" in refused.err
+
+
+@pytest.mark.slow
+def test_a_daemon_with_its_journal_in_postgresql_is_killed_and_goes_on(postgres, tmp_path, run):
+    databases = postgres(NEWEST)
+    url = databases.clean()
+    folder = tmp_path / "d"
+    folder.mkdir()
+    place = ["--data-dir", str(folder)]
+    first = Daemon(folder, "--store", url)
+    started = run("start", "gate", "--id", "k", *place)
+    first.end(kill=True)
+    assert started.code == 0
+    second = Daemon(folder, "--store", url)
+    try:
+        run("signal", "gate:k", "approve", '"ann"', *place)
+        assert run("wait", "gate:k", *place).code == 0
+        assert url in run("status", *place).out
+    finally:
+        second.end()
+    assert "Nothing is wrong with" in run("db", "check", "--store", url).out
+    assert "is up to date" in run("db", "upgrade", "--store", url).out
+    refused = run("db", "backup", tmp_path / "copy", "--store", url)
+    assert (refused.code, "pg_dump" in refused.err) == (5, True)
+    refused = run("run", *place, "--store", f"{url}?schema=Wrong")
+    assert (refused.code, "'Wrong' cannot be jivsd's schema" in refused.err) == (1, True)

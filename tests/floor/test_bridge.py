@@ -78,6 +78,22 @@ async def test_results_and_errors_cross():
         assert bridge.under_way == 0
 
 
+@pytest.mark.jump
+async def test_while_a_bridge_blocks_time_does_not_jump():
+    async def work():
+        await asyncio.sleep(0.01)
+        return 1
+
+    async with Bridge(blocking=True) as bridge:
+        before = trio.current_time()
+        with trio.move_on_after(5) as scope:
+            await bridge.call(work, timeout=PATIENCE)
+        assert not scope.cancelled_caught
+        assert trio.current_time() == before
+        with pytest.raises(TimeoutError):
+            await bridge.call(lambda: asyncio.sleep(PATIENCE), timeout=0.01)
+
+
 async def test_work_is_cut_short_when_its_time_is_up():
     ended = []
 

@@ -9,10 +9,11 @@ import apsw
 import pytest
 
 from jivsd.records import ENDED, Status
+from jivsd.store import listing
 from jivsd.store.api import RunChange, RunFilter
-from jivsd.store.sqlite import listing
+from jivsd.store.listing import Path, Place, index_of
 from jivsd.store.sqlite.database import MEMORY
-from jivsd.store.sqlite.listing import Path, Place, index_of, selects
+from jivsd.store.sqlite.listing import selects
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.store.statements import migrations
 from store.builders import Journal, append, end, new_run, start

@@ -15,10 +15,11 @@ import msgspec
 
 from jivsd.records import Status
 from jivsd.store.api import StoreError
+from jivsd.store.listing import Place, statuses_of
 from jivsd.store.removal import Journal, Journals, PruneCount, RunIds
 from jivsd.store.sqlite import reading, rows
 from jivsd.store.sqlite.database import query, together
-from jivsd.store.sqlite.listing import Place, path_of, place_of, selects, statuses_of, streams
+from jivsd.store.sqlite.listing import path_of, place_of, selects, streams
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:

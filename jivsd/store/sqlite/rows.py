@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,24 +22,18 @@ from jivsd.records import (
     Status,
 )
 from jivsd.store.api import DamagedRow, Plugin, StoreError
+from jivsd.store.payloads import INLINE_BYTES as INLINE_BYTES
+from jivsd.store.payloads import payload_hash as payload_hash
 from jivsd.store.tickets import Holder
 
 if TYPE_CHECKING:
     from jivsd.store.api import RunChange
-
-INLINE_BYTES: Final = 64 * 1024
-"""Payloads over this lie in a table of their own, so that the journal's rows stay small."""
 
 Row = tuple[Any, ...]
 
 _options: Final = msgspec.json.Decoder(Options)
 _error: Final = msgspec.json.Decoder(ErrorRecord)
 _history: Final = msgspec.json.Decoder(list[Decision])
-
-
-def payload_hash(payload: bytes) -> str:
-    """Under which name a large payload is kept: BLAKE2b, 256 bits."""
-    return hashlib.blake2b(payload, digest_size=32).hexdigest()
 
 
 def text(raw: msgspec.Raw | bytes | None) -> str | None:

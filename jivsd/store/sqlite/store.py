@@ -291,6 +291,10 @@ class SqliteStore:
         """See `Store.trim`. What the readers keep is little."""
         await self._write(lambda db: query(db, self._sql["trim"]).fetchall())
 
+    async def schema_version(self) -> int:
+        """The number of the last migration of the database."""
+        return await self._read(lambda db: check_version(db, self.path))
+
     async def check(self) -> list[str]:
         """See `Store.check`."""
         return await self._apart(lambda db, pause: upkeep.check(db, self.path, pause))

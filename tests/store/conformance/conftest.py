@@ -7,22 +7,31 @@ from functools import partial
 
 import pytest
 
+from jivsd.store.postgres import PostgresStore
 from jivsd.store.sqlite import SqliteStore
 from store.builders import Journal
 
 
-def sqlite_file(tmp_path):
-    return partial(SqliteStore, tmp_path / "jivsd.db")
+def sqlite_file(request):
+    return partial(SqliteStore, request.getfixturevalue("tmp_path") / "jivsd.db")
 
 
-def sqlite_memory(tmp_path):
+def sqlite_memory(request):
     return partial(SqliteStore, ":memory:", threaded=False)
 
 
-@pytest.fixture(params=[sqlite_file, sqlite_memory], ids=lambda factory: factory.__name__)
-def journal(request, tmp_path):
+def postgres_16(request):
+    return partial(PostgresStore, request.getfixturevalue("postgres")(16).clean())
+
+
+def postgres_18(request):
+    return partial(PostgresStore, request.getfixturevalue("postgres")(18).clean())
+
+
+@pytest.fixture(params=[sqlite_file, sqlite_memory, postgres_16, postgres_18], ids=lambda factory: factory.__name__)
+def journal(request):
     """`async with journal() as j:` opens a new, empty store."""
-    make = request.param(tmp_path)
+    make = request.param(request)
 
     @asynccontextmanager
     async def opened():

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from jivsd.records import Decision, Incident, IncidentGroup, IncidentState, Status
+from jivsd.store import listing
 from jivsd.store.api import Entry, Plugin, RunChange, RunFilter, StoreError
-from jivsd.store.sqlite import listing
 from store.builders import append, end, new_run, start
 
 

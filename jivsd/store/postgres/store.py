@@ -1,0 +1,424 @@
+"""The front of the PostgreSQL store: which connection a question gets, for how long, and what errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+import trio
+
+from jivsd import logs
+from jivsd.bridge import Bridge, Pool
+from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
+from jivsd.store.postgres import batch as batches
+from jivsd.store.postgres import listing, plugin_tables, pruning, reading, rows
+from jivsd.store.postgres.address import address_of
+from jivsd.store.postgres.connections import (
+    JOURNAL_WAITS,
+    WRITER_WAITS,
+    check,
+    connect,
+    drop,
+    sql_of,
+    translated,
+    translated_commit,
+    usable,
+)
+from jivsd.store.postgres.schema import check_version, keep_others_out, migrate
+from jivsd.store.postgres.upkeep import REPORTED, Checker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
+    from jivsd.store.api import (
+        Entry,
+        Migration,
+        Plugin,
+        Post,
+        Recorded,
+        RunFilter,
+        Runs,
+        Verdict,
+        Wake,
+    )
+    from jivsd.store.postgres.connections import Connection, Sql
+    from jivsd.store.removal import Journals, PruneCount, RunIds
+    from jivsd.store.tickets import Holder
+
+T = TypeVar("T")
+
+log = logs.get(__name__)
+
+READERS: Final = 4
+WRITERS: Final = 2
+"""Connections for what is not a batch: incidents, plugins, removals, epochs."""
+OPEN_TIMEOUT: Final = 60.0
+COMMIT_TIMEOUT: Final = 10.0
+READ_TIMEOUT: Final = 30.0
+CHECK_TIMEOUT: Final = 600.0
+"""Seconds that the database may take for one thing before its connection is given up."""
+BLOCKED: Final = 1.0
+"""Seconds that a change of epochs waits for a transaction under an old one before its session is ended."""
+FOLD_EVERY: Final = 1_000
+"""Batches between two times when what they have counted is added up."""
+
+
+class PostgresStore:
+    """The journal in a PostgreSQL database. Keeps the contract `store.api.Store`.
+
+    One connection writes batches, some read, some write what belongs to no run; they live in a thread of the store's
+    own. An `async with` closes the store; `open` comes first.
+    """
+
+    def __init__(self, url: str, *, threaded: bool = True, read_only: bool = False) -> None:
+        """Name the database: `postgresql://user@host/database`; see `jivsd.store.postgres.address`.
+
+        Args:
+            url: where it is.
+            threaded: whether the caller's thread goes on while the database works; if not, it stands still: for tests
+                in which time jumps.
+            read_only: only look; works beside a daemon that has the database, and never changes or makes it.
+
+        Raises:
+            StoreError: it is the URL of something else.
+        """
+        self.address = address_of(url)
+        self._sql: Sql = sql_of(self.address.schema)
+        self._read_only = read_only
+        self._node = ""
+        self._claim = str(uuid4())
+        self._opened = False
+        self._batches = 0
+        self._unsure: dict[int, int] = {}
+        """Shards of which nobody knows whether their epoch was raised, and the epoch before."""
+        self._bridge = Bridge("jivsd-postgres", blocking=not threaded)
+        self._make_pools()
+
+    async def __aenter__(self) -> PostgresStore:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, node: str) -> int:
+        """Check the server, bring the schema up to date, claim all shards for `node`; return the epoch.
+
+        Opened read-only it claims nothing and returns 0.
+
+        Raises:
+            StoreError: another daemon has it, its schema is newer than this program, the server will not do.
+            StoreAway: it cannot be reached.
+        """
+        if self._opened:
+            raise StoreError(f"the database {self.address.shown} is open already")
+        self._opened = True
+        self._node = node
+        self._make_pools()
+        self._bridge.start()
+        try:
+            if self._read_only:
+                return await self._use(self._readers, self._look, OPEN_TIMEOUT)
+            return await self._use(self._journal, self._prepare, OPEN_TIMEOUT)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let what has begun end, close the connections, let the next daemon in."""
+        if not self._opened:
+            return
+        self._opened = False
+        with trio.CancelScope(shield=True):
+            for pool in (self._readers, self._writers, self._journal):
+                await pool.close()
+            await self._bridge.close()
+
+    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+        """See `Store.commit`."""
+        self._check_writable()
+        stage = batches.Stage()
+        try:
+            return await self._journal.use(
+                lambda connection: self._commit(connection, batch, stage), timeout=COMMIT_TIMEOUT
+            )
+        except StoreError:
+            raise
+        except Exception as error:
+            raise (translated_commit if stage.decisive else translated)(error, self.address) from error
+
+    async def raise_epoch(self, node: str, shards: Mapping[int, int]) -> dict[int, int]:
+        """See `Store.raise_epoch`. A session that holds a shard under an old epoch for long is ended."""
+        before = dict(self._unsure)
+        self._unsure.update(shards)
+        try:
+            raised = await self._write(partial(self._raise, node, dict(shards), before))
+        except StoreAway as error:
+            raise OutcomeUnknown(str(error)) from error
+        for shard in shards:
+            self._unsure.pop(shard, None)
+        return raised
+
+    async def events(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """See `Store.events`."""
+        return await self._read(lambda db: reading.events(db, self._sql, run_id, after, limit))
+
+    async def find_event(self, run_id: str, kind: Kind, path: str) -> Event | None:
+        """See `Store.find_event`."""
+        return await self._read(lambda db: reading.find_event(db, self._sql, run_id, kind, path))
+
+    async def run(self, run_id: str) -> Run | None:
+        """See `Store.run`."""
+        return await self._read(lambda db: reading.run(db, self._sql, run_id))
+
+    async def current_run(self, workflow: str, workflow_id: str) -> Run | None:
+        """See `Store.current_run`."""
+        return await self._read(lambda db: reading.current_run(db, self._sql, workflow, workflow_id))
+
+    async def continued(self, run_id: str) -> Run | None:
+        """See `Store.continued`."""
+        return await self._read(lambda db: reading.continued(db, self._sql, run_id))
+
+    async def runs(self, where: RunFilter, limit: int, cursor: str | None = None) -> Runs:
+        """See `Store.runs`."""
+        return await self._read(lambda db: listing.runs(db, self._sql, where, limit, cursor))
+
+    async def open_runs(self, after: str | None, limit: int) -> list[Run]:
+        """See `Store.open_runs`."""
+        return await self._read(lambda db: reading.open_runs(db, self._sql, after, limit))
+
+    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+        """See `Store.wakes`."""
+        return await self._read(lambda db: reading.wakes(db, self._sql, after, limit))
+
+    async def called_runs(self) -> list[str]:
+        """See `Store.called_runs`."""
+        return await self._read(lambda db: reading.called_runs(db, self._sql))
+
+    async def rows(self, run_ids: Sequence[str]) -> list[Run | StoreError | None]:
+        """See `Store.rows`."""
+        return await self._read(lambda db: reading.runs(db, self._sql, run_ids))
+
+    async def recorded(self, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
+        """See `Store.recorded`."""
+        return await self._read(lambda db: reading.recorded(db, self._sql, run_ids))
+
+    async def messages(self, run_id: str) -> list[Message]:
+        """See `Store.messages`."""
+        return await self._read(lambda db: reading.messages(db, self._sql, run_id))
+
+    async def progress(self, run_id: str) -> list[Progress]:
+        """See `Store.progress`."""
+        return await self._read(lambda db: reading.progress(db, self._sql, run_id))
+
+    async def outbox(self, after: int, limit: int, topic: str | None = None) -> list[Publication]:
+        """See `Store.outbox`."""
+        return await self._read(lambda db: reading.outbox(db, self._sql, after, limit, topic))
+
+    async def clear_outbox(self, before: int, limit: int) -> int:
+        """See `Store.clear_outbox`."""
+        return len(await self._write(lambda db: db.fetch(self._sql["clear_outbox"], before, limit)))
+
+    async def seen_message(self, workflow: str, workflow_id: str, message_id: str) -> tuple[str, Kind] | None:
+        """See `Store.seen_message`."""
+        return await self._read(lambda db: reading.seen_message(db, self._sql, workflow, workflow_id, message_id))
+
+    async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
+        """See `Store.lock_queue`."""
+        return await self._read(lambda db: reading.lock_queue(db, self._sql, key, limit))
+
+    async def raise_fence(self, key: str) -> int:
+        """See `Store.raise_fence`."""
+        found = await self._write(lambda db: db.fetch(self._sql["raise_fence"], key))
+        if not found:
+            raise StoreError(f"nobody ever held the lock key {key!r}")
+        return found[0][0]
+
+    async def incidents(
+        self,
+        state: str | None = None,
+        run_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        fingerprint: str | None = None,
+    ) -> tuple[list[Incident], str | None]:
+        """See `Store.incidents`."""
+        return await self._read(lambda db: reading.incidents(db, self._sql, state, run_id, limit, cursor, fingerprint))
+
+    async def incident_groups(self, state: str | None = None, limit: int = 100) -> list[IncidentGroup]:
+        """See `Store.incident_groups`."""
+        return await self._read(lambda db: reading.incident_groups(db, self._sql, state, limit))
+
+    async def incident(self, incident_id: str) -> Incident | None:
+        """See `Store.incident`."""
+        return await self._read(lambda db: reading.incident(db, self._sql, incident_id))
+
+    async def put_incident(self, incident: Incident) -> None:
+        """See `Store.put_incident`."""
+        row = rows.incident_row(incident)
+        await self._write(lambda db: db.execute(self._sql["put_incident"], *row))
+
+    async def put_plugin(self, plugin: Plugin) -> None:
+        """See `Store.put_plugin`."""
+        row = rows.plugin_row(plugin)
+        await self._write(lambda db: db.execute(self._sql["put_plugin"], *row))
+
+    async def migrate_plugin(self, plugin: str, migrations: Mapping[str, Sequence[Migration]]) -> None:
+        """See `Store.migrate_plugin`."""
+        own = migrations.get("postgres", ())
+        await self._write(lambda db: plugin_tables.migrate(db, self._sql, plugin, own), OPEN_TIMEOUT)
+
+    async def plugin(self, code_hash: str) -> Plugin | None:
+        """See `Store.plugin`."""
+        return await self._read(lambda db: reading.plugin(db, self._sql, code_hash))
+
+    async def counts(self) -> dict[str, int]:
+        """See `Store.counts`."""
+        return await self._read(lambda db: reading.counts(db, self._sql))
+
+    async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:
+        """See `Store.prunable`."""
+        return await self._read(lambda db: pruning.prunable(db, self._sql, where, limit, cursor))
+
+    async def count_prunable(self, where: RunFilter) -> list[PruneCount]:
+        """See `Store.count_prunable`."""
+        return await self._read(lambda db: pruning.count_prunable(db, self._sql, where))
+
+    async def journals(self, where: RunFilter, limit: int, cursor: str | None = None) -> Journals:
+        """See `Store.journals`."""
+        return await self._read(lambda db: pruning.journals(db, self._sql, where, limit, cursor))
+
+    async def remove(self, run_ids: Sequence[str]) -> int:
+        """See `Store.remove`."""
+        return await self._write(lambda db: pruning.remove(db, self._sql, run_ids), READ_TIMEOUT)
+
+    async def forget_keys(self, before: int, after: tuple[str, str] = ("", "")) -> tuple[int, tuple[str, str] | None]:
+        """See `Store.forget_keys`."""
+        return await self._write(lambda db: pruning.forget_keys(db, self._sql, before, after))
+
+    async def shrink(self) -> tuple[int, int]:
+        """See `Store.shrink`. PostgreSQL looks after that itself (autovacuum)."""
+        return 0, 0
+
+    async def trim(self) -> None:
+        """See `Store.trim`. What there is to give back is the server's."""
+
+    async def schema_version(self) -> int:
+        """The number of the last migration of the database."""
+        return await self._read(lambda db: check_version(db, self.address))
+
+    async def check(self) -> list[str]:
+        """See `Store.check`."""
+        checker = Checker(self._sql)
+        while checker.pieces and len(checker.findings) < REPORTED:
+            if not await self._use(self._readers, checker.pieces[0], CHECK_TIMEOUT):
+                checker.pieces.pop(0)
+        return checker.findings
+
+    async def backup(self, target: str) -> None:
+        """PostgreSQL has programs of its own for that.
+
+        Raises:
+            StoreError: always; the message names them.
+        """
+        schema = self.address.schema
+        raise StoreError(f"a journal in PostgreSQL is saved with PostgreSQL's own programs: pg_dump --schema={schema}")
+
+    async def probe(self) -> None:
+        """See `Store.probe`."""
+        await self._write(lambda db: db.execute(self._sql["probe"]))
+
+    # ---- in the bridge's loop
+
+    async def _commit(
+        self, connection: Connection, batch: Sequence[Entry | Post], stage: batches.Stage
+    ) -> list[Verdict]:
+        verdicts = await batches.commit(connection, self._sql, self.address, batch, stage)
+        self._batches += 1
+        if self._batches % FOLD_EVERY == 0:
+            await connection.execute(self._sql["fold_counts"])
+        return verdicts
+
+    async def _connect_writer(self, purpose: str, waits: str) -> Connection:
+        """Connect, and look whether it is still a server that may be written to."""
+        connection = await connect(self.address, f"{purpose} of {self._node}", waits=waits)
+        try:
+            await check(connection, self.address)
+        except BaseException:
+            drop(connection)
+            raise
+        return connection
+
+    async def _prepare(self, connection: Connection) -> int:
+        if await connection.fetchval("SELECT current_setting('fsync')") == "off":
+            log.warning("the database server runs with fsync=off: a crash of its machine loses what was acknowledged")
+        await keep_others_out(connection, self.address)
+        await migrate(connection, self.address)
+        claimed = await self._insist(connection, "claim_shards", self._node, self._claim)
+        return claimed[0]["epoch"]
+
+    async def _look(self, connection: Connection) -> int:
+        if not await check_version(connection, self.address):
+            raise StoreError(f"the database {self.address.shown} has no journal in the schema {self.address.schema}")
+        return 0
+
+    async def _raise(
+        self, node: str, shards: dict[int, int], unsure: dict[int, int], connection: Connection
+    ) -> dict[int, int]:
+        known = (list(shards), list(shards.values()), node, self._claim)
+        raised = {row["id"]: row["epoch"] for row in await self._insist(connection, "raise_epochs", *known)}
+        mine = [shard for shard in shards if shard not in raised and unsure.get(shard) == shards[shard]]
+        for row in await connection.fetch(self._sql["own_epochs"], mine, node, self._claim):
+            if row["epoch"] == shards[row["id"]] + 1:  # an earlier attempt, whose answer was lost
+                raised[row["id"]] = row["epoch"]
+        return raised
+
+    async def _insist(self, connection: Connection, statement: str, *arguments: Any) -> list[Any]:
+        """Change epochs; sessions that are in the way for long are ended."""
+        changing = asyncio.ensure_future(connection.fetch(self._sql[statement], *arguments))
+        try:
+            await asyncio.wait({changing}, timeout=BLOCKED)
+            if not changing.done() and not self.address.pooled:
+                pid = connection.get_server_pid()
+                ended = await self._readers.lend(lambda other: other.fetch(self._sql["end_blockers"], pid))
+                log.warning("sessions were ended that held shards", sessions=len(ended))
+            return await changing
+        finally:
+            changing.cancel()
+
+    # ---- in trio
+
+    def _make_pools(self) -> None:
+        self._journal = self._pool(1, partial(self._connect_writer, "journal", JOURNAL_WAITS))
+        self._writers = self._pool(WRITERS, partial(self._connect_writer, "writer", WRITER_WAITS))
+        self._readers = self._pool(READERS, lambda: connect(self.address, "reader"))
+
+    def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
+        return Pool(self._bridge, make, size=size, good=usable, drop=drop)
+
+    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self._use(self._readers, work, READ_TIMEOUT)
+
+    async def _write(self, work: Callable[[Connection], Awaitable[T]], timeout: float = COMMIT_TIMEOUT) -> T:
+        self._check_writable()
+        return await self._use(self._writers, work, timeout)
+
+    async def _use(self, pool: Pool[Connection], work: Callable[[Connection], Awaitable[T]], timeout: float) -> T:
+        if not self._opened:
+            raise StoreError(f"the database {self.address.shown} is not open")
+        try:
+            return await pool.use(work, timeout=timeout)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise translated(error, self.address) from error
+
+    def _check_writable(self) -> None:
+        if not self._opened or self._read_only:
+            how = "open for reading only" if self._opened else "not open"
+            raise StoreError(f"the database {self.address.shown} is {how}")

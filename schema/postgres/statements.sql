@@ -1,0 +1,538 @@
+-- Every statement that the PostgreSQL store runs. "-- name:" is how the code calls it; the comment says what it is for.
+-- The schema jivsd stands for the one that is configured.
+
+-- name: begin
+-- Begins a batch that needs more than one statement.
+BEGIN ISOLATION LEVEL READ COMMITTED
+
+-- name: commit
+-- Makes a batch durable.
+COMMIT
+
+-- name: rollback
+-- Forgets a batch.
+ROLLBACK
+
+-- name: savepoint
+-- Begins what one entry of a batch does on its own account.
+SAVEPOINT entry
+
+-- name: release
+-- Keeps what the entry did.
+RELEASE entry
+
+-- name: undo
+-- Forgets what the entry did; the savepoint stays and is released next.
+ROLLBACK TO entry
+
+-- name: write_batch
+-- Writes what can be written together, and checks the fence; see the function.
+SELECT jivsd.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
+                         $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56)
+
+-- name: epochs
+-- The epochs of some shards.
+SELECT id, epoch FROM jivsd.shard WHERE id = ANY ($1)
+
+-- name: known_runs
+-- Those of some runs that exist: whether they are open, and what they are called.
+SELECT run_id::text, open, workflow, workflow_id FROM jivsd.run WHERE run_id = ANY ($1)
+
+-- name: open_ids
+-- The open runs of some pairs of a workflow and a workflow id.
+SELECT run.workflow, run.workflow_id, run.run_id::text
+FROM unnest($1::text[], $2::text[]) AS wanted (workflow, workflow_id)
+JOIN jivsd.run ON run.workflow = wanted.workflow AND run.workflow_id = wanted.workflow_id AND run.open
+
+-- name: newest_ids
+-- The newest runs of some pairs of a workflow and a workflow id, open or not.
+SELECT wanted.workflow, wanted.workflow_id, newest.run_id::text
+FROM unnest($1::text[], $2::text[]) AS wanted (workflow, workflow_id)
+CROSS JOIN LATERAL (
+    SELECT run_id FROM jivsd.run WHERE run.workflow = wanted.workflow AND run.workflow_id = wanted.workflow_id
+    ORDER BY created_at DESC, number DESC LIMIT 1
+) AS newest
+
+-- name: chain_ends
+-- The open runs in which some that were continued as new go on.
+SELECT earlier.run_id::text, run.run_id::text FROM jivsd.run AS earlier
+JOIN jivsd.run ON run.workflow = earlier.workflow AND run.workflow_id = earlier.workflow_id AND run.open
+WHERE earlier.run_id = ANY ($1) AND earlier.status = 'CONTINUED'
+    AND run.chain = coalesce(earlier.chain, earlier.run_id)
+
+-- name: known_keys
+-- What is known of some pairs of a workflow and an idempotency key.
+SELECT known.workflow, known.key, known.input_hash, known.run_id::text
+FROM unnest($1::text[], $2::text[]) AS wanted (workflow, key)
+JOIN jivsd.idempotency_key AS known ON known.workflow = wanted.workflow AND known.key = wanted.key
+
+-- name: seen_messages
+-- Those of some messages that were delivered before: to which run, what they were, and when they were sent if they have
+-- not been read yet.
+SELECT inbox.workflow, inbox.workflow_id, inbox.message_id, inbox.run_id::text, inbox.kind,
+       CASE inbox.state WHEN 'UNREAD' THEN inbox.at END
+FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (workflow, workflow_id, message_id)
+JOIN jivsd.inbox ON inbox.workflow = wanted.workflow AND inbox.workflow_id = wanted.workflow_id
+    AND inbox.message_id = wanted.message_id
+
+-- name: stored_events
+-- Those of some events that are there already.
+SELECT event.run_id::text, event.seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM unnest($1::uuid[], $2::integer[]) AS wanted (run_id, seq)
+JOIN jivsd.event ON event.run_id = wanted.run_id AND event.seq = wanted.seq
+LEFT JOIN jivsd.payload ON payload.hash = event.payload_hash
+
+-- name: hold_runs
+-- Locks the rows of some runs, apart from those that somebody else holds.
+SELECT run_id::text FROM jivsd.run WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE SKIP LOCKED
+
+-- name: hold_open_runs
+-- Keeps some runs from ending before this transaction does, apart from those whose rows somebody else holds.
+SELECT run_id::text FROM jivsd.run WHERE run_id = ANY ($1) AND open ORDER BY run_id FOR KEY SHARE SKIP LOCKED
+
+-- name: insert_messages
+-- Puts messages into the inbox; those that were seen before are ignored.
+INSERT INTO jivsd.inbox (run_id, at, workflow, workflow_id, message_id, kind, path, "by", payload, state)
+SELECT run_id, at, workflow, workflow_id, message_id, kind, path, "by", payload, 'UNREAD'
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::bytea[]) WITH ORDINALITY
+    AS new (run_id, at, workflow, workflow_id, message_id, kind, path, "by", payload, place)
+ORDER BY place
+ON CONFLICT (workflow, workflow_id, message_id) DO NOTHING
+RETURNING workflow, workflow_id, message_id
+
+-- name: hand_on_messages
+-- The run is continued as new: what it did not read is for the run that goes on for it, but for what children said.
+UPDATE jivsd.inbox SET run_id = $2 WHERE run_id = $1 AND state = 'UNREAD' AND kind <> 'ChildEnded'
+
+-- name: use_payloads
+-- Stores large payloads, or counts more uses of them.
+INSERT INTO jivsd.payload (hash, uses, body)
+SELECT hash, uses, body FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS new (hash, uses, body) ORDER BY hash
+ON CONFLICT (hash) DO UPDATE SET uses = payload.uses + excluded.uses
+
+-- name: publish
+-- Events for the outside.
+INSERT INTO jivsd.outbox (run_id, at, path, workflow, workflow_id, topic, payload)
+SELECT run_id, at, path, workflow, workflow_id, topic, payload
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[]) WITH ORDINALITY
+    AS new (run_id, at, path, workflow, workflow_id, topic, payload, place)
+ORDER BY place
+
+-- name: put_progress
+-- What steps have said last of how far they are.
+INSERT INTO jivsd.progress (run_id, path, attempt, at, details, done, total)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::bigint[], $5::bytea[], $6::float8[], $7::float8[])
+ON CONFLICT (run_id, path) DO UPDATE
+SET attempt = excluded.attempt, at = excluded.at, details = excluded.details, done = excluded.done,
+    total = excluded.total
+
+-- name: forget_progress
+-- Steps have settled.
+DELETE FROM jivsd.progress USING unnest($1::uuid[], $2::text[]) AS gone (run_id, path)
+WHERE progress.run_id = gone.run_id AND progress.path = gone.path
+
+-- name: progress
+-- What the steps of some runs have said last of how far they are.
+SELECT run_id::text, path, attempt, at, details, done, total FROM jivsd.progress
+WHERE run_id = ANY ($1) ORDER BY run_id, path
+
+-- name: lock_holder
+-- The run that holds a lock key: the one with the lowest ticket.
+SELECT run_id::text FROM jivsd.lock_ticket WHERE key = $1 ORDER BY ticket LIMIT 1
+
+-- name: next_ticket
+-- Counts a lock key's tickets; the first makes the key.
+INSERT INTO jivsd.lock (key, last_ticket, fence) VALUES ($1, 1, 1)
+ON CONFLICT (key) DO UPDATE SET last_ticket = lock.last_ticket + 1
+RETURNING last_ticket
+
+-- name: insert_ticket
+-- Puts a run into the queue of a lock key.
+INSERT INTO jivsd.lock_ticket (key, ticket, run_id, path, since, granted) VALUES ($1, $2, $3, $4, $5, false)
+
+-- name: grant_ticket
+-- It is recorded that a run has the lock for which it stood in the queue.
+UPDATE jivsd.lock_ticket SET granted = true WHERE run_id = $1 AND path = $2
+
+-- name: tickets
+-- The tickets of a run, and whether each is the lowest of its key.
+SELECT path, key, ticket, NOT EXISTS (
+    SELECT FROM jivsd.lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket
+)
+FROM jivsd.lock_ticket AS mine WHERE run_id = $1 ORDER BY key, ticket
+
+-- name: hand_on_ticket
+-- The run is continued as new: the run that goes on for it has its lock from the beginning.
+UPDATE jivsd.lock_ticket SET run_id = $2, granted = false WHERE run_id = $1 AND path = '' AND key = $3 RETURNING ticket
+
+-- name: delete_ticket
+-- Takes a run out of the queue of a lock key.
+DELETE FROM jivsd.lock_ticket WHERE key = $1 AND ticket = $2
+
+-- name: raise_fence
+-- The next fence number of a lock key: its holder has changed or was taken over.
+UPDATE jivsd.lock SET fence = fence + 1 WHERE key = $1 RETURNING fence
+
+-- name: lock_queue
+-- Who holds and who waits for one lock key, and whether it is recorded that it has it: so many from the first on.
+SELECT lock_ticket.key, ticket, run_id::text, fence, since, path, granted
+FROM jivsd.lock_ticket JOIN jivsd.lock ON lock.key = lock_ticket.key
+WHERE lock_ticket.key = $1 ORDER BY ticket LIMIT $2
+
+-- name: lock_queues
+-- The same for all lock keys: so many of each.
+SELECT key, ticket, run_id::text, fence, since, path, granted
+FROM (
+    SELECT lock_ticket.key, ticket, run_id, fence, since, path, granted,
+           row_number() OVER (PARTITION BY lock_ticket.key ORDER BY ticket) AS place
+    FROM jivsd.lock_ticket JOIN jivsd.lock ON lock.key = lock_ticket.key
+) AS queues
+WHERE $1::bigint IS NULL OR place <= $1 ORDER BY key, ticket
+
+-- name: events
+-- A run's events after a seq, in order.
+SELECT seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM jivsd.event LEFT JOIN jivsd.payload ON payload.hash = event.payload_hash
+WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+
+-- name: find_event
+-- A run's event of a kind at a path.
+SELECT seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM jivsd.event LEFT JOIN jivsd.payload ON payload.hash = event.payload_hash
+WHERE run_id = $1 AND kind = $2 AND path = $3 ORDER BY seq LIMIT 1
+
+-- name: run
+-- Some runs.
+SELECT run_id::text, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error
+FROM jivsd.run WHERE run_id = ANY ($1)
+
+-- name: current_run
+-- The open run of a workflow id, or else its newest one.
+SELECT run_id::text, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error
+FROM jivsd.run WHERE run_id = coalesce(
+    (SELECT run_id FROM jivsd.run WHERE workflow = $1 AND workflow_id = $2 AND open),
+    (SELECT run_id FROM jivsd.run WHERE workflow = $1 AND workflow_id = $2 ORDER BY created_at DESC, number DESC LIMIT 1)
+)
+
+-- name: continued
+-- The newest run in which one that was continued as new goes on, open or not.
+SELECT run.run_id::text, run.workflow, run.workflow_id, run.code_hash, run.shard, run.status, run.paused, run.parked,
+       run.created_at, run.started_at, run.ended_at, run.wake_at, run.options, run.attributes, run.input, run.output,
+       run.error
+FROM jivsd.run AS earlier
+JOIN jivsd.run ON run.workflow = earlier.workflow AND run.workflow_id = earlier.workflow_id
+WHERE earlier.run_id = $1 AND earlier.status = 'CONTINUED' AND run.chain = coalesce(earlier.chain, earlier.run_id)
+ORDER BY run.number DESC LIMIT 1
+
+-- name: open_runs
+-- Open runs that are not parked by run id, for recovery.
+SELECT run_id::text, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error
+FROM jivsd.run WHERE open AND NOT parked AND run_id > $1 ORDER BY run.run_id LIMIT $2
+
+-- name: wakes
+-- When parked runs have to be brought back because time has come, earliest first.
+SELECT wake_at, run_id::text FROM jivsd.run
+WHERE parked AND wake_at IS NOT NULL AND (wake_at, run_id) > ($1, $2) ORDER BY wake_at, run.run_id LIMIT $3
+
+-- name: called_runs
+-- The parked runs that have something to do at once: an unread message, or it is their turn for a lock.
+SELECT run.run_id::text FROM jivsd.inbox JOIN jivsd.run ON run.run_id = inbox.run_id
+WHERE inbox.state = 'UNREAD' AND run.parked
+UNION
+SELECT run.run_id::text
+FROM (SELECT DISTINCT ON (key) run_id, granted FROM jivsd.lock_ticket ORDER BY key, ticket) AS holder
+JOIN jivsd.run ON run.run_id = holder.run_id WHERE run.parked AND NOT holder.granted
+ORDER BY 1
+
+-- name: recorded_events
+-- The events of some runs, in order for each run.
+SELECT event.run_id::text, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM jivsd.event LEFT JOIN jivsd.payload ON payload.hash = event.payload_hash
+WHERE event.run_id = ANY ($1) ORDER BY event.run_id, seq
+
+-- name: recorded_messages
+-- The unread messages of some runs, in the order in which they came.
+SELECT workflow, workflow_id, message_id, kind, path, payload, at, "by", run_id::text
+FROM jivsd.inbox WHERE run_id = ANY ($1) AND state = 'UNREAD' ORDER BY number
+
+-- name: list_runs
+-- A page of runs, newest first; the reader puts its conditions in the place of "true", what leads to the runs in that
+-- of the table, and their order in that of the time.
+SELECT run.run_id::text, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at,
+       ended_at, wake_at, options, attributes, input, output, error, created_at AS time, number AS place
+FROM jivsd.run WHERE true ORDER BY time DESC, place DESC LIMIT :limit
+
+-- name: count_attribute
+-- How many runs have an attribute, as far as one has to know.
+SELECT count(*) FROM (SELECT FROM jivsd.attribute WHERE name = $1 AND value = $2 LIMIT $3) AS found
+
+-- name: count_runs
+-- How many runs have each status.
+SELECT status, sum(runs)::bigint FROM jivsd.run_count GROUP BY status HAVING sum(runs) > 0
+
+-- name: fold_counts
+-- Adds up what was counted, statement by statement, leaving to others what they are adding up.
+WITH taken AS (
+    DELETE FROM jivsd.run_count
+    WHERE ctid = ANY (ARRAY (SELECT ctid FROM jivsd.run_count FOR UPDATE SKIP LOCKED))
+    RETURNING status, workflow, runs
+)
+INSERT INTO jivsd.run_count SELECT status, workflow, sum(runs) FROM taken GROUP BY status, workflow HAVING sum(runs) <> 0
+
+-- name: outbox
+-- Events for the outside after a number, in order.
+SELECT number, run_id::text, path, workflow, workflow_id, topic, payload, at
+FROM jivsd.outbox WHERE number > $1 AND ($2::text IS NULL OR topic = $2) ORDER BY number LIMIT $3
+
+-- name: clear_outbox
+-- Forgets some of the oldest events for the outside.
+DELETE FROM jivsd.outbox
+WHERE number IN (SELECT number FROM jivsd.outbox WHERE at < $1 ORDER BY at LIMIT $2)
+RETURNING number
+
+-- name: put_incident
+-- An incident, or what has become of it.
+INSERT INTO jivsd.incident (incident_id, kind, message, at, run_id, workflow, path, details, state, resolution,
+                            resolved_by, resolved_why, resolved_at, history, acknowledged, fingerprint)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+ON CONFLICT (incident_id) DO UPDATE SET
+    kind = excluded.kind, message = excluded.message, at = excluded.at, run_id = excluded.run_id,
+    workflow = excluded.workflow, path = excluded.path, details = excluded.details, state = excluded.state,
+    resolution = excluded.resolution, resolved_by = excluded.resolved_by, resolved_why = excluded.resolved_why,
+    resolved_at = excluded.resolved_at, history = excluded.history, acknowledged = excluded.acknowledged,
+    fingerprint = excluded.fingerprint
+
+-- name: list_incidents
+-- A page of incidents, newest first; the reader puts its conditions in the place of "true".
+SELECT incident_id, kind, message, at, run_id, workflow, path, details, state, resolution, resolved_by, resolved_why,
+       resolved_at, history, fingerprint, number
+FROM jivsd.incident WHERE true ORDER BY number DESC LIMIT :limit
+
+-- name: group_incidents
+-- Incidents by fingerprint, those that were seen last first; the reader puts its conditions in the place of "true".
+SELECT counted.fingerprint, kind, message, incident_id, times, first_at, last_at, workflow, path, runs, counted.seen
+FROM (
+    SELECT fingerprint, count(*) AS times, min(at) AS first_at, max(at) AS last_at, count(DISTINCT run_id) AS runs,
+           count(*) FILTER (WHERE acknowledged) AS seen, max(number) AS newest
+    FROM jivsd.incident WHERE true GROUP BY fingerprint ORDER BY last_at DESC LIMIT :limit
+) AS counted
+JOIN jivsd.incident ON incident.number = counted.newest
+ORDER BY last_at DESC
+
+-- name: count_incidents
+-- How many incidents are open.
+SELECT count(*) FROM jivsd.incident WHERE state = 'OPEN'
+
+-- name: put_plugin
+-- Keeps the source of a plugin.
+INSERT INTO jivsd.plugin_code (code_hash, name, files, at) VALUES ($1, $2, $3, $4) ON CONFLICT (code_hash) DO NOTHING
+
+-- name: plugin
+-- The source of a plugin.
+SELECT code_hash, name, files, at FROM jivsd.plugin_code WHERE code_hash = $1
+
+-- name: plugin_migrations
+-- The migrations of a plugin that have been applied, in order.
+SELECT number, hash FROM jivsd.plugin_migration WHERE plugin = $1 ORDER BY number
+
+-- name: put_plugin_migration
+-- A migration of a plugin has been applied.
+INSERT INTO jivsd.plugin_migration (plugin, number, name, hash) VALUES ($1, $2, $3, $4)
+
+-- name: holder
+-- Which session keeps a second daemon from starting.
+SELECT format('%s, process %s of %s', application_name, pid, coalesce(host(client_addr), 'this machine'))
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND classid = $1::bigint::oid
+    AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
+-- name: claim_shards
+-- A node takes all shards, under an epoch that is above all that were. Rows are locked in the order of all batches.
+WITH held AS (SELECT id, epoch FROM jivsd.shard ORDER BY id FOR NO KEY UPDATE)
+UPDATE jivsd.shard SET epoch = (SELECT max(epoch) + 1 FROM held), node = $1, claim = $2 FROM held
+WHERE shard.id = held.id RETURNING shard.epoch
+
+-- name: raise_epochs
+-- A node raises the epochs of shards that it still owns under the epochs that it knows.
+WITH held AS (SELECT id FROM jivsd.shard WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
+UPDATE jivsd.shard SET epoch = shard.epoch + 1
+FROM held JOIN unnest($1::integer[], $2::bigint[]) AS known (id, epoch) USING (id)
+WHERE shard.id = held.id AND shard.epoch = known.epoch AND shard.node = $3 AND shard.claim = $4
+RETURNING shard.id, shard.epoch
+
+-- name: own_epochs
+-- The epochs of some shards as far as this opening of the database owns them.
+SELECT id, epoch FROM jivsd.shard WHERE id = ANY ($1) AND node = $2 AND claim = $3
+
+-- name: end_blockers
+-- Ends the sessions that keep another one waiting.
+SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid
+
+-- name: meta
+-- What the database says about itself.
+SELECT value FROM jivsd.meta WHERE name = $1
+
+-- name: put_meta
+-- Says something about the database.
+INSERT INTO jivsd.meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+
+-- name: probe
+-- Writes something small, to see whether that works.
+INSERT INTO jivsd.meta (name, value) VALUES ('probe', '1')
+ON CONFLICT (name) DO UPDATE SET value = (meta.value::bigint + 1)::text
+
+-- name: insert_shards
+-- The shards, when the database is made; nobody owns them yet.
+INSERT INTO jivsd.shard (id, epoch, node) SELECT id, 0, '' FROM generate_series(0, $1 - 1) AS id
+
+-- name: count_pairs
+-- Which workflows have runs in which statuses.
+SELECT workflow, status FROM jivsd.run_count GROUP BY workflow, status HAVING sum(runs) > 0
+
+-- name: list_prunable
+-- Ended runs, oldest first, apart from those whose parent or whose child is open: a parent that comes back would start
+-- its child again, and a child's end would reach nobody. The reader puts in conditions and lead as in list_runs.
+SELECT run.run_id::text, created_at AS time, number AS place
+FROM jivsd.run WHERE true
+    AND NOT EXISTS (SELECT FROM jivsd.run AS elder WHERE elder.run_id = run.parent AND elder.open)
+    AND NOT EXISTS (SELECT FROM jivsd.run AS child WHERE child.parent = run.run_id AND child.open)
+ORDER BY time, place LIMIT :limit
+
+-- name: event_counts
+-- How many events some runs have.
+SELECT run_id::text, count(*) FROM jivsd.event WHERE run_id = ANY ($1) GROUP BY run_id
+
+-- name: removable
+-- Those of some runs that have ended and hold nobody up (see list_prunable), and what they are called. Their rows are
+-- locked, so that nobody else removes them meanwhile.
+SELECT run_id::text, workflow, workflow_id FROM jivsd.run
+WHERE run_id = ANY ($1) AND NOT open
+    AND NOT EXISTS (SELECT FROM jivsd.run AS elder WHERE elder.run_id = run.parent AND elder.open)
+    AND NOT EXISTS (SELECT FROM jivsd.run AS child WHERE child.parent = run.run_id AND child.open)
+ORDER BY run.run_id FOR UPDATE SKIP LOCKED
+
+-- name: release_payloads
+-- The events of some runs no longer use their large payloads; those that none uses any more go.
+WITH used AS (
+    SELECT payload_hash AS hash, count(*) AS times FROM jivsd.event
+    WHERE run_id = ANY ($1) AND payload_hash IS NOT NULL GROUP BY payload_hash
+), held AS (
+    SELECT payload.hash FROM jivsd.payload JOIN used ON used.hash = payload.hash ORDER BY payload.hash
+    FOR UPDATE OF payload
+), changed AS (
+    UPDATE jivsd.payload SET uses = payload.uses - used.times FROM used, held
+    WHERE payload.hash = used.hash AND held.hash = used.hash AND payload.uses > used.times
+)
+DELETE FROM jivsd.payload USING used WHERE payload.hash = used.hash AND payload.uses <= used.times
+
+-- name: delete_events
+-- Removes the journals of some runs.
+DELETE FROM jivsd.event WHERE run_id = ANY ($1)
+
+-- name: delete_incidents
+-- Removes the incidents of some runs.
+DELETE FROM jivsd.incident WHERE run_id = ANY ($1::text[])
+
+-- name: delete_published
+-- Removes what some runs have published.
+DELETE FROM jivsd.outbox WHERE run_id = ANY ($1)
+
+-- name: delete_progress
+-- Removes what the steps of some runs have said of how far they are.
+DELETE FROM jivsd.progress WHERE run_id = ANY ($1)
+
+-- name: empty_messages
+-- Forgets what the messages of some runs said; their ids stay, so that a repeat is recognised.
+UPDATE jivsd.inbox SET payload = NULL WHERE run_id = ANY ($1) AND payload IS NOT NULL
+
+-- name: delete_attributes
+-- Some runs have no attributes any more.
+DELETE FROM jivsd.attribute WHERE run_id = ANY ($1)
+
+-- name: delete_runs
+-- Removes the rows of some runs.
+DELETE FROM jivsd.run WHERE run_id = ANY ($1)
+
+-- name: delete_messages
+-- Removes the messages of some workflow ids that have no run any more.
+DELETE FROM jivsd.inbox USING unnest($1::text[], $2::text[]) AS gone (workflow, workflow_id)
+WHERE inbox.workflow = gone.workflow AND inbox.workflow_id = gone.workflow_id AND NOT EXISTS (
+    SELECT FROM jivsd.run WHERE run.workflow_id = inbox.workflow_id AND run.workflow = inbox.workflow
+)
+
+-- name: forget_keys
+-- Looks at the next idempotency keys in the order of their key, and forgets those that are old enough and have outlived
+-- their runs. How many were looked at, how many were forgotten, and the last one that was looked at.
+WITH page AS (
+    SELECT workflow, key, at, run_id FROM jivsd.idempotency_key
+    WHERE (workflow, key) > ($2, $3) ORDER BY workflow, key LIMIT $4
+), gone AS (
+    DELETE FROM jivsd.idempotency_key AS old USING page
+    WHERE old.workflow = page.workflow AND old.key = page.key AND page.at < $1
+        AND NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id = page.run_id)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM page), (SELECT count(*) FROM gone), last.workflow, last.key
+FROM (SELECT workflow, key FROM page ORDER BY workflow DESC, key DESC LIMIT 1) AS last
+
+-- name: check_runs
+-- The next runs in the order of their ids.
+SELECT run_id::text, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
+       wake_at, options, attributes, input, output, error
+FROM jivsd.run WHERE run_id > $1 ORDER BY run.run_id LIMIT $2
+
+-- name: check_events
+-- The next events in the order of their key, with what a check needs.
+SELECT event.run_id::text, seq, kind, path, coalesce(event.payload, payload.body), at, attempt, "by", checksum
+FROM jivsd.event LEFT JOIN jivsd.payload ON payload.hash = event.payload_hash
+WHERE (event.run_id, seq) > ($1, $2) ORDER BY event.run_id, seq LIMIT $3
+
+-- name: check_orphans
+-- Runs that have events and no row.
+SELECT DISTINCT run_id::text FROM jivsd.event
+WHERE NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id = event.run_id)
+
+-- name: check_empty
+-- Runs that have a row and no events.
+SELECT run_id::text FROM jivsd.run WHERE NOT EXISTS (SELECT FROM jivsd.event WHERE event.run_id = run.run_id)
+
+-- name: check_counts
+-- Workflows and statuses whose counted runs are not as many as there are.
+SELECT workflow, status
+FROM (
+    SELECT workflow, status, runs FROM jivsd.run_count
+    UNION ALL SELECT workflow, status, -count(*) FROM jivsd.run GROUP BY workflow, status
+) AS counted
+GROUP BY workflow, status HAVING sum(runs) <> 0
+
+-- name: check_payloads
+-- Large payloads that are not used as often as they say.
+SELECT hash FROM jivsd.payload
+LEFT JOIN (
+    SELECT payload_hash, count(*) AS times FROM jivsd.event WHERE payload_hash IS NOT NULL GROUP BY payload_hash
+) AS used ON used.payload_hash = hash
+WHERE uses <> coalesce(used.times, 0)
+
+-- name: check_messages
+-- Messages whose workflow id has no run.
+SELECT message_id, workflow, workflow_id FROM jivsd.inbox
+WHERE NOT EXISTS (SELECT FROM jivsd.run WHERE run.workflow_id = inbox.workflow_id AND run.workflow = inbox.workflow)
+
+-- name: check_incidents
+-- Incidents of runs that are not there.
+SELECT incident_id, run_id FROM jivsd.incident
+WHERE run_id IS NOT NULL AND NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id::text = incident.run_id)
+
+-- name: check_tickets
+-- Lock tickets of runs that are not open.
+SELECT key, run_id::text FROM jivsd.lock_ticket
+WHERE NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id = lock_ticket.run_id AND run.open)
+
+-- name: check_attributes
+-- Attributes of runs that are not there.
+SELECT name, value FROM jivsd.attribute WHERE NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id = attribute.run_id)
