@@ -142,37 +142,54 @@ WHERE run_id = ANY ($1) ORDER BY run_id, path
 -- The run that holds a lock key: the one with the lowest ticket.
 SELECT run_id::text FROM jivsd.lock_ticket WHERE key = $1 ORDER BY ticket LIMIT 1
 
--- name: next_ticket
--- Counts a lock key's tickets; the first makes the key.
-INSERT INTO jivsd.lock (key, last_ticket, fence) VALUES ($1, 1, 1)
-ON CONFLICT (key) DO UPDATE SET last_ticket = lock.last_ticket + 1
-RETURNING last_ticket
-
--- name: insert_ticket
--- Puts a run into the queue of a lock key.
-INSERT INTO jivsd.lock_ticket (key, ticket, run_id, path, since, granted) VALUES ($1, $2, $3, $4, $5, false)
+-- name: draw_ticket
+-- Puts a run at the end of the queue of a lock key; the first ticket makes the key.
+WITH drawn AS (
+    INSERT INTO jivsd.lock (key, last_ticket, fence) VALUES ($1, 1, 1)
+    ON CONFLICT (key) DO UPDATE SET last_ticket = lock.last_ticket + 1
+    RETURNING key, last_ticket
+)
+INSERT INTO jivsd.lock_ticket (key, ticket, run_id, path, since, granted)
+SELECT key, last_ticket, $2, $3, $4, false FROM drawn
 
 -- name: grant_ticket
 -- It is recorded that a run has the lock for which it stood in the queue.
 UPDATE jivsd.lock_ticket SET granted = true WHERE run_id = $1 AND path = $2
 
--- name: tickets
--- The tickets of a run, and whether each is the lowest of its key.
-SELECT path, key, ticket, NOT EXISTS (
-    SELECT FROM jivsd.lock_ticket AS other WHERE other.key = mine.key AND other.ticket < mine.ticket
+-- name: has_ticket
+-- Whether a run stands in a queue, for the lock at a path in its code.
+SELECT EXISTS (SELECT FROM jivsd.lock_ticket WHERE run_id = $1 AND path = $2)
+
+-- name: give_back
+-- Takes a run out of queues, by the paths in its code; when a holder leaves, the next one gets a higher fence number.
+WITH gone AS (
+    DELETE FROM jivsd.lock_ticket WHERE run_id = $1 AND path = ANY ($2) RETURNING key, ticket
+), lowest AS (
+    SELECT key, min(ticket) AS ticket FROM gone GROUP BY key ORDER BY key
 )
-FROM jivsd.lock_ticket AS mine WHERE run_id = $1 ORDER BY key, ticket
+UPDATE jivsd.lock SET fence = fence + 1 FROM lowest
+WHERE lock.key = lowest.key AND NOT EXISTS (
+    SELECT FROM jivsd.lock_ticket AS other WHERE other.key = lowest.key AND other.ticket < lowest.ticket
+)
+
+-- name: give_back_others
+-- The same, but for some paths: it stays in the queues for those.
+WITH gone AS (
+    DELETE FROM jivsd.lock_ticket WHERE run_id = $1 AND path <> ALL ($2) RETURNING key, ticket
+), lowest AS (
+    SELECT key, min(ticket) AS ticket FROM gone GROUP BY key ORDER BY key
+)
+UPDATE jivsd.lock SET fence = fence + 1 FROM lowest
+WHERE lock.key = lowest.key AND NOT EXISTS (
+    SELECT FROM jivsd.lock_ticket AS other WHERE other.key = lowest.key AND other.ticket < lowest.ticket
+)
 
 -- name: hand_on_ticket
 -- The run is continued as new: the run that goes on for it has its lock from the beginning.
 UPDATE jivsd.lock_ticket SET run_id = $2, granted = false WHERE run_id = $1 AND path = '' AND key = $3 RETURNING ticket
 
--- name: delete_ticket
--- Takes a run out of the queue of a lock key.
-DELETE FROM jivsd.lock_ticket WHERE key = $1 AND ticket = $2
-
 -- name: raise_fence
--- The next fence number of a lock key: its holder has changed or was taken over.
+-- The next fence number of a lock key: its holder was taken over.
 UPDATE jivsd.lock SET fence = fence + 1 WHERE key = $1 RETURNING fence
 
 -- name: lock_queue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jivsd.store.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from jivsd.store.api import Entry
     from jivsd.store.postgres.connections import Connection, Sql
@@ -30,12 +30,14 @@ class Queues:
 
     async def change(self, run_id: str, tickets: Tickets) -> str | None:
         """Do what an entry wants; return the run that stands in the way of a ticket that was to be drawn at once."""
+        if tickets.gives is not None:
+            await self._run("give_back", run_id, [tickets.gives])
         if tickets.keeps is not None:
-            await self.release(run_id, keep=("", *tickets.keeps))
+            await self.release(run_id, keep=["", *tickets.keeps])
         if tickets.granted is not None:
             await self._run("grant_ticket", run_id, tickets.granted)
         ticket = tickets.draws
-        if ticket is None or (ticket.path, ticket.key) in [mine[:2] for mine in await self._tickets(run_id)]:
+        if ticket is None or await self._connection.fetchval(self._sql["has_ticket"], run_id, ticket.path):
             return None
         if ticket.at_once and (holder := await self.holder(ticket.key)) is not None:
             return holder
@@ -44,24 +46,16 @@ class Queues:
 
     async def draw(self, run_id: str, ticket: Ticket) -> None:
         """Put a run at the end of a queue."""
-        ((number,),) = await self._run("next_ticket", ticket.key)
-        await self._run("insert_ticket", ticket.key, number, run_id, ticket.path, ticket.since)
+        await self._run("draw_ticket", ticket.key, run_id, ticket.path, ticket.since)
 
-    async def release(self, run_id: str, *, keep: Collection[str] = ()) -> None:
+    async def release(self, run_id: str, *, keep: Sequence[str] = ()) -> None:
         """Leave the queues, but for some paths; when a holder leaves, the next one gets a higher fence number."""
-        for path, key, number, holds in await self._tickets(run_id):
-            if path not in keep:
-                await self._run("delete_ticket", key, number)
-                if holds:
-                    await self._run("raise_fence", key)
+        await self._run("give_back_others", run_id, list(keep))
 
     async def hand_on(self, run_id: str, successor: str, key: str, since: int) -> None:
         """The run that goes on for one that is continued as new has its own lock from the beginning."""
         if not await self._run("hand_on_ticket", run_id, successor, key):
             await self.draw(successor, Ticket(key, "", since))
-
-    async def _tickets(self, run_id: str) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in await self._run("tickets", run_id)]
 
     async def _run(self, statement: str, *parameters: Any) -> list[Any]:
         return await self._connection.fetch(self._sql[statement], *parameters)
