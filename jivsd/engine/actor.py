@@ -8,6 +8,7 @@ is committed. The task is parked while there is nothing to deliver; everything e
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,8 +18,8 @@ from jivsd import logs
 from jivsd.engine import beginnings, closing, effects, intake, locking, parking, troubles, unwind
 from jivsd.engine.attempts import Exit
 from jivsd.engine.pen import Pen
-from jivsd.engine.replay import LOCK, START, Machine, Open
-from jivsd.engine.seat import Seat
+from jivsd.engine.replay import LOCK, START, Machine, Open, Phase
+from jivsd.engine.seat import Seat, cancel_status
 from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
 from jivsd.store.api import WRITTEN, Entry, Refused, Verdict, Written
 
@@ -35,6 +36,8 @@ log = logs.get(__name__)
 
 NONE: Final[frozenset[str]] = frozenset()
 _STEP_DONE: Final = Kind.STEP_DONE
+_RUNNING: Final = Status.RUNNING
+_FORWARD: Final = Phase.RUNNING
 """Python 3.11 takes ten times as long to get a member from its enum as to get a global."""
 
 
@@ -137,7 +140,7 @@ class Actor(Pen):
         self.first = first
         run = self.run
         self.machine = Machine(
-            self.workflow, run.run_id, run.workflow_id, journal=events, probe=lambda: seat.task._cancel_status
+            self.workflow, run.run_id, run.workflow_id, journal=events, probe=partial(cancel_status, seat)
         )
         try:
             self._replay(events)
@@ -388,7 +391,7 @@ class Actor(Pen):
     @property
     def startable(self) -> bool:
         """Whether anything may still be started for this run."""
-        return not self.leaving and self.final is None and self.machine.blocked is None
+        return self._ask is None and self._failure is None and self.final is None and self.machine.blocked is None
 
     @property
     def busy(self) -> bool:
@@ -417,7 +420,8 @@ class Actor(Pen):
         if machine.misfits or machine.blocked is not None:
             troubles.find(self)
         if machine.outcome is None:
-            troubles.sync_status(self)
+            if not self.attempts or self.incidents or self.run.status is not _RUNNING or machine.phase is not _FORWARD:
+                troubles.sync_status(self)
         elif machine.blocked is None and self.final is None:
             outcome = machine.outcome
             self.final = Ended(outcome.status, outcome.output or NULL, outcome.error)

@@ -431,7 +431,7 @@ class Host(ABC):
 
     async def _live(self, life: Life, actor: Actor | None, journal: Sequence[Event]) -> None:
         try:
-            await (life.recover() if actor is None else life.begin(actor, list(journal)))
+            await life.live(actor, list(journal))
         finally:
             del self.living[life.run_id]
             self.resident[life.workflow] -= 1

@@ -101,15 +101,9 @@ class Life:
         self._tried = False
         """Whether it had its turn to be tried."""
 
-    async def begin(self, actor: Actor, started: list[Event]) -> None:
-        """Live a run on whose start was committed just now; `started` is its journal."""
-        await self._live(actor, started)
-
-    async def recover(self) -> None:
-        """Live a run on from the journal."""
-        await self._live(None, [])
-
-    async def _live(self, actor: Actor | None, started: list[Event]) -> None:
+    async def live(self, actor: Actor | None, started: list[Event]) -> None:
+        """Live a run until it has ended or leaves memory: on from the journal, or with the actor of one whose start
+        was committed just now; `started` is its journal then."""
         host = self._host
         self._fresh = actor is not None
         while not host.stopping:

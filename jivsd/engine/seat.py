@@ -7,12 +7,16 @@ by a relief, until the run's own task is back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+cancel_status: Final = attrgetter("task._cancel_status")
+"""Of a seat: trio's own note of the scopes that its task stands in; another one when it stands in others."""
 
 
 class Seat:

@@ -140,7 +140,8 @@ def _step_done(machine: Machine, event: Event) -> None:
             "result", f"the recorded result of {event.path} does not fit the code's type: {error}", event.path
         )
         return
-    _hand_over(machine, entry, value)
+    machine.settle(entry)
+    machine.ready(entry.branch, value)
 
 
 def _hand_over(machine: Machine, entry: Open, value: Any = None, error: BaseException | None = None) -> None:
