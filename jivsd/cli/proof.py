@@ -70,6 +70,7 @@ def demo(
     "bench",
     "jivsd bench",
     "jivsd bench --runs 2000 --json | jq .steps_per_s",
+    "jivsd bench --parked 100000 --in-flight 10000",
     "jivsd bench --report ./bench",
     "jivsd bench --store postgresql://me@localhost/test",
     panel=PANEL,
@@ -82,6 +83,12 @@ def bench(
     runs: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs in all.")] = 10_000,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="How many steps each has.")] = 10,
     concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many are open at once.")] = 1000,
+    parked: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many are parked, to see what that costs; and get a signal.")
+    ] = 2_000,
+    in_flight: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many are in a step when a daemon is killed, and started again.")
+    ] = 1_000,
     report: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write a report there, with curves from 1 to 10,000 runs open at once."),
@@ -90,11 +97,14 @@ def bench(
     """Measure how many durable steps this machine does in a second.
 
     On a database of its own (in PostgreSQL: in a schema of its own), which is removed afterwards; in turns with what
-    the database can write at best.
+    the database can write at best. Then what parked runs cost, how fast signals bring them back, and how soon all is
+    under way again after kill -9.
     """
     from jivsd.masking import masked
     from jivsd.proof import benchreport
     from jivsd.proof.bench import TURNS, bench
+    from jivsd.proof.daemons import DaemonFailed
+    from jivsd.proof.recovering import NotRecovered
     from jivsd.proof.sweep import Point, sweep
     from jivsd.store.api import StoreError
     from jivsd.store.choice import is_postgres
@@ -118,10 +128,20 @@ def bench(
         raise CommandError(Exit.INVALID, "store", f"{shown} is not postgresql://…: leave --store out for SQLite")
     notes: list[str] = []
     try:
-        measured = bench(store=store, runs=runs, steps=steps, concurrency=concurrency, on_turn=tell)
+        measured = bench(
+            store=store,
+            runs=runs,
+            steps=steps,
+            concurrency=concurrency,
+            parked_runs=parked,
+            in_flight=in_flight,
+            on_turn=tell,
+        )
         points = sweep(store=store, steps=steps, on_point=tell_point) if report is not None else []
     except StoreError as error:
         raise CommandError(Exit.FAILED, "store", str(error)) from None
+    except (DaemonFailed, NotRecovered) as error:
+        raise CommandError(Exit.FAILED, "bench_failed", f"the bench cannot go on: {error}") from None
     if report is not None:
         try:
             page = benchreport.write(report, measured, points)

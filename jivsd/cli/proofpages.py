@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from jivsd.cli import look
+from jivsd.proof.benchreport import waits
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
@@ -28,6 +29,7 @@ def bench(report: BenchReport) -> Page:
                 ("CPU", f"{report.cpu_us_per_step:,.0f} µs a step"),
                 ("One step", f"{report.one_step_ms.p50:.1f} ms (p50), {report.one_step_ms.p99:.1f} ms (p99)"),
                 ("Ten steps", f"{report.ten_steps_ms.p50:.1f} ms (p50), {report.ten_steps_ms.p99:.1f} ms (p99)"),
+                *((name[0].upper() + name[1:], value) for name, value in waits(report)),
                 ("This machine", f"{report.loop_ms:.1f} ms for a fixed Python loop; {versions}"),
             ]
         )

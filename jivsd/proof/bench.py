@@ -9,33 +9,28 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from contextlib import asynccontextmanager
 from importlib.metadata import version
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import trio
 
-from jivsd import memory
-from jivsd.daemon import SWITCH_INTERVAL
 from jivsd.engine.api import StartOptions
-from jivsd.engine.engine import Engine
-from jivsd.metrics import Metrics
-from jivsd.proof import load
+from jivsd.proof import parked, recovering, signalling
+from jivsd.proof.drive import drive
+from jivsd.proof.engines import engine_with
 from jivsd.proof.ground import ground
+from jivsd.proof.parked import Parked
 from jivsd.proof.rawlimit import Raw
+from jivsd.proof.recovering import Recovery
 from jivsd.records import ENDED, Status
-from jivsd.registry.registry import Registry
-from jivsd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-    from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
+    from collections.abc import Callable
 
+    from jivsd.engine.engine import Engine
     from jivsd.proof.ground import Ground
-    from jivsd.store.api import Store
 
 TURNS: Final = 5
 """How often engine and raw limit take turns."""
@@ -55,9 +50,10 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bench found. `cpu_us_per_step` is of the whole process, with SQLite and without a
-    PostgreSQL server; `loop_ms` is the time of a
-    fixed Python loop, by which the figures of different machines are compared."""
+    """What the bench found. `cpu_us_per_step` is of the whole process, with SQLite and without a PostgreSQL server;
+    `loop_ms` is the time of a fixed Python loop, by which the figures of different machines are compared.
+    `signals_per_s`: signals to parked runs, each of which comes back for it and ends.
+    """
 
     store: str
     runs: int
@@ -71,6 +67,9 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us_per_step: float
     one_step_ms: Latency
     ten_steps_ms: Latency
+    parked: Parked
+    signals_per_s: float
+    recovery: Recovery
     loop_ms: float
     versions: dict[str, str]
 
@@ -85,63 +84,59 @@ class _Turn(msgspec.Struct, frozen=True):
     loop: float
 
 
+class _Waits(NamedTuple):
+    parked: Parked
+    signals_per_s: float
+    recovery: Recovery
+
+
 def bench(
     *,
     store: str | None = None,
     runs: int = 10_000,
     steps: int = 10,
     concurrency: int = 1000,
+    parked_runs: int = 2000,
+    in_flight: int = 1000,
+    idle: float = parked.IDLE,
     on_turn: Callable[[int], None] = lambda _: None,
 ) -> BenchReport:
-    """Measure, on a database or a schema of its own that is removed afterwards.
+    """Measure, on databases or schemas of its own that are removed afterwards.
 
     Args:
         store: the URL of a PostgreSQL database to measure in; None: the embedded store, in temporary files.
         runs: how many runs there are in all, spread over the turns.
         steps: how many steps each has.
         concurrency: how many runs are open at once.
+        parked_runs: how many runs are parked in a daemon; and, apart from that, how many get a signal.
+        in_flight: how many runs are in a step when a daemon is killed.
+        idle: seconds in which parked runs are left alone, to see what they take of a core.
         on_turn: told how many turns are done, after each.
+
+    Raises:
+        DaemonFailed, NotRecovered.
     """
-    with ground(store) as found:
-        return trio.run(_bench, found, runs, steps, concurrency, on_turn)
-
-
-async def _bench(found: Ground, runs: int, steps: int, concurrency: int, on_turn: Callable[[int], None]) -> BenchReport:
     each = max(1, runs // TURNS)
+    with ground(store) as found:
+        turns, versions = trio.run(_turns, found, each, steps, concurrency, on_turn)
+        waits = _Waits(
+            parked.measure(parked_runs, store=found.url(), idle=idle),
+            signalling.measure(parked_runs, found.store()),
+            recovering.measure(in_flight, store=found.url()),
+        )
+        return _report(turns, waits, found.name, versions, each, steps, concurrency)
+
+
+async def _turns(
+    found: Ground, each: int, steps: int, concurrency: int, on_turn: Callable[[int], None]
+) -> tuple[list[_Turn], dict[str, str]]:
     turns: list[_Turn] = []
     async with engine_with(found.store()) as engine:
         await many(engine, min(each, 200), steps, concurrency)  # warm up
         for number in range(TURNS):
             turns.append(await _turn(engine, found, each, steps, concurrency))
             on_turn(number + 1)
-    return _report(turns, found.name, await found.versions(), each, steps, concurrency)
-
-
-def engine_on(path: Path) -> AbstractAsyncContextManager[Engine]:
-    """An engine that runs the bench's workflow on the database file at `path`."""
-    return engine_with(SqliteStore(path))
-
-
-@asynccontextmanager
-async def engine_with(store: Store) -> AsyncGenerator[Engine]:
-    """An engine that runs the bench's workflow on a store, which is closed at the end."""
-    registry = Registry()
-    registry.add_module(load)
-    async with store:
-        epoch = await store.open("bench")
-        for plugin in registry.plugins:
-            await store.put_plugin(plugin.stored)
-        memory.settle()
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        engine = Engine(store, registry, node="bench", epoch=epoch, metrics=Metrics())
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, engine)
-            yield engine
-            await engine.stop(5)
-
-
-async def _serve(engine: Engine, task_status: trio.TaskStatus[None]) -> None:
-    await engine.run(task_status=task_status)
+    return turns, await found.versions()
 
 
 async def _turn(engine: Engine, found: Ground, runs: int, steps: int, concurrency: int) -> _Turn:
@@ -158,25 +153,18 @@ async def _turn(engine: Engine, found: Ground, runs: int, steps: int, concurrenc
         cpu=cpu,
         batch=batch,
         raw=limit,
-        one_step=[await _alone(engine, 1) for _ in range(ALONE)],
-        ten_steps=[await _alone(engine, 10) for _ in range(ALONE)],
+        one_step=await many(engine, ALONE, 1, 1),
+        ten_steps=await many(engine, ALONE, 10, 1),
         loop=_loop(),
     )
 
 
-async def many(engine: Engine, runs: int, steps: int, concurrency: int) -> None:
-    left = iter(range(runs))
-
-    async def one_after_another() -> None:
-        for _ in left:
-            await one_run(engine, steps)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(runs, concurrency)):
-            nursery.start_soon(one_after_another)
+async def many(engine: Engine, runs: int, steps: int, concurrency: int) -> list[float]:
+    """Start runs and wait for their results, so many open at once; return how many milliseconds each took."""
+    return await drive(range(runs), lambda _: _one_run(engine, steps), min(runs, concurrency))
 
 
-async def one_run(engine: Engine, steps: int) -> None:
+async def _one_run(engine: Engine, steps: int) -> None:
     """Start a run and wait for its result."""
     started = await engine.start("bench", str(steps).encode(), _options)
     run = started.run if started.run.status in ENDED else await engine.result(started.run.run_id, PATIENCE)
@@ -185,12 +173,6 @@ async def one_run(engine: Engine, steps: int) -> None:
 
 
 _options: Final = StartOptions()
-
-
-async def _alone(engine: Engine, steps: int) -> float:
-    began = time.perf_counter()
-    await one_run(engine, steps)
-    return (time.perf_counter() - began) * 1000
 
 
 def _loop() -> float:
@@ -202,7 +184,7 @@ def _loop() -> float:
 
 
 def _report(
-    turns: list[_Turn], store: str, versions: dict[str, str], runs: int, steps: int, concurrency: int
+    turns: list[_Turn], waits: _Waits, store: str, versions: dict[str, str], runs: int, steps: int, concurrency: int
 ) -> BenchReport:
     def middle(value: Callable[[_Turn], float], digits: int = 1) -> float:
         return round(median(value(turn) for turn in turns), digits)
@@ -220,6 +202,9 @@ def _report(
         cpu_us_per_step=middle(lambda turn: turn.cpu / (runs * steps) * 1e6),
         one_step_ms=_latency([ms for turn in turns for ms in turn.one_step]),
         ten_steps_ms=_latency([ms for turn in turns for ms in turn.ten_steps]),
+        parked=waits.parked,
+        signals_per_s=waits.signals_per_s,
+        recovery=waits.recovery,
         loop_ms=middle(lambda turn: turn.loop, 2),
         versions=_versions() | versions,
     )

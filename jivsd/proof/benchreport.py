@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from jivsd.proof.bench import BenchReport
     from jivsd.proof.sweep import Point
 
-THROUGHPUT, LATENCY = "throughput.svg", "latency.svg"
+THROUGHPUT, LATENCY, MEMORY = "throughput.svg", "latency.svg", "memory.svg"
+MEGABYTE = 1_000_000
 
 
 class NoPygal(Exception):
@@ -53,13 +54,22 @@ def write(folder: Path, report: BenchReport, points: Sequence[Point]) -> Path:
         ("p99", [(point.concurrency, point.run_ms.p99) for point in points]),
     ]
     _draw(folder / LATENCY, f"Milliseconds from start to result, {report.steps} steps", curves)
+    memory = [(look.runs, look.rss_bytes / MEGABYTE) for look in report.parked.memory]
+    _draw(folder / MEMORY, "Memory of a daemon, in MB", [("MB", memory)], "parked runs", logarithmic=False)
     page = folder / "report.md"
     page.write_text(_page(report, points))
     return page
 
 
-def _draw(path: Path, title: str, curves: Sequence[tuple[str, list[tuple[int, float]]]]) -> None:
-    """Draw curves over the concurrency, both axes logarithmic."""
+def _draw(
+    path: Path,
+    title: str,
+    curves: Sequence[tuple[str, list[tuple[int, float]]]],
+    x_title: str = "runs open at once",
+    *,
+    logarithmic: bool = True,
+) -> None:
+    """Draw curves of values, one for each label of the axis; from zero, if they are not on a logarithmic scale."""
     library = pygal()
     style = library.style.CleanStyle(
         font_family="sans-serif",
@@ -75,11 +85,12 @@ def _draw(path: Path, title: str, curves: Sequence[tuple[str, list[tuple[int, fl
         major_label_font_size=12,
         colors=("#1f5fbf", "#c2410c"),
     )
-    ticks = _ticks([y for _, values in curves for _, y in values])
+    heights = [y for _, values in curves for _, y in values]
+    ticks = _ticks(heights) if logarithmic else [tenth * _round_up(max(heights)) / 10 for tenth in range(11)]
     chart = library.Line(
         title=title,
-        x_title="runs open at once",
-        logarithmic=True,
+        x_title=x_title,
+        logarithmic=logarithmic,
         style=style,
         show_legend=len(curves) > 1,
         legend_at_bottom=True,
@@ -105,8 +116,28 @@ def _ticks(values: Sequence[float]) -> list[float]:
     return [tick for tick in scale if low <= tick <= high]
 
 
+def _round_up(value: float) -> float:
+    """The next 1, 2 or 5 times a power of ten."""
+    return _ticks([value])[-1]
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def waits(report: BenchReport) -> list[tuple[str, str]]:
+    """What runs cost that wait, and how they come back, in words."""
+    parked, recovery = report.parked, report.recovery
+    growth = f"{parked.rss_growth_bytes / MEGABYTE:,.0f} MB more memory"
+    return [
+        (f"{parked.runs:,} parked runs", f"{growth}, {parked.idle_cpu_percent:.2f} % of a core while nothing happens"),
+        ("signals that bring parked runs back", f"{report.signals_per_s:,.0f}/s"),
+        (
+            f"{recovery.in_flight:,} runs in flight, kill -9",
+            f"first step after {recovery.first_step_s:.1f} s, all running after {recovery.all_running_s:.1f} s, "
+            f"{recovery.steps_twice:,} steps twice",
+        ),
+    ]
 
 
 def _page(report: BenchReport, points: Sequence[Point]) -> str:
@@ -127,10 +158,13 @@ def _page(report: BenchReport, points: Sequence[Point]) -> str:
         f"| CPU | {report.cpu_us_per_step:,.0f} µs a step, of the whole process |",
         f"| one step, start to result | {one.p50:.1f} ms (p50), {one.p99:.1f} ms (p99) |",
         f"| ten steps, start to result | {ten.p50:.1f} ms (p50), {ten.p99:.1f} ms (p99) |",
+        *(f"| {name} | {value} |" for name, value in waits(report)),
         "",
         f"![Durable steps a second against runs open at once]({THROUGHPUT})",
         "",
         f"![Latency against runs open at once]({LATENCY})",
+        "",
+        f"![Memory against parked runs]({MEMORY})",
         "",
         "| open at once | runs | steps/s | run p50 ms | run p99 ms |",
         "|---:|---:|---:|---:|---:|",

@@ -9,14 +9,18 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
 import trio
 
 from jivsd.client import ClientError, DaemonNotRunning
+from jivsd.engine.api import NewStart
 from jivsd.places import socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
+
+    from jivsd.client import Client
 
 T = TypeVar("T")
 
@@ -27,12 +31,27 @@ STOPPED_WITHIN: Final = 60.0
 """Seconds that a daemon may take to start and to stop, on the slowest of machines."""
 ASK_AGAIN: Final = 0.05
 """Seconds before a daemon that did not answer is asked again."""
+BULK: Final = 1000
+"""How many runs are started with one call."""
 LAST_LINES: Final = 5
 """How many lines of a failed daemon's log an error repeats."""
 
 
 class DaemonFailed(Exception):
-    """A daemon did not start, or did not stop; the message has its last words."""
+    """A daemon did not start, did not stop, or did not do what it should; the message has its last words."""
+
+
+async def start_runs(client: Client, workflow: str, input: object, count: int) -> None:
+    """Start so many runs of a workflow, all with one input.
+
+    Raises:
+        DaemonFailed: one was refused.
+    """
+    start = NewStart(workflow, msgspec.Raw(msgspec.json.encode(input)))
+    for first in range(0, count, BULK):
+        for result in await client.start_many([start] * min(BULK, count - first)):
+            if result.result != "accepted":
+                raise DaemonFailed(f"a run was not started: {result.why}")
 
 
 async def insist(ask: Callable[[], Awaitable[T]]) -> T:

@@ -29,6 +29,10 @@ class Ground(Protocol):
         """The kind: sqlite or postgresql."""
         ...
 
+    def url(self) -> str:
+        """The URL of a new store."""
+        ...
+
     def store(self) -> Store:
         """A new store."""
         ...
@@ -64,6 +68,9 @@ class _Files:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def url(self) -> str:
+        return f"sqlite:///{self._file()}"
 
     def store(self) -> Store:
         return SqliteStore(self._file())

@@ -52,11 +52,11 @@ class _Schemas:
         self._made: list[str] = []
 
     def store(self) -> Store:
-        return PostgresStore(self._in_schema())
+        return PostgresStore(self.url())
 
     async def raw(self, *, rows: int, runs: int, batch: int) -> Raw:
         """Through the same bridge and driver, into the same table, as the store does it."""
-        url = self._in_schema()
+        url = self.url()
         async with PostgresStore(url) as store:
             await store.open("bench")
         address = address_of(url)
@@ -97,7 +97,8 @@ class _Schemas:
         except Exception as error:
             raise translated(error, address) from error
 
-    def _in_schema(self) -> str:
+    def url(self) -> str:
+        """Of a schema that is new, and dropped at the end."""
         schema = f"jivsd_bench_{uuid4().hex[:12]}"
         self._made.append(schema)
         return f"{self._url}{'&' if '?' in self._url else '?'}schema={schema}"

@@ -16,12 +16,9 @@ import msgspec
 import trio
 
 from jivsd.client import Client
-from jivsd.engine.api import NewStart
 from jivsd.proof import load
-from jivsd.proof.daemons import Daemon, DaemonFailed
+from jivsd.proof.daemons import BULK, Daemon, DaemonFailed, start_runs
 
-BULK: Final = 1000
-"""How many runs are started with one call."""
 DONE: Final = 2
 """Steps that each run has behind it when the process is killed."""
 LOOK_AGAIN: Final = 0.02
@@ -49,26 +46,33 @@ class NotRecovered(Exception):
     """Runs were lost, or a step ran again whose outcome was recorded."""
 
 
-def measure(in_flight: int) -> Recovery:
-    """Kill a daemon with so many runs in flight, and start it again, in a folder that is removed afterwards.
+def measure(in_flight: int, *, store: str | None = None) -> Recovery:
+    """Kill a daemon with so many runs in flight, and start it again.
+
+    Args:
+        in_flight: how many.
+        store: the URL of the daemon's store; None: a file that is removed afterwards.
 
     Raises:
         DaemonFailed: a daemon did not start, or its runs did not get going.
         NotRecovered.
     """
-    return trio.run(_measure, in_flight)
+    return trio.run(_measure, in_flight, store)
 
 
-async def _measure(in_flight: int) -> Recovery:
+async def _measure(in_flight: int, store: str | None) -> Recovery:
     with tempfile.TemporaryDirectory(prefix="jivsd-recovery-") as name:
         folder = Path(name)
         room = {f"JIVSD_LIMITS__{limit}": str(in_flight + BULK) for limit in ("ACTIVE_RUNS", "RUNNING_STEPS")}
+        if store is not None:
+            room["JIVSD_STORE"] = store
         arguments = ["--plugins", load.__file__, "--log-level", "warning"]
         daemon = Daemon(folder / "state", folder / "daemon.log", arguments, room)
         notes = _Notes(folder / "notes")
         try:
             await daemon.start()
-            await _start(daemon, in_flight, notes.path)
+            async with Client.connect(daemon.data_dir, by="bench") as client:
+                await start_runs(client, "in-flight", {"notes": str(notes.path), "steps": DONE}, in_flight)
             before = await notes.until_held(daemon, in_flight)
             await daemon.kill()
             began = time.time()
@@ -76,16 +80,7 @@ async def _measure(in_flight: int) -> Recovery:
             after = await notes.until_held(daemon, in_flight)
         finally:
             await daemon.aclose()
-        return _judged(in_flight, began, before, after)
-
-
-async def _start(daemon: Daemon, runs: int, notes: Path) -> None:
-    start = NewStart("in-flight", msgspec.Raw(msgspec.json.encode({"notes": str(notes), "steps": DONE})))
-    async with Client.connect(daemon.data_dir, by="bench") as client:
-        for first in range(0, runs, BULK):
-            for result in await client.start_many([start] * min(BULK, runs - first)):
-                if result.result != "accepted":
-                    raise DaemonFailed(f"a run was not started: {result.why}")
+        return judged(in_flight, began, before, after)
 
 
 class _Notes:
@@ -126,7 +121,12 @@ class _Notes:
         return whole.decode().splitlines()
 
 
-def _judged(in_flight: int, began: float, before: dict[Step, float], after: dict[Step, float]) -> Recovery:
+def judged(in_flight: int, began: float, before: dict[Step, float], after: dict[Step, float]) -> Recovery:
+    """What the steps of two processes say that began at these times; the second process began at `began`.
+
+    Raises:
+        NotRecovered.
+    """
     again = before.keys() & after.keys()
     if redone := sorted(step for step in again if step[1] != DONE):
         raise NotRecovered(

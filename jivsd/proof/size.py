@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from jivsd.proof import bench
+from jivsd.proof.engines import engine_on
 from jivsd.proof.fill import REGIONS, WORKFLOWS, YEAR, fill
 from jivsd.records import Status
 from jivsd.store.api import RunFilter
@@ -92,8 +93,8 @@ async def _size(runs: int, db: Path | None, steps: int, work: int, tell: Callabl
             tell(f"filling a database with {runs:,} runs")
             fill(path, runs, steps=steps)
         async with AsyncExitStack() as stack:
-            full = await stack.enter_async_context(bench.engine_on(path))
-            empty = await stack.enter_async_context(bench.engine_on(Path(folder) / "empty.db"))
+            full = await stack.enter_async_context(engine_on(path))
+            empty = await stack.enter_async_context(engine_on(Path(folder) / "empty.db"))
             tell("looking")
             looks = await _looks(full)
             tell("running beside an empty database")

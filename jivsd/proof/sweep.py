@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from jivsd.proof.bench import Latency, engine_with, one_run
+from jivsd.proof.bench import Latency, many
+from jivsd.proof.engines import engine_with
 from jivsd.proof.ground import ground
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jivsd.engine.engine import Engine
     from jivsd.proof.ground import Ground
 
 CONCURRENCIES: Final = (1, 10, 100, 1000, 10_000)
@@ -64,26 +64,9 @@ def sweep(
 
 async def _point(found: Ground, concurrency: int, runs: int, steps: int) -> Point:
     async with engine_with(found.store()) as running:
-        await _timed(running, min(runs, 200), steps, concurrency)  # warm up
+        await many(running, min(runs, 200), steps, concurrency)  # warm up
         began = time.perf_counter()
-        took = await _timed(running, runs, steps, concurrency)
+        took = await many(running, runs, steps, concurrency)
         seconds = time.perf_counter() - began
     cuts = quantiles(took, n=100)
     return Point(concurrency, runs, round(runs * steps / seconds, 1), Latency(round(cuts[49], 2), round(cuts[98], 2)))
-
-
-async def _timed(running: Engine, runs: int, steps: int, concurrency: int) -> list[float]:
-    """How many milliseconds each run took, with so many open at once."""
-    left = iter(range(runs))
-    took: list[float] = []
-
-    async def one_after_another() -> None:
-        for _ in left:
-            began = time.perf_counter()
-            await one_run(running, steps)
-            took.append((time.perf_counter() - began) * 1000)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(runs, concurrency)):
-            nursery.start_soon(one_after_another)
-    return took
