@@ -106,11 +106,17 @@ NEWEST = max(VERSIONS)
 
 def in_memory(databases):
     """A class of stores that takes the place of `SqliteStore(":memory:", threaded=False)` in tests."""
+    in_use = set()
 
     class MemoryStore(PostgresStore):
         def __init__(self, path=":memory:", *, threaded=False):
             assert path == ":memory:"
-            super().__init__(databases.clean() if next(times) == 0 else databases.fresh(), threaded=False)
+            url = databases.fresh() if in_use else databases.clean()
+            in_use.add(self)
+            super().__init__(url, threaded=False)
 
-    times = count()
+        async def close(self):
+            await super().close()
+            in_use.discard(self)
+
     return MemoryStore

@@ -9,12 +9,14 @@ from random import Random
 import msgspec
 import pytest
 import trio
+from databases import NEWEST
 from store.builders import end, event, new_run, post, start
 from store.faulty import FaultyStore
 
 from jivsd.journal import Committer
 from jivsd.records import encode
 from jivsd.store.api import Delivered, Duplicate, Entry, Refused, TxStep, Written
+from jivsd.store.postgres import PostgresStore
 from jivsd.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.jump
@@ -66,7 +68,7 @@ class Life:
             submitted.append(Entry(self.run.run_id, self.run.shard, events=[read], consumed=[message.message_id]))
             seq += 1
         for token in todo[: random.randint(1, 3)]:
-            make = self.transaction if token % 4 == 3 else self.plain
+            make = self.transaction if self.world.transactions and token % 4 == 3 else self.plain
             submitted.append(make(seq, token))
             seq += 1
         verdicts = []
@@ -134,6 +136,7 @@ class World:
     """Runs and people who send them messages, over one committer and a store with faults."""
 
     def __init__(self, seed, inner, epoch, faults):
+        self.transactions = isinstance(inner, SqliteStore)
         self.random = Random(seed)
         self.inner = inner
         self.store = FaultyStore(inner, self.random, rate=0.6, faults=faults)
@@ -150,7 +153,8 @@ class World:
                 assert verdict.why in ("away", "not_found")
 
     async def unfold(self):
-        await self.inner._write(lambda db: db.execute("CREATE TABLE effect (run_id TEXT, token INTEGER)"))
+        if self.transactions:
+            await self.inner._write(lambda db: db.execute("CREATE TABLE effect (run_id TEXT, token INTEGER)"))
         async with trio.open_nursery() as nursery:
             await nursery.start(self.committer.run)
             async with trio.open_nursery() as living:
@@ -165,15 +169,16 @@ class World:
         for life in self.lives:
             await life.verify()
             assert await self.inner.messages(life.run.run_id) == []
-        effects = await self.inner._read(lambda db: db.execute("SELECT run_id, token FROM effect").fetchall())
-        steps = {(life.run.run_id, token) for life in self.lives for token in range(TOKENS) if token % 4 == 3}
-        assert Counter(effects) == Counter(steps), "each transaction step's writes count once"
+        if self.transactions:
+            effects = await self.inner._read(lambda db: db.execute("SELECT run_id, token FROM effect").fetchall())
+            steps = {(life.run.run_id, token) for life in self.lives for token in range(TOKENS) if token % 4 == 3}
+            assert Counter(effects) == Counter(steps), "each transaction step's writes count once"
         assert (await self.inner.counts()) == {"COMPLETED": RUNS, "incidents": 0}
         assert await self.inner.check() == []
 
 
-async def unfold(seed, faults):
-    async with SqliteStore(":memory:", threaded=False) as inner:
+async def unfold(seed, faults, inner=None):
+    async with inner or SqliteStore(":memory:", threaded=False) as inner:
         world = World(seed, inner, await inner.open("node-a"), faults)
         with trio.fail_after(3600):
             await world.unfold()
@@ -195,6 +200,18 @@ async def test_each_fault_by_itself(fault):
 @pytest.mark.parametrize("seed", range(12))
 async def test_all_faults_together(seed):
     counts = await unfold(seed, FAULTS)
+    assert set(counts) >= {*FAULTS, "none"}
+
+
+@pytest.fixture
+def on_postgres(postgres):
+    return PostgresStore(postgres(NEWEST).clean(), threaded=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+async def test_all_faults_together_on_postgresql(on_postgres, seed):
+    counts = await unfold(seed, FAULTS, on_postgres)
     assert set(counts) >= {*FAULTS, "none"}
 
 

@@ -8,6 +8,15 @@ from collections import Counter
 import trio
 
 from jivsd.store.api import Busy, Entry, OutcomeUnknown, StoreAway
+from jivsd.store.postgres import PostgresStore
+
+
+async def ask(store, sql):
+    """The rows of a query, from the database behind a store of either kind. Tables are named without a schema."""
+    if isinstance(store, PostgresStore):
+        found = await store._read(lambda db: db.fetch(sql.replace("FROM ", f"FROM {store.address.schema}.")))
+        return [tuple(row) for row in found]
+    return await store._read(lambda db: db.execute(sql).fetchall())
 
 
 class FaultyStore:
@@ -70,7 +79,7 @@ class FaultyStore:
 
     async def epoch_of(self, shard):
         """The epoch that a shard really has."""
-        return dict(await self.inner._read(lambda db: db.execute("SELECT id, epoch FROM shard").fetchall()))[shard]
+        return dict(await ask(self.inner, "SELECT id, epoch FROM shard"))[shard]
 
     async def _land(self):
         batch = self._late.pop(self._random.randrange(len(self._late)))

@@ -28,7 +28,6 @@ from jivsd.store.api import (
     Successor,
     Written,
 )
-from jivsd.store.payloads import INLINE_BYTES
 from jivsd.store.postgres import rows
 from jivsd.store.postgres.connections import translated, translated_commit
 from jivsd.store.postgres.content import Content, columns
@@ -37,7 +36,7 @@ from jivsd.store.postgres.queues import Queues, concerns_queues
 from jivsd.store.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jivsd.records import Event, Message
     from jivsd.store.api import NewRun, Verdict
@@ -60,14 +59,24 @@ class _Way(IntEnum):
 
 
 class Stage:
-    """How far a commit has come."""
+    """How far a commit has come, and what it needs of the caller's thread."""
 
-    decisive = False
-    """What makes the batch durable has been sent: from now on silence means that nobody knows."""
+    def __init__(self, batch: Sequence[Entry | Post]) -> None:
+        self.decisive = False
+        """What makes the batch durable has been sent: from now on silence means that nobody knows."""
+        self.failed = {
+            (entry.run_id, entry.tx.seq): entry.tx.failed(TransactionsMissing(_MISSING))
+            for entry in batch
+            if isinstance(entry, Entry) and entry.tx is not None
+        }
+        """The events of transaction steps, all of which fail."""
 
 
 class TransactionsMissing(StoreError):
     """Transaction steps cannot be run here."""
+
+
+_MISSING: Final = "transaction steps are not there with PostgreSQL yet: make it a plain step, or use the embedded store"
 
 
 async def commit(
@@ -90,11 +99,9 @@ async def commit(
 
 def _is_plain(entry: Entry | Post) -> bool:
     """Whether it is written by the one function, without anything being looked up."""
-    if isinstance(entry, Post) or entry.tx is not None or entry.successor is not None:
+    if isinstance(entry, Post) or entry.inbox or entry.incidents or entry.publishes or entry.progress:
         return False
-    if entry.inbox or entry.incidents or entry.publishes or entry.progress or concerns_queues(entry):
-        return False
-    return all(len(event.payload) <= INLINE_BYTES for event in entry.events)
+    return entry.tx is None and entry.successor is None and not concerns_queues(entry)
 
 
 def _stands_in_the_way(error: BaseException) -> bool:
@@ -117,12 +124,16 @@ _TOO_LARGE: Final = asyncpg.ProgramLimitExceededError
 
 
 async def _boldly(connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage) -> list[Verdict]:
-    attempt = _Attempt(connection, sql, batch, Known())
-    verdicts = await attempt.decide()
-    parameters = attempt.content.parameters()
+    content = Content()
+    for entry in batch:
+        if isinstance(entry, Post) or not content.take(entry):
+            raise _Doubt
+    if content.payloads:
+        raise _Doubt
+    parameters = content.parameters()
     stage.decisive = True
     await connection.fetch(sql["write_batch"], *parameters)
-    return verdicts
+    return [WRITTEN] * len(batch)
 
 
 async def _transact(
@@ -131,9 +142,9 @@ async def _transact(
     await connection.execute(sql["begin"])
     try:
         if way is _Way.CAREFUL:
-            verdicts = await _carefully(connection, sql, batch)
+            verdicts = await _carefully(connection, sql, batch, stage)
         else:
-            verdicts = await _together(connection, sql, batch, doubtful=way is _Way.DOUBTING)
+            verdicts = await _together(connection, sql, batch, stage, doubtful=way is _Way.DOUBTING)
         stage.decisive = True
         await connection.execute(sql["commit"])
     except Exception:
@@ -145,16 +156,16 @@ async def _transact(
 
 
 async def _together(
-    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], *, doubtful: bool
+    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage, *, doubtful: bool
 ) -> list[Verdict]:
     known = await look_up(connection, sql, batch, doubtful=doubtful)
-    attempt = _Attempt(connection, sql, batch, known)
+    attempt = _Attempt(connection, sql, batch, known, stage.failed)
     verdicts = await attempt.decide()
     await attempt.write()
     return verdicts
 
 
-async def _carefully(connection: Connection, sql: Sql, batch: Sequence[Entry | Post]) -> list[Verdict]:
+async def _carefully(connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage) -> list[Verdict]:
     """Write each entry in a savepoint, so that it fails alone."""
     verdicts: list[Verdict] = []
     stopped: dict[str, Verdict] = {}
@@ -165,7 +176,7 @@ async def _carefully(connection: Connection, sql: Sql, batch: Sequence[Entry | P
             continue
         await connection.execute(sql["savepoint"])
         try:
-            (verdict,) = await _together(connection, sql, [entry], doubtful=True)
+            (verdict,) = await _together(connection, sql, [entry], stage, doubtful=True)
         except Exception as error:
             if not _concerns_content(error):
                 raise
@@ -199,12 +210,20 @@ def _for_later(entry: Entry, verdict: Verdict) -> Verdict | None:
 class _Attempt:
     """One way through a batch: decides its entries in order, and collects what is to be written."""
 
-    def __init__(self, connection: Connection, sql: Sql, batch: Sequence[Entry | Post], known: Known) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        sql: Sql,
+        batch: Sequence[Entry | Post],
+        known: Known,
+        failed: Mapping[tuple[str, int], Event],
+    ) -> None:
         self.content = Content()
         self._connection = connection
         self._sql = sql
         self._batch = batch
         self._known = known
+        self._failed = failed
         self._stopped: dict[str, Verdict] = {}
         self._posted: list[tuple[str, str, str]] = []
         """The messages from outside among those that are still to be written."""
@@ -274,35 +293,25 @@ class _Attempt:
 
     async def _take(self, entry: Entry) -> Verdict:
         """Nothing stands in the way of the entry: collect what it writes."""
-        content = self.content
-        if content.fences.setdefault(entry.shard, entry.epoch) != entry.epoch:
+        if not self.content.take(entry):
             raise _Doubt
+        if self._known.epochs is not None:
+            self._known.stored |= {(event.run_id, event.seq): event for event in entry.events}
         if entry.new is not None:
-            await self._start(entry.new)
-        if entry.change is not None:
-            content.change(entry.run_id, entry.change)
-        for event in entry.events:
-            self._append(event)
+            await self._begin(entry.new)
         held_by = None if entry.tickets is None else await self._queues.change(entry.run_id, entry.tickets)
-        content.read += [(entry.run_id, message_id) for message_id in entry.consumed]
         for message in entry.inbox:
             if (run_id := self._receiver(message)) is not None:
-                content.tell(message, run_id)
-        for incident in entry.incidents:
-            content.incidents[incident.incident_id] = incident
-        content.published += entry.publishes
-        content.progress |= {(entry.run_id, one.path): one for one in entry.progress}
+                self.content.tell(message, run_id)
         if entry.successor is not None:
             await self._continue(entry.run_id, entry.successor)
         if entry.ends:
             self._known.ends(entry.run_id)
-            content.ended[entry.run_id] = None
             if self._queues_matter:
                 await self._queues.release(entry.run_id)
         if entry.tx is None:
             return WRITTEN if held_by is None else Written(held_by=held_by)
-        missing = "transaction steps are not there with PostgreSQL yet: make it a plain step, or use the embedded store"
-        event = entry.tx.failed(TransactionsMissing(missing))
+        event = self._failed[entry.run_id, entry.tx.seq]
         self._append(event)
         return Written(event)
 
@@ -339,9 +348,8 @@ class _Attempt:
                 return Refused("locked", holder)
         return None
 
-    async def _start(self, new: NewRun) -> None:
+    async def _begin(self, new: NewRun) -> None:
         run = new.run
-        self.content.start(new)
         self._known.begins(run)
         if new.idempotency_key is not None:
             self._known.keys[run.workflow, new.idempotency_key] = (new.input_hash, run.run_id)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jivsd.records import Event, Incident, Message, Progress, Publication, Run
-    from jivsd.store.api import NewRun, RunChange
+    from jivsd.store.api import Entry, RunChange
 
 
 class Content:
@@ -36,12 +36,35 @@ class Content:
         self.progress: dict[tuple[str, str], Progress] = {}
         """What steps have said last, by run id and path."""
 
-    def start(self, new: NewRun) -> None:
-        """A new run, and its idempotency key."""
-        run = new.run
-        self.begin(run)
-        if new.idempotency_key is not None:
-            self.keys.append((run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at))
+    def take(self, entry: Entry) -> bool:
+        """All of an entry but what others have to do with it: its messages, its places in queues, its successor.
+
+        False, and nothing is taken, if another entry has the same shard under another epoch.
+        """
+        if self.fences.setdefault(entry.shard, entry.epoch) != entry.epoch:
+            return False
+        if (new := entry.new) is not None:
+            run = new.run
+            self.begin(run)
+            if new.idempotency_key is not None:
+                self.keys.append((run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at))
+        if entry.change is not None:
+            self.change(entry.run_id, entry.change)
+        for event in entry.events:
+            self.events.append(event)
+            if len(event.payload) > INLINE_BYTES:
+                self._use_payload(event)
+        if entry.consumed:
+            self.read += [(entry.run_id, message_id) for message_id in entry.consumed]
+        if entry.incidents:
+            self.incidents |= {incident.incident_id: incident for incident in entry.incidents}
+        if entry.publishes:
+            self.published += entry.publishes
+        if entry.progress:
+            self.progress |= {(entry.run_id, one.path): one for one in entry.progress}
+        if entry.ends:
+            self.ended[entry.run_id] = None
+        return True
 
     def begin(self, run: Run) -> None:
         """A new run."""
@@ -61,12 +84,15 @@ class Content:
             self.attributes[run_id] = change.attributes
 
     def append(self, event: Event) -> None:
-        """An event."""
+        """One more event."""
         self.events.append(event)
         if len(event.payload) > INLINE_BYTES:
-            name = payload_hash(event.payload)
-            uses, _ = self.payloads.get(name, (0, b""))
-            self.payloads[name] = (uses + 1, event.payload)
+            self._use_payload(event)
+
+    def _use_payload(self, event: Event) -> None:
+        name = payload_hash(event.payload)
+        uses, _ = self.payloads.get(name, (0, b""))
+        self.payloads[name] = (uses + 1, event.payload)
 
     def tell(self, message: Message, run_id: str) -> None:
         """A message for a run."""

@@ -142,7 +142,7 @@ class PostgresStore:
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         """See `Store.commit`."""
         self._check_writable()
-        stage = batches.Stage()
+        stage = batches.Stage(batch)
         try:
             return await self._journal.use(
                 lambda connection: self._commit(connection, batch, stage), timeout=COMMIT_TIMEOUT

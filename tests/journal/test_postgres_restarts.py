@@ -1,0 +1,104 @@
+"""The committer over a PostgreSQL server that is restarted, crashes, and stands still: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+from store.builders import event, new_run, start
+
+from jivsd.journal import Committer
+from jivsd.proof.pgserver import Server
+from jivsd.records import encode
+from jivsd.store.api import Entry, Refused, StoreAway, Written
+from jivsd.store.postgres import PostgresStore
+
+RUNS = 20
+
+
+class Life:
+    """A run that appends without end, each event in answer to the one before."""
+
+    def __init__(self, committer):
+        self.run = new_run()
+        self.acknowledged = []
+        self._committer = committer
+        self._progress = trio.Event()
+
+    async def progress(self):
+        """Return when something more was acknowledged."""
+        self._progress = trio.Event()
+        await self._progress.wait()
+
+    async def live(self, is_over):
+        while isinstance(verdict := await self._committer.submit_and_wait(start(self.run)), Refused):
+            assert verdict.why == "away"
+            await trio.sleep(0.02)
+        while not is_over():
+            line = event(self.run, len(self.acknowledged) + 2, encode(len(self.acknowledged)))
+            entry = Entry(self.run.run_id, self.run.shard, events=[line])
+            assert await self._committer.submit_and_wait(entry) == Written(), "no append may fail"
+            self.acknowledged.append(line)
+            self._progress.set()
+
+
+async def campaign(faults, seed):
+    random = Random(seed)
+    server = await trio.to_thread.run_sync(Server)
+    with server:
+        async with PostgresStore(server.url()) as store:
+            committer = Committer(store, node="node-a", epoch=await store.open("node-a"))
+            lives = [Life(committer) for _ in range(RUNS)]
+            over = False
+            async with trio.open_nursery() as nursery:
+                await nursery.start(committer.run)
+                async with trio.open_nursery() as living:
+                    for life in lives:
+                        living.start_soon(life.live, lambda: over)
+                    for _ in range(faults):
+                        await trio.sleep(random.random() * 0.3)
+                        fault = random.choice([disturb_softly, disturb_hard, disturb_sessions])
+                        await fault(server)
+                        with trio.fail_after(10):
+                            for life in lives:
+                                await life.progress()
+                    over = True
+                nursery.cancel_scope.cancel()
+            for life in lives:
+                assert (await store.events(life.run.run_id))[1:] == life.acknowledged
+            assert await store.check() == []
+
+
+async def disturb_softly(server):
+    await trio.to_thread.run_sync(server.restart)
+
+
+async def disturb_hard(server):
+    await trio.to_thread.run_sync(lambda: server.restart(immediate=True))
+
+
+async def disturb_sessions(server):
+    async with PostgresStore(server.url(), read_only=True) as other:
+        try:
+            await other.open("other")
+            await other._read(
+                lambda db: db.fetch(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name LIKE 'jivsd %' AND pid <> pg_backend_pid()"
+                )
+            )
+        except StoreAway:
+            pass  # the server is just coming up
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_restarted_and_crashes_loses_nothing():
+    await campaign(6, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_server_that_is_restarted_and_crashes_loses_nothing_for_long(seed):
+    await campaign(60, seed)
