@@ -19,7 +19,7 @@ from jivsd.proof.torture.model import foresee, plan_of
 from jivsd.proof.torture.programs import draw
 from jivsd.proof.torture.torturer import Wrong, orders, torture
 from jivsd.proof.torture.verdict import check_all
-from jivsd.records import Status
+from jivsd.records import Status, derived_id, new_id
 
 SEED = 5
 MANY = 300
@@ -53,13 +53,19 @@ def test_programs_have_all_kinds_of_commands():
         *("shield", "fail_after", "move_on_after", "cancel_scope", "side_effect", "version", "random", "uuid", "now"),
         *("child run", "raise", "try", "cancel", "terminate", "pause", "query", "lock_key", "timeout"),
         *("lock", "map", "map of child runs", "emit", "set_attributes", "attributes"),
-        *("wait_signal with a timeout", "wait_until with a timeout", "update", "update with an async handler"),
+        *(
+            "wait_signal with a timeout",
+            "wait_until with a timeout",
+            "continue_as_new",
+            "update",
+            "update with an async handler",
+        ),
     }
 
 
 def test_programs_cross_as_json():
     for number in range(MANY):
-        program = say.Program("world", draw(SEED, number).nodes)
+        program = say.Program("world", (made := draw(SEED, number)).nodes, made.rounds)
         assert msgspec.json.decode(msgspec.json.encode(program), type=say.Program) == program
 
 
@@ -126,6 +132,23 @@ def test_what_a_run_says_to_the_outside_and_each_result_of_a_map_in_its_place():
         "!attributes#3": {"size": 6},
         "emit#2": ["torture/late", 2],
     }
+
+
+def test_a_run_that_goes_on_as_new_takes_its_counter_along_and_forgets_what_it_would_undo():
+    plan = plan_of(
+        [say.Work("a", amount=3, undo=True), say.Receive("early", 1)],
+        "fail",
+        [[say.Await("b", [4]), say.Ask("c", 5)], [say.Ledger("d", 6, undo=True), say.Raise("over")]],
+    )
+    assert [one.status for one in plan.chain] == [Status.CONTINUED, Status.CONTINUED, Status.COMPENSATED]
+    assert [one.counter for one in plan.chain] == [3 + 1, 4 + 4 + 5, 13 + 6]
+    assert [list(one.fates) for one in plan.chain] == [["a"], [], ["d"]]
+    assert [fate.path for one in plan.chain for group in one.groups for fate in group] == ["d"]
+    assert [one.name for one in plan.sends] == ["early", say.ADD]
+    assert [one.ask.name for one in plan.asks] == ["c"]
+    first = new_id()
+    second = derived_id(first, "!continued")
+    assert [run_id for run_id, _ in plan.family(first)] == [first, second, derived_id(second, "!continued")]
 
 
 def test_what_an_update_does_is_below_it_and_belongs_to_the_run():
@@ -208,7 +231,8 @@ def change(folder, sql, *parameters, database="state/jivsd.db"):
 
 A_WORK = (
     "SELECT event.run_id, path, seq FROM event JOIN run USING (run_id)"
-    " WHERE kind = 'StepDone' AND run.status = 'COMPLETED' AND run.parent IS NULL AND path NOT LIKE '%!undo'"
+    " WHERE kind = 'StepDone' AND run.status = 'COMPLETED' AND run.parent IS NULL"
+    " AND run.options ->> 'chain' IS NULL AND path NOT LIKE '%!undo'"
     " AND path NOT IN (SELECT name FROM torture_ledger AS l WHERE l.run_id = event.run_id)"
     " AND path NOT LIKE '%/%' AND path NOT LIKE '%]'"
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jivsd.proof.torture.found import Violation
+from jivsd.proof.torture.language import WORKFLOW
 from jivsd.proof.torture.plans import Plan
 from jivsd.proof.torture.programs import Scenario
 from jivsd.records import Status
@@ -44,6 +45,11 @@ class Case(msgspec.Struct, eq=False):
     answered: dict[str, dict[str, str]] = {}
     ended: Status | None = None
     """As the daemon has said; None: not yet."""
+
+    @property
+    def ref(self) -> str:
+        """By which the newest run of its chain answers: its workflow id is the first one's run id."""
+        return f"{WORKFLOW}:{self.run_id}"
 
 
 class Account:

@@ -4,45 +4,49 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jivsd.proof.torture import outward, updates
-from jivsd.proof.torture.evidence import ONCE, OUTCOMES
+from jivsd.proof.torture import outward, rounds
+from jivsd.proof.torture.evidence import ENDS, ONCE, OUTCOMES
 from jivsd.proof.torture.found import Found, Violation
 from jivsd.proof.torture.language import Result
 from jivsd.proof.torture.undoing import UNDO, check_order, check_undo
 from jivsd.records import ENDED, Kind, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator
 
     from jivsd.proof.torture.evidence import Evidence, Life, Line
     from jivsd.proof.torture.plans import Fate, Plan
+    from jivsd.proof.torture.rounds import Told
 
 
 CUT: Final = (Status.CANCELLED, Status.TERMINATED)
 """How the child runs end of a run that was cut short."""
 
 
-class Told(NamedTuple):
-    """What was acknowledged, by run: the ids of signals, the answers of updates."""
-
-    signals: Mapping[str, Collection[str]]
-    answers: Mapping[str, Mapping[str, str]]
-
-
 def check_run(evidence: Evidence, run_id: str, plan: Plan, told: Told, *, cut: bool = False) -> Iterator[Violation]:
-    """All that is wrong with one run and with its child runs. `cut`: its parent was cut short, so it may have been."""
-    life = evidence.life(run_id)
-    if life is None:
+    """All that is wrong with one run, with those in which it goes on as new, and with their child runs.
+
+    `cut`: its parent was cut short, so it may have been.
+    """
+    lives = evidence.chain(run_id)
+    if not lives:
         yield Violation("lost", run_id, "", "its start was acknowledged, and there is no such run")
         return
+    for one in rounds.check(evidence, lives, plan, told, loose=is_loose(lives[-1], plan, cut=cut)):
+        yield Violation(one.kind, run_id, one.path, one.message)
+    for life, its in zip(lives, plan.chain, strict=False):
+        yield from _check_one(evidence, life, its, told, cut=cut)
+
+
+def _check_one(evidence: Evidence, life: Life, plan: Plan, told: Told, *, cut: bool) -> Iterator[Violation]:
+    run_id = life.row.run_id
+    found = _check_always(life)
     if life.row.status in ENDED:
-        found = chain(_check_always(life), _check_ended(life, plan, told, cut=cut))
-    else:
-        found = _check_always(life)
+        found = chain(found, _check_ended(evidence, life, plan, cut=cut))
     for one in found:
         yield Violation(one.kind, run_id, one.path, one.message)
     loose = is_loose(life, plan, cut=cut)
@@ -67,16 +71,14 @@ def _check_always(life: Life) -> Iterator[Found]:
     yield from outward.check_always(life)
 
 
-def _check_ended(life: Life, plan: Plan, told: Told, *, cut: bool) -> Iterator[Found]:
+def _check_ended(evidence: Evidence, life: Life, plan: Plan, *, cut: bool) -> Iterator[Found]:
     """What must hold at the end."""
     loose = is_loose(life, plan, cut=cut)
     yield from _check_settled(life)
-    yield from _check_messages(life, plan, told.signals.get(life.row.run_id, ()), loose=loose)
-    yield from updates.check(life, plan, told.answers.get(life.row.run_id, {}), loose=loose)
     yield from _check_end(life, plan, loose=loose)
     yield from _check_names(life, plan)
     for fate in plan.fates.values():
-        yield from _check_fate(life, fate, loose=loose)
+        yield from _check_fate(evidence, life, fate, loose=loose)
         yield from check_undo(life, fate, loose=loose)
     yield from _check_ledger(life, plan)
     yield from outward.check_ended(life, plan, loose=loose)
@@ -130,12 +132,13 @@ def _check_calls(life: Life) -> Iterator[Found]:
 
 def _check_settled(life: Life) -> Iterator[Found]:
     """The run ended once, and nothing of it is left open or goes on."""
-    ends = [line for line in life.journal if line.kind == Kind.ENDED]
+    ends = [line for line in life.journal if line.kind in ENDS]
     if len(ends) != 1 or life.journal[-1] is not ends[0]:
         yield Found("end", "", f"its journal has {len(ends)} ends, and ends with {life.journal[-1].kind}")
         return
-    if ends[0].payload["status"] != life.row.status:
-        yield Found("end", "", f"its journal ends {ends[0].payload['status']}, its row {life.row.status}")
+    ended = Status.CONTINUED if ends[0].kind == Kind.CONTINUED_AS_NEW else ends[0].payload["status"]
+    if ended != life.row.status:
+        yield Found("end", "", f"its journal ends {ended}, its row {life.row.status}")
     terminated = life.row.status is Status.TERMINATED
     recorded = {(line.path, line.attempt) for line in life.journal if line.kind == Kind.ATTEMPT_FAILED}
     settled = {line.path for line in life.journal if line.kind in OUTCOMES}
@@ -144,19 +147,6 @@ def _check_settled(life: Life) -> Iterator[Found]:
             yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
         elif call.path not in settled and (call.path, call.attempt) not in recorded and not terminated:
             yield Found("lost", call.path, "it was carried out, and nothing records what became of it")
-
-
-def _check_messages(life: Life, plan: Plan, acknowledged: Collection[str], *, loose: bool) -> Iterator[Found]:
-    """Each signal that was acknowledged was applied exactly once, or left unread by a run that was cut short."""
-    applied = Counter(str(line.payload["message_id"]) for line in life.journal if line.kind == Kind.SIGNAL)
-    for message_id, count in applied.items():
-        if count > 1:
-            yield Found("twice", "", f"signal {message_id} was applied {count} times")
-    for message_id in acknowledged:
-        if message_id not in applied and message_id not in life.left:
-            yield Found("lost", "", f"signal {message_id} was acknowledged, and never applied")
-    if not loose and sum(applied.values()) != len(plan.sends):
-        yield Found("model", "", f"{sum(applied.values())} signals were applied; the model says {len(plan.sends)}")
 
 
 def _check_end(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
@@ -171,22 +161,10 @@ def _check_end(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
         result = msgspec.json.decode(life.row.output or "null", type=Result)
         if result.counter != plan.counter:
             yield Found("counter", "", f"its counter is {result.counter}; the model says {plan.counter}")
-        yield from _check_drawn(life, plan, result)
 
 
 def _undoes(line: Line) -> bool:
     return line.kind == Kind.STEP_DONE and line.path.endswith(UNDO)
-
-
-def _check_drawn(life: Life, plan: Plan, result: Result) -> Iterator[Found]:
-    """What was drawn is what the step was told, and of a version the newest."""
-    told = {call.path: call.detail for call in life.calls}
-    for fate in plan.drawn:
-        value = result.drawn.get(fate.name)
-        if value != told.get(fate.path):
-            yield Found("replay", fate.path, f"the run drew {value!r}, and its step was told {told.get(fate.path)!r}")
-        if fate.what == "version" and value != "2":
-            yield Found("replay", fate.path, f"a new run got version {value!r}")
 
 
 def _check_names(life: Life, plan: Plan) -> Iterator[Found]:
@@ -201,7 +179,7 @@ def _check_names(life: Life, plan: Plan) -> Iterator[Found]:
             yield Found("unknown", line.path, f"{line.kind} is recorded; the model says that it is never reached")
 
 
-def _check_fate(life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
+def _check_fate(evidence: Evidence, life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
     line = life.outcome(fate.path)
     sure = fate.sure and not loose
     if line is None:
@@ -222,19 +200,19 @@ def _check_fate(life: Life, fate: Fate, *, loose: bool) -> Iterator[Found]:
         if result != fate.amount:
             yield Found("model", fate.path, f"its recorded result is {result}; the model says {fate.amount}")
     if fate.matter == "child":
-        yield from _check_child(life, fate, line)
+        yield from _check_child(evidence, life, fate, line)
     elif fate.failures is not None:
         yield from _check_failures(life, fate, called if noted else None, exact=sure and line.kind in fate.outcomes)
 
 
-def _check_child(life: Life, fate: Fate, line: Line) -> Iterator[Found]:
+def _check_child(evidence: Evidence, life: Life, fate: Fate, line: Line) -> Iterator[Found]:
     children = [child for child in life.children if child.parent_path == fate.path]
     if len(children) > 1:
         yield Found("twice", fate.path, f"it has started {len(children)} child runs")
     for child in children:
-        if child.status != line.payload["status"]:
-            ended = line.payload["status"]
-            yield Found("model", fate.path, f"child run {child.run_id} is {child.status}, its parent heard {ended}")
+        last = (evidence.rounds(child.run_id) or [child])[-1]
+        if last.status != (ended := line.payload["status"]):
+            yield Found("model", fate.path, f"child run {last.run_id} is {last.status}, its parent heard {ended}")
     if not children and line.payload["status"] != Status.CANCELLED:  # cancelled before it began, there is none
         yield Found("lost", fate.path, "its end is recorded, and there is no such child run")
 

@@ -5,7 +5,7 @@ A daemon that does not answer, because it was killed, is asked again; what is as
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import accumulate, count
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -18,10 +18,11 @@ from jivsd.proof.daemons import insist
 from jivsd.proof.torture.account import Case
 from jivsd.proof.torture.language import WORKFLOW, Program
 from jivsd.proof.torture.model import foresee
+from jivsd.proof.torture.plans import CONTINUED
 from jivsd.proof.torture.programs import draw
 from jivsd.proof.torture.updates import Updater
 from jivsd.proof.torture.workflows import world
-from jivsd.records import ENDED
+from jivsd.records import ENDED, derived_id
 from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Driver:
             delay=None if scenario.delay is None else f"{scenario.delay}ms",
             attributes={**scenario.attributes},
         )
-        program = Program(self._world, scenario.nodes)
+        program = Program(self._world, scenario.nodes, scenario.rounds)
         try:
             started = await insist(lambda: self._client.start(WORKFLOW, program, options))
             case = Case(scenario, foresee(scenario), started.run.run_id)
@@ -180,7 +181,7 @@ class Driver:
 
     async def _end_when_held(self, case: Case) -> None:
         while True:
-            answer = await self._try(lambda: self._client.query(case.run_id, "standing"))
+            answer = await self._try(lambda: self._client.query(case.ref, "standing"))
             if answer is not None and msgspec.json.decode(answer.value) == "hold":
                 break
             await trio.sleep(LOOK_AGAIN)
@@ -188,8 +189,8 @@ class Driver:
 
     async def _ask(self, case: Case) -> None:
         while True:
-            await self._try(lambda: self._client.query(case.run_id, "count"))
-            await self._try(lambda: self._client.why(case.run_id))
+            await self._try(lambda: self._client.query(case.ref, "count"))
+            await self._try(lambda: self._client.why(case.ref))
             await trio.sleep(4 * LOOK_AGAIN)
 
     async def _ask_at_last(self, case: Case) -> None:
@@ -198,17 +199,19 @@ class Driver:
         if not case.scenario.ask or (plan.otherwise is not None and case.ended is plan.otherwise):
             return
         try:
-            answer = await insist(lambda: self._client.query(case.run_id, "count"))
+            answer = await insist(lambda: self._client.query(case.ref, "count"))
         except ClientError as error:
             self._account.complain("query", case.run_id, f"it has ended and does not answer: {error}")
             return
-        if (value := msgspec.json.decode(answer.value)) != plan.counter:
-            message = f"its query answers that the counter is {value}; the model says {plan.counter}"
+        expected = plan.chain[-1].counter
+        if (value := msgspec.json.decode(answer.value)) != expected:
+            message = f"its query answers that the counter is {value}; the model says {expected}"
             self._account.complain("query", case.run_id, message)
         if scenario_name := case.scenario.attributes.get("scenario"):
             where = RunFilter(workflow=WORKFLOW, attributes={"scenario": str(scenario_name)})
             found = [run.run_id for run in (await insist(lambda: self._client.runs(where, 10))).items]
-            if found != [case.run_id]:
+            rounds = accumulate(plan.chain[1:], lambda run_id, _: derived_id(run_id, CONTINUED), initial=case.run_id)
+            if sorted(found) != sorted(rounds):
                 self._account.complain("query", case.run_id, f"by its attributes one finds {found}")
 
     # ---- ends and incidents

@@ -20,6 +20,8 @@ OUTCOMES: Final = frozenset({Kind.STEP_DONE, Kind.STEP_FAILED, Kind.STEP_CANCELL
 """The events that settle what a path stands for; there is at most one for each."""
 ONCE: Final = OUTCOMES | {Kind.TIMER_FIRED, Kind.MARKER, Kind.LOCK_GRANTED, Kind.UPDATE, Kind.UPDATE_DONE}
 """The events that a path has at most once."""
+ENDS: Final = frozenset({Kind.ENDED, Kind.CONTINUED_AS_NEW})
+"""The last events of runs."""
 
 
 _AGAIN: Final = """
@@ -35,12 +37,13 @@ SELECT coalesce(sum(times - 1), 0) FROM (
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A run."""
+    """A run. `chain`: the one with which the chain began in which it goes on for another."""
 
     run_id: str
     status: Status
     parent: str | None
     parent_path: str | None
+    chain: str | None
     lock_key: str | None
     output: str | None
     error: ErrorRecord | None
@@ -140,7 +143,11 @@ class Evidence:
 
     def roots(self) -> list[Row]:
         """The runs that no run has started."""
-        return self._runs("WHERE parent IS NULL")
+        return self._runs("WHERE parent IS NULL AND options ->> 'chain' IS NULL")
+
+    def rounds(self, run_id: str) -> list[Row]:
+        """The runs in which one goes on as new."""
+        return self._runs("WHERE options ->> 'chain' = ? ORDER BY number", run_id)
 
     def open_runs(self) -> list[Row]:
         """The runs that have not ended."""
@@ -151,7 +158,10 @@ class Evidence:
         return self._runs("WHERE lock_key IS NOT NULL")
 
     def _runs(self, where: str, *parameters: Any) -> list[Row]:
-        sql = "SELECT run_id, status, parent, options ->> 'parent_path', lock_key, output, error, attributes FROM run "
+        sql = (
+            "SELECT run_id, status, parent, options ->> 'parent_path', options ->> 'chain', lock_key, output, error,"
+            " attributes FROM run "
+        )
         return [_row(*found) for found in self._rows(sql + where, *parameters)]
 
     def life(self, run_id: str) -> Life | None:
@@ -166,11 +176,22 @@ class Evidence:
             self._calls(run_id),
             self._ledger(run_id),
             self._counted(run_id),
-            self._runs("WHERE parent = ?", run_id),
+            self._runs("WHERE parent = ? AND options ->> 'chain' IS NULL", run_id),
             {message_id for (message_id,) in left},
             self._published(run_id),
             self._listed(run_id),
         )
+
+    def chain(self, run_id: str) -> list[Life]:
+        """All about a run and about those in which it has gone on as new, in this order."""
+        lives: list[Life] = []
+        while (life := self.life(run_id)) is not None:
+            lives.append(life)
+            last = life.journal[-1] if life.journal else None
+            if last is None or last.kind != Kind.CONTINUED_AS_NEW:
+                break
+            run_id = last.payload["run_id"]
+        return lives
 
     def journal(self, run_id: str) -> list[Line]:
         """A run's events."""
@@ -238,13 +259,15 @@ def _row(
     status: str,
     parent: str | None,
     parent_path: str | None,
+    chain: str | None,
     lock_key: str | None,
     output: str | None,
     error: str | None,
     attributes: str,
 ) -> Row:
     record = None if error is None else msgspec.json.decode(error, type=ErrorRecord)
-    return Row(run_id, Status(status), parent, parent_path, lock_key, output, record, msgspec.json.decode(attributes))
+    has = msgspec.json.decode(attributes)
+    return Row(run_id, Status(status), parent, parent_path, chain, lock_key, output, record, has)
 
 
 @contextmanager

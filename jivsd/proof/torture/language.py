@@ -203,10 +203,11 @@ class Cleanup(Node, frozen=True, tag="cleanup"):
 
 
 class Child(Node, frozen=True, tag="child"):
-    """A child run, whose counter is added; with `undo` there is a step that undoes it."""
+    """A child run, whose counter is added; with `undo` there is a step that undoes it. `rounds`: see Program."""
 
     nodes: list[Node_]
     undo: bool = False
+    rounds: list[list[Node_]] = []
 
 
 class Raise(Node, frozen=True, tag="raise"):
@@ -271,10 +272,19 @@ Node_ = (
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The input of a run. `world`: the database in which its steps are noted."""
+    """The input of a run. `world`: the database in which its steps are noted.
+
+    `rounds`: when the nodes are done, the run goes on as new with the first of these as its nodes, and so on. The rest
+    is what it takes along: its counter, how often each Await was told, what was drawn, the updates that were taken.
+    """
 
     world: str
     nodes: list[Node_]
+    rounds: list[list[Node_]] = []
+    counter: int = 0
+    added: dict[str, int] = {}
+    drawn: dict[str, str] = {}
+    taken: dict[str, int] = {}
 
 
 class Result(msgspec.Struct, frozen=True):

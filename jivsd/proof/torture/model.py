@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 def foresee(scenario: Scenario) -> Plan:
     """The plan of a scenario."""
-    plan = plan_of(scenario.nodes, scenario.ending)
+    plan = plan_of(scenario.nodes, scenario.ending, scenario.rounds)
     plan.attributes = scenario.attributes
     plan.commands.update(
         {
@@ -53,11 +53,17 @@ def foresee(scenario: Scenario) -> Plan:
     return plan
 
 
-def plan_of(nodes: list[say.Node_], ending: Ending) -> Plan:
-    """The plan of a run of these nodes."""
-    plan = Plan(otherwise=ANYTIME_STATUS.get(ending))
+def plan_of(
+    nodes: list[say.Node_],
+    ending: Ending,
+    rounds: list[list[say.Node_]] | None = None,
+    before: list[Plan] | None = None,
+) -> Plan:
+    """The plan of a run of these nodes, which then goes on with these rounds; `before` are those it goes on for."""
+    before = before or []
+    plan = Plan(otherwise=ANYTIME_STATUS.get(ending), counter=before[-1].counter if before else 0)
     root = _Branch("")
-    walk = _Walk(plan, root.saga)
+    walk = _Walk(plan, root.saga, before[0] if before else plan)
     try:
         walk.block(nodes, root)
     except _Raised:
@@ -67,6 +73,11 @@ def plan_of(nodes: list[say.Node_], ending: Ending) -> Plan:
         plan.status = HELD_STATUS[ending]
     if plan.status in (Status.COMPENSATED, Status.CANCELLED, Status.TIMED_OUT):
         walk.undo(root.saga)
+    if plan.status is Status.COMPLETED and rounds:
+        plan.status = Status.CONTINUED
+        plan.following = plan_of(rounds[0], ending, rounds[1:], [*before, plan])
+        plan.commands += plan.following.commands
+        plan.commands["continue_as_new"] += 1
     return plan
 
 
@@ -96,9 +107,12 @@ class _Branch:
 
 
 class _Walk:
-    def __init__(self, plan: Plan, saga: list[Fate]) -> None:
+    """Walks through the nodes of one run; `first` is the plan of the run with which its chain begins."""
+
+    def __init__(self, plan: Plan, saga: list[Fate], first: Plan) -> None:
         self._plan = plan
         self._run_saga = saga
+        self._first = first
 
     def undo(self, saga: list[Fate]) -> None:
         for fate in saga:
@@ -163,7 +177,7 @@ class _Walk:
             case say.Ask():
                 self._ask(node, branch)
             case say.Child():
-                self._child(node.nodes, branch, undo=node.undo)
+                self._child(plan_of(node.nodes, "complete", node.rounds), branch, undo=node.undo)
             case say.Raise() | say.Vain():
                 raise _Raised
             case say.Hold():
@@ -209,22 +223,22 @@ class _Walk:
             except _Raised:
                 question = Question(node, None)
         self._plan.counter += question.answer or 0
-        self._plan.asks.append(question)
+        self._first.asks.append(question)
 
     def _send(self, name: str, payload: dict[str, str | int] | int) -> None:
-        self._plan.sends.append(Send(len(self._plan.sends), name, payload))
+        self._first.sends.append(Send(len(self._first.sends), name, payload))
 
-    def _child(self, nodes: list[say.Node_], branch: _Branch, *, undo: bool = False, times: int = 1) -> None:
+    def _child(self, child: Plan, branch: _Branch, *, undo: bool = False, times: int = 1) -> None:
         """A child run, whose counter counts so many times."""
-        child = plan_of(nodes, "complete")
         self._fate(
             branch,
             Fate(branch.place(say.WORKFLOW), say.WORKFLOW, "child", ENDED, branch.sure, undo=undo, plan=child),
         )
         self._plan.commands.update(child.commands)
-        if child.status is not Status.COMPLETED:
+        last = child.chain[-1]
+        if last.status is not Status.COMPLETED:
             raise _Raised
-        self._plan.counter += times * child.counter
+        self._plan.counter += times * last.counter
 
     def _structure(self, node: say.Node_, branch: _Branch) -> None:
         match node:
@@ -297,7 +311,7 @@ class _Walk:
                     self._work(work, item, name=_name(node.items[0][0]))
                     plan.counter += place * work.amount
                 case "runs", _:
-                    self._child(nodes, item, times=place + 1)
+                    self._child(plan_of(nodes, "complete"), item, times=place + 1)
                 case _:
                     self.block(nodes, item)
                     plan.counter += (place + 1) * place

@@ -22,6 +22,9 @@ FAILED: Final = frozenset({Kind.STEP_FAILED})
 CANCELLED: Final = frozenset({Kind.STEP_CANCELLED})
 ENDED: Final = frozenset({Kind.CHILD_ENDED})
 
+CONTINUED: Final = "!continued"
+"""Of what, beside the run it goes on for, the id of a run is made."""
+
 HELD_STATUS: Final[dict[Ending, Status]] = {
     "cancel": Status.CANCELLED,
     "terminate": Status.TERMINATED,
@@ -92,7 +95,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, eq=False):
-    """What a run comes to.
+    """What a run comes to; `following` is the plan of the run in which it goes on as new.
 
     `status`: COMPENSATED stands for FAILED too, when there turns out to have been nothing to undo. `otherwise`: the
     status if the run is cut short at some moment; None: it never is. `groups`: what is undone together, in order.
@@ -105,16 +108,25 @@ class Plan(msgspec.Struct, eq=False):
     groups: list[list[Fate]] = []
     sends: list[Send] = []
     asks: list[Question] = []
+    """What it is sent; the first plan has that of those that follow too."""
     drawn: list[Fate] = []
     marks: dict[str, Mark] = {}
     attributes: dict[str, Any] = {}
     """Those that it starts with."""
     holds: bool = False
     commands: Counter[str] = msgspec.field(default_factory=Counter)
+    following: Plan | None = None
+
+    @property
+    def chain(self) -> list[Plan]:
+        """This plan and those that follow."""
+        return [self] if self.following is None else [self, *self.following.chain]
 
     def family(self, run_id: str) -> Iterator[tuple[str, Plan]]:
-        """This plan and those of the child runs that surely are started, each with its run id."""
+        """This plan, those that follow, and those of the child runs that surely are started, each with its run id."""
         yield run_id, self
+        if self.following is not None:
+            yield from self.following.family(derived_id(run_id, CONTINUED))
         for fate in self.fates.values():
             if fate.plan is not None and fate.sure:
                 yield from fate.plan.family(derived_id(run_id, fate.path))

@@ -44,6 +44,8 @@ class Scenario(msgspec.Struct, frozen=True):
     number: int
     nodes: list[say.Node_]
     ending: Ending
+    rounds: list[list[say.Node_]] = []
+    """With what the run goes on as new."""
     timeout: int | None = None
     lock: int | None = None
     """Which of the lock keys it takes."""
@@ -67,14 +69,17 @@ def draw(seed: int, number: int) -> Scenario:
     ending = rng.choices(list(ENDINGS), list(ENDINGS.values()))[0]
     maker = _Maker(rng, size=rng.randint(5, 22))
     nodes = maker.block(0, most=6)
+    rounds = maker.rounds(0)
+    last = rounds[-1] if rounds else nodes
     if ending == "fail" or (ending in ANYTIME and rng.random() < 0.4):
-        nodes += maker.failing(1)
+        last += maker.failing(1)
     elif ending in HELD:
-        nodes += [say.Hold(rng.choice(("signal", "sleep", "until")), last=True), *maker.never()]
+        last += [say.Hold(rng.choice(("signal", "sleep", "until")), last=True), *maker.never()]
     return Scenario(
         number=number,
         nodes=nodes,
         ending=ending,
+        rounds=rounds,
         timeout=rng.randint(100, 2000) if ending == "timeout" else None,
         lock=rng.randrange(LOCKS) if rng.random() < 0.08 else None,
         end_after=rng.randint(0, 1500) if ending in ANYTIME else None,
@@ -93,6 +98,8 @@ class _Maker:
         self._rng = rng
         self._left = size
         self._names = 0
+        self._early = True
+        """Whether updates may come before the code waits for them: not to a run that will not wait for them."""
         self._attributes = 0
 
     def block(self, depth: int, most: int = 3) -> list[say.Node_]:
@@ -104,6 +111,12 @@ class _Maker:
             make = self._rng.choices(list(makers), list(makers.values()))[0]
             made.append(make(self, depth + 1))
         return made
+
+    def rounds(self, depth: int) -> list[list[say.Node_]]:
+        """With what a run goes on as new, now and then. What is still to be made belongs to it too."""
+        count = self._rng.choice((0, 0, 0, 1, 2))
+        self._early = self._early and not count
+        return [self.block(depth, most=3) for _ in range(count)]
 
     def failing(self, depth: int) -> list[say.Node_]:
         """Nodes of which the last but for some that are never reached raises."""
@@ -163,12 +176,12 @@ class _Maker:
         return say.Draw(self._name(), self._rng.choice(("side_effect", "random", "uuid", "now", "version")))
 
     def ask(self, depth: int) -> say.Node_:
-        early, rivals = self._chance(0.5), self._chance(0.3)
+        early, rivals = self._early and self._chance(0.5), self._chance(0.3)
         return say.Ask(self._name(), self._amount(), early=early, rivals=rivals)
 
     def perform(self, depth: int) -> say.Node_:
         nodes = self.failing(depth) if self._chance(0.3) else self.block(depth)
-        return say.Ask(self._name(), self._amount(), nodes, early=self._chance(0.5))
+        return say.Ask(self._name(), self._amount(), nodes, early=self._early and self._chance(0.5))
 
     def stuck(self, depth: int) -> say.Node_:
         return say.Stuck(self._name(), self._amount(), self._rng.choice(("retry", "value")))
@@ -259,7 +272,7 @@ class _Maker:
         return say.Cleanup(self._rng.choice((10, 40)), self.block(depth, most=2))
 
     def child(self, depth: int) -> say.Node_:
-        return say.Child(self.block(depth), undo=self._chance(0.5))
+        return self._child(depth, fails=False)
 
     def attempt(self, depth: int) -> say.Node_:
         return say.Try(self.failing(depth), self.block(depth, most=2))
@@ -294,7 +307,17 @@ class _Maker:
         return self._locked([*self._brief(depth), raiser(self, depth), *self.never()])
 
     def failing_child(self, depth: int) -> say.Node_:
-        return say.Child(self.failing(depth), undo=self._chance(0.5))
+        return self._child(depth, fails=True)
+
+    def _child(self, depth: int, *, fails: bool) -> say.Node_:
+        early = self._early
+        nodes = self.block(depth)
+        rounds = self.rounds(depth)
+        if fails:
+            last = rounds[-1] if rounds else nodes
+            last += self.failing(depth)
+        self._early = early
+        return say.Child(nodes, undo=self._chance(0.5), rounds=rounds)
 
     def failing_fan(self, depth: int) -> say.Node_:
         """One child raises while the others hold; half the time it waits until they have come to that."""

@@ -15,7 +15,7 @@ from jivsd.proof.torture.language import NOT_YET, PERFORM, PUT
 from jivsd.records import Kind, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from jivsd.client import Client
     from jivsd.proof.torture.account import Account, Case
@@ -79,12 +79,15 @@ class Updater:
                     return msgspec.json.encode(updated.value).decode()
 
 
-def check(life: Life, plan: Plan, told: Mapping[str, str], *, loose: bool) -> Iterator[Found]:
+def check(lives: Sequence[Life], plan: Plan, told: Mapping[str, str], *, loose: bool) -> Iterator[Found]:
     """Each update was applied once and answered once, as its sender was told and as the model says."""
-    sent = {str(line.payload["message_id"]): line for line in life.journal if line.kind == Kind.UPDATE}
-    answers = {str(line.payload["message_id"]): line for line in life.journal if line.kind == Kind.UPDATE_DONE}
+    lines = [line for life in lives for line in life.journal if line.kind in (Kind.UPDATE, Kind.UPDATE_DONE)]
+    sent = {str(line.payload["message_id"]): line for line in lines if line.kind == Kind.UPDATE}
+    answers = {str(line.payload["message_id"]): line for line in lines if line.kind == Kind.UPDATE_DONE}
+    if len(sent) + len(answers) != len(lines):
+        yield Found("twice", "", f"{len(lines)} updates and answers are recorded: {len(sent)} and {len(answers)}")
     for message_id, line in sent.items():
-        if message_id not in answers and life.row.status is not Status.TERMINATED:
+        if message_id not in answers and lives[-1].row.status is not Status.TERMINATED:
             yield Found("lost", line.path, "it was applied, and never answered")
     known = {message_id for question in plan.asks for message_id in question.message_ids}
     for message_id, line in answers.items():

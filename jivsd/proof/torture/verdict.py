@@ -5,8 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from jivsd.proof.torture.checks import Told, check_run
+from jivsd.proof.torture.checks import check_run
+from jivsd.proof.torture.evidence import ENDS
 from jivsd.proof.torture.found import Violation
+from jivsd.proof.torture.rounds import Told
 from jivsd.records import Kind
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def check_runs(evidence: Evidence, account: Account) -> Iterator[Violation]:
     """All that is wrong with the runs, also while they live."""
     for case in account.cases.values():
         yield from check_run(evidence, case.run_id, case.plan, Told(case.told, case.answered))
-        row = evidence.run(case.run_id)
+        row = (evidence.rounds(case.run_id) or [evidence.run(case.run_id)])[-1]
         if row is not None and case.ended is not None and row.status is not case.ended:
             message = f"the daemon said that it had ended {case.ended}, and it is {row.status}"
             yield Violation("lost", case.run_id, "", message)
@@ -50,7 +52,7 @@ def _check_locks(evidence: Evidence) -> Iterator[Violation]:
     for row in evidence.locked():
         journal = evidence.journal(row.run_id)
         granted = [line.at for line in journal if line.kind == Kind.LOCK_GRANTED]
-        ended = [line.at for line in journal if line.kind == Kind.ENDED]
+        ended = [line.at for line in journal if line.kind in ENDS]
         if granted and ended and row.lock_key is not None:
             held.setdefault(row.lock_key, []).append((granted[0], ended[0], row.run_id))
     for key, times in held.items():
@@ -84,6 +86,6 @@ def _together(key: str, first: tuple[str, str], second: tuple[str, str]) -> Viol
 
 def _ended_before(evidence: Evidence, first: str, second: str, entered: str) -> bool:
     """Whether a run had ended when another came under its lock."""
-    ends = [line.at for line in evidence.journal(first) if line.kind == Kind.ENDED]
+    ends = [line.at for line in evidence.journal(first) if line.kind in ENDS]
     came = [line.at for line in evidence.journal(second) if line.path.rpartition("/")[2] == entered]
     return bool(ends) and ends[0] <= came[-1]

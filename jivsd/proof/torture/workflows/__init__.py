@@ -97,7 +97,16 @@ class Torture:
 
     async def run(self, ctx: Context, program: Program) -> Result:
         self.world = program.world
+        self.counter += program.counter
+        for to, amount in program.added.items():  # some may have come before: this run waited for its turn
+            self.added[to] = self.added.get(to, 0) + amount
+        self.drawn.update(program.drawn)
+        self.taken.update(program.taken)
         await self._block(ctx, program.nodes)
+        if program.rounds:
+            nodes, *rounds = program.rounds
+            known = self.counter, self.added, self.drawn, self.taken
+            await ctx.continue_as_new(Program(self.world, nodes, rounds, *known))
         return Result(self.counter, self.drawn)
 
     async def _block(self, ctx: Context, nodes: list[say.Node_]) -> None:
@@ -130,7 +139,7 @@ class Torture:
                 await self._draw(ctx, node)
             case say.Child():
                 child = Torture.options(compensate=undo_child) if node.undo else Torture
-                result: Result = await ctx.run(child, Program(self.world, node.nodes))
+                result: Result = await ctx.run(child, Program(self.world, node.nodes, node.rounds))
                 self._count(result.counter)
             case say.Raise():
                 raise Deliberate(node.name)
