@@ -48,7 +48,7 @@ log = logs.get(__name__)
 OK, FAILED, INTERRUPTED = 0, 1, 130
 SWITCH_INTERVAL = 0.0002
 """Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
-RUNS_FIRST = 3.0
+RUNS_FIRST = 5.0
 """Seconds for which the endpoint lets the recovery of runs go first; what it imports keeps the loop busy."""
 HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
