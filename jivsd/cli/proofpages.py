@@ -20,6 +20,7 @@ def bench(report: BenchReport) -> Page:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     share = report.steps_per_s / report.raw_rows_per_s if report.raw_rows_per_s else 0
     raw = f"{report.raw_rows_per_s:,.0f} rows/s, {report.raw_commits_per_s:,.0f} commits/s"
+    asked = report.one_step_socket_ms
     return [
         look.facts(
             [
@@ -29,6 +30,7 @@ def bench(report: BenchReport) -> Page:
                 ("CPU", f"{report.cpu_us_per_step:,.0f} µs a step"),
                 ("One step", f"{report.one_step_ms.p50:.1f} ms (p50), {report.one_step_ms.p99:.1f} ms (p99)"),
                 ("Ten steps", f"{report.ten_steps_ms.p50:.1f} ms (p50), {report.ten_steps_ms.p99:.1f} ms (p99)"),
+                ("One request", f"{asked.p50:.1f} ms (p50), {asked.p99:.1f} ms (p99): one step, through the socket"),
                 *((name[0].upper() + name[1:], value) for name, value in waits(report)),
                 ("This machine", f"{report.loop_ms:.1f} ms for a fixed Python loop; {versions}"),
             ]

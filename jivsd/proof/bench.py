@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from jivsd.engine.api import StartOptions
-from jivsd.proof import parked, recovering, signalling
+from jivsd.proof import asked, parked, recovering, signalling
 from jivsd.proof.drive import drive
 from jivsd.proof.engines import engine_with
 from jivsd.proof.ground import ground
@@ -43,7 +43,7 @@ LOOP: Final = 1_000_000
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds from the call of start to the result, one run at a time."""
+    """Milliseconds from the call of start to the result, one run at a time; through the socket: in one request."""
 
     p50: float
     p99: float
@@ -67,6 +67,7 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us_per_step: float
     one_step_ms: Latency
     ten_steps_ms: Latency
+    one_step_socket_ms: Latency
     parked: Parked
     signals_per_s: float
     recovery: Recovery
@@ -85,6 +86,7 @@ class _Turn(msgspec.Struct, frozen=True):
 
 
 class _Waits(NamedTuple):
+    one_step_socket: list[float]
     parked: Parked
     signals_per_s: float
     recovery: Recovery
@@ -99,6 +101,7 @@ def bench(
     parked_runs: int = 2000,
     in_flight: int = 1000,
     idle: float = parked.IDLE,
+    requests: int = asked.REQUESTS,
     on_turn: Callable[[int], None] = lambda _: None,
 ) -> BenchReport:
     """Measure, on databases or schemas of its own that are removed afterwards.
@@ -111,6 +114,7 @@ def bench(
         parked_runs: how many runs are parked in a daemon; and, apart from that, how many get a signal.
         in_flight: how many runs are in a step when a daemon is killed.
         idle: seconds in which parked runs are left alone, to see what they take of a core.
+        requests: how many runs are started through the socket of a daemon, one at a time.
         on_turn: told how many turns are done, after each.
 
     Raises:
@@ -120,6 +124,7 @@ def bench(
     with ground(store) as found:
         turns, versions = trio.run(_turns, found, each, steps, concurrency, on_turn)
         waits = _Waits(
+            asked.measure(requests, store=found.url()),
             parked.measure(parked_runs, store=found.url(), idle=idle),
             signalling.measure(parked_runs, found.store()),
             recovering.measure(in_flight, store=found.url()),
@@ -202,6 +207,7 @@ def _report(
         cpu_us_per_step=middle(lambda turn: turn.cpu / (runs * steps) * 1e6),
         one_step_ms=_latency([ms for turn in turns for ms in turn.one_step]),
         ten_steps_ms=_latency([ms for turn in turns for ms in turn.ten_steps]),
+        one_step_socket_ms=_latency(waits.one_step_socket),
         parked=waits.parked,
         signals_per_s=waits.signals_per_s,
         recovery=waits.recovery,

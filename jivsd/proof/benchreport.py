@@ -142,7 +142,7 @@ def waits(report: BenchReport) -> list[tuple[str, str]]:
 
 def _page(report: BenchReport, points: Sequence[Point]) -> str:
     share = report.steps_per_s / report.raw_rows_per_s
-    one, ten = report.one_step_ms, report.ten_steps_ms
+    one, ten, asked = report.one_step_ms, report.ten_steps_ms, report.one_step_socket_ms
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines = [
         "# jivsd bench",
@@ -158,6 +158,7 @@ def _page(report: BenchReport, points: Sequence[Point]) -> str:
         f"| CPU | {report.cpu_us_per_step:,.0f} µs a step, of the whole process |",
         f"| one step, start to result | {one.p50:.1f} ms (p50), {one.p99:.1f} ms (p99) |",
         f"| ten steps, start to result | {ten.p50:.1f} ms (p50), {ten.p99:.1f} ms (p99) |",
+        f"| one step in one request through the socket | {asked.p50:.1f} ms (p50), {asked.p99:.1f} ms (p99) |",
         *(f"| {name} | {value} |" for name, value in waits(report)),
         "",
         f"![Durable steps a second against runs open at once]({THROUGHPUT})",

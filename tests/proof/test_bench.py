@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def measured():
-    return bench(runs=50, steps=3, concurrency=10, parked_runs=40, in_flight=20, idle=0.5)
+    return bench(runs=50, steps=3, concurrency=10, parked_runs=40, in_flight=20, idle=0.5, requests=20)
 
 
 def test_what_it_measures(measured):
@@ -30,6 +30,7 @@ def test_what_it_measures(measured):
     assert measured.cpu_us_per_step > 0
     assert 0 < measured.one_step_ms.p50 <= measured.one_step_ms.p99
     assert measured.one_step_ms.p50 < measured.ten_steps_ms.p50
+    assert 0 < measured.one_step_socket_ms.p50 <= measured.one_step_socket_ms.p99
     assert measured.loop_ms > 0
     assert measured.signals_per_s > 0
     assert {"jivsd", "python", "sqlite", "apsw", "trio", "msgspec"} <= measured.versions.keys()
