@@ -225,6 +225,7 @@ class Pool(Generic[C]):
         size: int,
         good: Callable[[C], bool],
         drop: Callable[[C], None],
+        spoils: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         """Prepare; nothing is connected yet.
 
@@ -234,6 +235,7 @@ class Pool(Generic[C]):
             size: how many there may be; more work than that waits its turn.
             good: whether a connection can be lent again.
             drop: closes one at once, without waiting for anything.
+            spoils: whether an error out of the work means that its connection is not to be lent again.
         """
         self.size = 0
         """How many connections there are; written by the bridge's thread."""
@@ -241,6 +243,7 @@ class Pool(Generic[C]):
         self._connect = connect
         self._good = good
         self._drop = drop
+        self._spoils = spoils
         self._idle: list[C] = []
         self._places = asyncio.Semaphore(size)
         self._connecting = asyncio.Lock()
@@ -266,8 +269,8 @@ class Pool(Generic[C]):
             try:
                 result = await work(connection)
                 back = True
-            except Exception:
-                back = True  # what the work made of it; a CancelledError is none of these
+            except Exception as error:
+                back = not self._spoils(error)  # a CancelledError is none of these: it always does
                 raise
             finally:
                 self._give_back(connection, unharmed=back)

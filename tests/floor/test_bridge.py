@@ -34,6 +34,9 @@ class Line:
         self.busy = False
         return answer
 
+    def is_good(self):
+        return self.open and not self.busy
+
     def drop(self):
         assert self.open
         self.open = False
@@ -54,8 +57,8 @@ class Exchange:
             raise ConnectionRefusedError(self.down)
         return Line(self)
 
-    def pool(self, bridge, size):
-        return Pool(bridge, self.connect, size=size, good=lambda line: line.open and not line.busy, drop=Line.drop)
+    def pool(self, bridge, size, **more):
+        return Pool(bridge, self.connect, size=size, good=Line.is_good, drop=Line.drop, **more)
 
     @property
     def open(self):
@@ -254,6 +257,20 @@ async def test_a_connection_that_died_is_replaced():
         with pytest.raises(ConnectionResetError):
             await pool.use(breaks, timeout=PATIENCE)
         assert (pool.size, exchange.open) == (0, 0)
+
+
+async def test_a_connection_is_not_lent_again_after_an_error_that_spoils_it():
+    exchange = Exchange()
+    async with Bridge() as bridge:
+        pool = exchange.pool(bridge, 1, spoils=lambda error: isinstance(error, ValueError))
+
+        async def fails(line, error):
+            raise error
+
+        for error, left in ((KeyError(), 1), (ValueError(), 0)):
+            with pytest.raises(type(error)):
+                await pool.use(lambda line, error=error: fails(line, error), timeout=PATIENCE)
+            assert pool.size == exchange.open == left
 
 
 async def test_a_connection_whose_work_was_cut_short_is_not_lent_again():

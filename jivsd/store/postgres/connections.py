@@ -72,6 +72,7 @@ WRITER_WAITS: Final = "5s"
 _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver is confused, by a server that speaks out of turn when it is shut down
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
@@ -134,6 +135,12 @@ def usable(connection: Connection) -> bool:
 def drop(connection: Connection) -> None:
     """Close a connection at once."""
     connection.terminate()
+
+
+def spoils(error: Exception) -> bool:
+    """Whether an error means that the connection, on which it came, is of no use any more."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    return isinstance(cause, _LOST)
 
 
 def translated(error: BaseException, address: Address) -> StoreError:

@@ -21,6 +21,7 @@ from jivsd.store.postgres.connections import (
     check,
     connect,
     drop,
+    spoils,
     sql_of,
     translated,
     translated_commit,
@@ -399,7 +400,7 @@ class PostgresStore:
         self._readers = self._pool(READERS, lambda: connect(self.address, "reader"))
 
     def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
-        return Pool(self._bridge, make, size=size, good=usable, drop=drop)
+        return Pool(self._bridge, make, size=size, good=usable, drop=drop, spoils=spoils)
 
     async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self._use(self._readers, work, READ_TIMEOUT)
