@@ -59,11 +59,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if request.config.getoption("--journal") == "sqlite":
-        yield
-        return
-    store = in_memory(request.getfixturevalue("postgres")(NEWEST))
+def _journal(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--journal") == "postgresql":
+        request.getfixturevalue("journals_in_postgres")
+
+
+@pytest.fixture
+def journals_in_postgres(postgres: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the test keeps in memory in SQLite otherwise, it keeps in PostgreSQL."""
+    store = in_memory(postgres(NEWEST))
     monkeypatch.setattr("jivsd.testing.env.SqliteStore", store)
     derived: list[type] = [vars(crash)["_MortalStore"]]
     if (stores := sys.modules.get("engine.stores")) is not None:

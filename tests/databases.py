@@ -74,6 +74,8 @@ _EMPTY = [
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
     "AND pid <> pg_backend_pid()",
     *(f"DELETE FROM jivsd.{name}" for name in _TABLES),
+    "SELECT setval(pg_get_serial_sequence('jivsd.' || name, 'number'), 1, false)"
+    " FROM unnest('{run,inbox,outbox,incident}'::text[]) AS name",
     "UPDATE jivsd.shard SET epoch = 0, node = '', claim = NULL",
 ]
 

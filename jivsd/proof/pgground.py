@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from jivsd.bridge import Bridge, Pool
@@ -14,7 +14,7 @@ from jivsd.proof.rawlimit import Raw, batches
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.connections import JOURNAL_WAITS, connect, drop, in_schema, translated, usable
-from jivsd.store.postgres.content import Content
+from jivsd.store.postgres.content import EVENT_COLUMNS, Content
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from jivsd.store.postgres.connections import Connection
 
 PATIENCE: Final = 60.0
-EVENT_COLUMNS: Final = 10
 
 _INSERT: Final = """
 INSERT INTO jivsd.event (run_id, at, checksum, seq, attempt, kind, path, "by", payload, payload_hash)
@@ -104,7 +103,7 @@ class _Schemas:
         return f"{self._url}{'&' if '?' in self._url else '?'}schema={schema}"
 
 
-def _columns(events: list[Event]) -> list[list[object]]:
+def _columns(events: list[Event]) -> list[list[Any] | None]:
     content = Content()
     for event in events:
         content.append(event)

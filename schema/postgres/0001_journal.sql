@@ -242,12 +242,38 @@ CREATE TABLE jivsd.plugin_migration (
     PRIMARY KEY (plugin, number)
 );
 
--- Writes a batch in one round trip: changes of runs, new runs with their keys, attributes, messages that were read, runs
--- that ended, events. Every parameter is a list; those of one paragraph belong together, entry by entry. A run is in
--- each list of runs once at most. Changes come first: a workflow id whose run ends here may start again here.
+-- Appends events in one round trip. Every parameter is a list; those of one paragraph belong together, entry by entry.
 -- The fence comes last, so that it is held for an instant: a shard whose epoch is no longer the given one undoes all
--- (JV002). So does a run row that is missing or that somebody else holds (JV001): nothing here waits for it.
+-- (JV002).
 -- Planned once for any number of rows; a plan made while tables were empty would read them from end to end for ever.
+CREATE FUNCTION jivsd.append_events(
+    shards integer[], epochs bigint[],
+
+    event_runs uuid[], event_times bigint[], event_checksums bigint[], event_seqs integer[], event_attempts integer[],
+    event_kinds text[], event_paths text[], event_by text[], event_payloads bytea[], event_hashes text[]
+) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET lock_timeout = '250ms'
+AS $$
+DECLARE
+    found_rows bigint;
+BEGIN
+    INSERT INTO jivsd.event (run_id, at, checksum, seq, attempt, kind, path, "by", payload, payload_hash)
+    SELECT * FROM unnest(event_runs, event_times, event_checksums, event_seqs, event_attempts, event_kinds,
+                         event_paths, event_by, event_payloads, event_hashes);
+    SELECT count(*) INTO found_rows FROM (
+        SELECT id, epoch FROM jivsd.shard WHERE id = ANY (shards) ORDER BY id FOR SHARE
+    ) AS present
+    JOIN unnest(shards, epochs) AS known (id, epoch) USING (id, epoch);
+    IF found_rows < cardinality(shards) THEN
+        RAISE EXCEPTION 'a shard has another owner' USING ERRCODE = 'JV002';
+    END IF;
+END
+$$;
+
+-- Writes a batch in one round trip: changes of runs, new runs with their keys, attributes, messages that were read, runs
+-- that ended, events. Parameters are lists as before. A run is in each list of runs once at most. Changes come first: a
+-- workflow id whose run ends here may start again here.
+-- A run row that is missing or that somebody else holds undoes all (JV001): nothing here waits for it.
 CREATE FUNCTION jivsd.write_batch(
     shards integer[], epochs bigint[],
 
@@ -342,18 +368,8 @@ BEGIN
             SELECT FROM jivsd.lock_ticket AS other WHERE other.key = lowest.key AND other.ticket < lowest.ticket
         );
     END IF;
-    IF cardinality(event_runs) > 0 THEN
-        INSERT INTO jivsd.event (run_id, at, checksum, seq, attempt, kind, path, "by", payload, payload_hash)
-        SELECT * FROM unnest(event_runs, event_times, event_checksums, event_seqs, event_attempts, event_kinds,
-                             event_paths, event_by, event_payloads, event_hashes);
-    END IF;
-    SELECT count(*) INTO found_rows FROM (
-        SELECT id, epoch FROM jivsd.shard WHERE id = ANY (shards) ORDER BY id FOR SHARE
-    ) AS present
-    JOIN unnest(shards, epochs) AS known (id, epoch) USING (id, epoch);
-    IF found_rows < cardinality(shards) THEN
-        RAISE EXCEPTION 'a shard has another owner' USING ERRCODE = 'JV002';
-    END IF;
+    PERFORM jivsd.append_events(shards, epochs, event_runs, event_times, event_checksums, event_seqs, event_attempts,
+                                event_kinds, event_paths, event_by, event_payloads, event_hashes);
 END
 $$;
 

@@ -31,6 +31,10 @@ SELECT jivsd.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
                          $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
                          $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56)
 
+-- name: append_events
+-- The same for a batch of nothing but events.
+SELECT jivsd.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+
 -- name: epochs
 -- The epochs of some shards.
 SELECT id, epoch FROM jivsd.shard WHERE id = ANY ($1)

@@ -122,6 +122,12 @@ def test_no_crash_changes_what_comes_of_it(scenario, passivate_after):
     assert crash_everywhere([commands], played, passivate_after=passivate_after) > 5
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("journals_in_postgres")
+def test_no_crash_changes_what_comes_of_it_in_postgresql():
+    assert crash_everywhere([commands], talk) > 5
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])
 @pytest.mark.parametrize("later", [1, 2, 3])

@@ -130,9 +130,10 @@ async def _boldly(connection: Connection, sql: Sql, batch: Sequence[Entry | Post
             raise _Doubt
     if content.payloads:
         raise _Doubt
-    parameters = content.parameters()
+    small = content.only_events
+    parameters = content.events_alone() if small else content.parameters()
     stage.decisive = True
-    await connection.fetch(sql["write_batch"], *parameters)
+    await connection.fetch(sql["append_events" if small else "write_batch"], *parameters)
     return [WRITTEN] * len(batch)
 
 

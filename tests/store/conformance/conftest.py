@@ -28,10 +28,13 @@ def postgres_18(request):
     return partial(PostgresStore, request.getfixturevalue("postgres")(18).clean())
 
 
-@pytest.fixture(params=[sqlite_file, sqlite_memory, postgres_16, postgres_18], ids=lambda factory: factory.__name__)
+STORES = {make.__name__: make for make in (sqlite_file, sqlite_memory, postgres_16, postgres_18)}
+
+
+@pytest.fixture(params=STORES)
 def journal(request):
     """`async with journal() as j:` opens a new, empty store."""
-    make = request.param(request)
+    make = STORES[request.param](request)
 
     @asynccontextmanager
     async def opened():

@@ -10,6 +10,9 @@ from jivsd.store import listing
 from jivsd.store.api import Entry, Plugin, RunChange, RunFilter, StoreError
 from store.builders import append, end, new_run, start
 
+one_version = pytest.mark.parametrize("journal", ["sqlite_file", "sqlite_memory", "postgres_18"], indirect=True)
+"""For many tests of what every version of a server does alike."""
+
 
 async def pages(j, where, limit):
     found, cursor = [], None
@@ -70,6 +73,7 @@ FILTERS = [
 ]
 
 
+@one_version
 @pytest.mark.parametrize(("where", "matches"), FILTERS)
 async def test_lists_are_newest_first_and_come_in_pages(journal, where, matches):
     async with journal() as j:
@@ -79,6 +83,7 @@ async def test_lists_are_newest_first_and_come_in_pages(journal, where, matches)
             assert await pages(j, where, limit) == expected
 
 
+@one_version
 @pytest.mark.parametrize(("where", "matches"), FILTERS)
 async def test_what_is_frequent_does_not_lead_to_what_is_rare(journal, where, matches, monkeypatch):
     """Whichever condition leads, the list is the same."""
