@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from random import Random
 
 import pytest
@@ -43,7 +45,7 @@ class Life:
             self._progress.set()
 
 
-async def campaign(faults, seed):
+async def campaign(faults, seed, kinds):
     random = Random(seed)
     server = await trio.to_thread.run_sync(Server)
     with server:
@@ -58,8 +60,7 @@ async def campaign(faults, seed):
                         living.start_soon(life.live, lambda: over)
                     for _ in range(faults):
                         await trio.sleep(random.random() * 0.3)
-                        fault = random.choice([disturb_softly, disturb_hard, disturb_sessions])
-                        await fault(server)
+                        await random.choice(kinds)(server)
                         with trio.fail_after(10):
                             for life in lives:
                                 await life.progress()
@@ -92,13 +93,38 @@ async def disturb_sessions(server):
             pass  # the server is just coming up
 
 
+async def disturb_by_standstill(server):
+    """The session that writes batches stands still for longer than anybody waits for it."""
+    async with PostgresStore(server.url(), read_only=True) as other:
+        await other.open("other")
+        found = await other._read(
+            lambda db: db.fetch("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'jivsd journal %'")
+        )
+    for (pid,) in found:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await trio.sleep(1.2)
+    finally:
+        for (pid,) in found:
+            os.kill(pid, signal.SIGCONT)
+
+
+RESTARTS = [disturb_softly, disturb_hard, disturb_sessions]
+
+
 @pytest.mark.slow
 async def test_a_server_that_is_restarted_and_crashes_loses_nothing():
-    await campaign(6, seed=1)
+    await campaign(6, 1, RESTARTS)
+
+
+@pytest.mark.slow
+async def test_a_session_that_stands_still_loses_nothing(monkeypatch):
+    monkeypatch.setattr("jivsd.store.postgres.store.COMMIT_TIMEOUT", 0.5)
+    await campaign(2, 2, [disturb_by_standstill])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(10))
 async def test_a_server_that_is_restarted_and_crashes_loses_nothing_for_long(seed):
-    await campaign(60, seed)
+    await campaign(60, seed, RESTARTS)
