@@ -230,6 +230,9 @@ class Door:
     async def query(self, ref: str, name: str) -> Any:
         return await self._ask(lambda engine: engine.query(ref, name))
 
+    async def show(self, ref: str) -> Any:
+        return await self._ask(lambda engine: engine.show(ref))
+
     async def why(self, ref: str) -> Any:
         return await self._ask(lambda engine: engine.why(ref))
 

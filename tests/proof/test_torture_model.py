@@ -52,7 +52,7 @@ def test_programs_have_all_kinds_of_commands():
         *("step that a person decides", "sleep", "sleep_until", "wait_signal", "wait_until", "nursery", "race", "saga"),
         *("shield", "fail_after", "move_on_after", "cancel_scope", "side_effect", "version", "random", "uuid", "now"),
         *("child run", "raise", "try", "cancel", "terminate", "pause", "query", "lock_key", "timeout"),
-        *("lock", "map", "map of child runs", "emit", "set_attributes", "attributes"),
+        *("start_child", "signal", "lock", "map", "map of child runs", "emit", "set_attributes", "attributes"),
         *(
             "wait_signal with a timeout",
             "wait_until with a timeout",
@@ -149,6 +149,18 @@ def test_a_run_that_goes_on_as_new_takes_its_counter_along_and_forgets_what_it_w
     first = new_id()
     second = derived_id(first, "!continued")
     assert [run_id for run_id, _ in plan.family(first)] == [first, second, derived_id(second, "!continued")]
+
+
+def test_a_run_that_is_let_go_has_a_plan_of_its_own_and_each_tells_the_other():
+    launch = say.Launch("l", [say.Work("a", amount=3), say.Launch("m", [], 1, 2)], there=10, back=20)
+    plan = plan_of([say.Child([launch])], "complete")
+    child = derived_id(first := new_id(), "torture")
+    (origins, launched), *others = plan.let_go(first)
+    assert (origins, launched.path, launched.told, others) == ((first, child), "torture", "signal", [])
+    assert launched.message == {"to": "l", "amount": 10}
+    assert (plan.counter, launched.plan.counter) == (20, 10 + 3 + 2)
+    assert (plan.heard, launched.plan.heard) == (0, 2)
+    assert list(launched.plan.marks) == ["torture", "signal", "signal#2"]
 
 
 def test_what_an_update_does_is_below_it_and_belongs_to_the_run():
@@ -315,6 +327,24 @@ def test_a_signal_that_was_lost(copy):
     message = "the signal nobody sent"
     change(copy, "INSERT INTO told VALUES (?, ?)", message, run_id, database="account.sqlite")
     assert [one.kind for one in judged(copy) if message in one.message] == ["lost"]
+
+
+@pytest.mark.slow
+def test_a_signal_of_one_run_to_another_that_was_lost(copy):
+    sql = """SELECT substr("by", 5), message_id FROM inbox WHERE "by" LIKE 'run %' AND kind = 'Signal'"""
+    sender, message_id = first(copy, sql)
+    change(copy, "DELETE FROM inbox WHERE message_id = ?", message_id)
+    assert kinds(judged(copy), sender) == {"lost"}
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_for_none(copy):
+    sql = "SELECT run_id, options ->> 'chain' FROM run WHERE options ->> 'chain' IS NOT NULL AND parent IS NULL"
+    run_id, begun = first(copy, sql)
+    change(copy, "UPDATE run SET options = json_remove(options, '$.chain') WHERE run_id = ?", run_id)
+    found = judged(copy)
+    assert kinds(found, run_id) >= {"unknown"}
+    assert kinds(found, begun) >= {"unknown"}
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from jivsd.proof.torture.evidence import ENDS, ONCE, OUTCOMES
 from jivsd.proof.torture.found import Found, Violation
 from jivsd.proof.torture.language import Result
 from jivsd.proof.torture.undoing import UNDO, check_order, check_undo
-from jivsd.records import ENDED, Kind, Status
+from jivsd.records import ENDED, Kind, Status, derived_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,10 @@ def _check_one(evidence: Evidence, life: Life, plan: Plan, told: Told, *, cut: b
             yield Violation("unknown", run_id, child.parent_path or "", f"the model knows no child run {child.run_id}")
         else:
             yield from check_run(evidence, child.run_id, fate.plan, told, cut=loose or not fate.sure)
+    for launched in plan.launched:
+        launched_id = derived_id(run_id, launched.path)
+        if life.of(launched.path, Kind.MARKER) or evidence.run(launched_id) is not None:
+            yield from check_run(evidence, launched_id, launched.plan, told)
 
 
 def is_loose(life: Life, plan: Plan, *, cut: bool) -> bool:

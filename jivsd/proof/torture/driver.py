@@ -16,7 +16,7 @@ from jivsd.client import ClientError
 from jivsd.engine.api import StartOptions
 from jivsd.proof.daemons import insist
 from jivsd.proof.torture.account import Case
-from jivsd.proof.torture.language import WORKFLOW, Program
+from jivsd.proof.torture.language import ADD, WORKFLOW, Program
 from jivsd.proof.torture.model import foresee
 from jivsd.proof.torture.plans import CONTINUED
 from jivsd.proof.torture.programs import draw
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from jivsd.client import Client
     from jivsd.proof.torture.account import Account
-    from jivsd.proof.torture.plans import Fate, Plan, Question, Send
+    from jivsd.proof.torture.plans import Fate, Launched, Plan, Question, Send
+    from jivsd.records import Run
 
 T = TypeVar("T")
 
@@ -71,14 +72,13 @@ class Driver:
         case = await self._start(number)
         if case is None:
             return
-        for run_id, plan in case.plan.family(case.run_id):
-            stuck = {(run_id, fate.path): fate for fate in plan.fates.values() if fate.matter == "stuck"}
-            self._stuck.update(stuck)
         try:
-            async with trio.open_nursery() as nursery:
-                self._act(case, nursery)
-                await self._until_ended(case)
-                nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as let_go:
+                self._follow_all(case, let_go, case.plan, case.run_id)
+                async with trio.open_nursery() as nursery:
+                    self._act(case, nursery)
+                    await self._until_ended(case)
+                    nursery.cancel_scope.cancel()
         except* ClientError as errors:
             for error in errors.exceptions:
                 self._account.complain("refused", case.run_id, f"the daemon refused: {error}")
@@ -113,12 +113,7 @@ class Driver:
     def _act(self, case: Case, nursery: trio.Nursery) -> None:
         """Begin everything that is done to a run."""
         scenario = case.scenario
-        rng = Random(f"{self._seed}/{scenario.number}/acts")
-        for run_id, plan in case.plan.family(case.run_id):
-            if plan.sends:
-                nursery.start_soon(self._tell, case, run_id, plan, rng)
-            for question in plan.asks:
-                nursery.start_soon(self._update, case, run_id, question, rng.choice((0, 0.05, 0.4)))
+        self._serve(case, nursery, case.plan, case.run_id)
         if scenario.pauses:
             nursery.start_soon(self._pause, case)
         if scenario.end_after is not None:
@@ -127,6 +122,55 @@ class Driver:
             nursery.start_soon(self._end_when_held, case)
         if scenario.ask:
             nursery.start_soon(self._ask, case)
+
+    def _serve(self, case: Case, nursery: trio.Nursery, plan: Plan, first: str) -> None:
+        """Begin to send a run and its children what they wait for."""
+        rng = Random(f"{self._seed}/{case.scenario.number}/acts")
+        for run_id, its in plan.family(first):
+            self._stuck.update({(run_id, fate.path): fate for fate in its.fates.values() if fate.matter == "stuck"})
+            if its.sends:
+                nursery.start_soon(self._tell, case, run_id, its, rng)
+            for question in its.asks:
+                nursery.start_soon(self._update, case, run_id, question, rng.choice((0, 0.05, 0.4)))
+
+    # ---- runs that are let go
+
+    def _follow_all(self, case: Case, nursery: trio.Nursery, plan: Plan, *origins: str) -> None:
+        for before, launched in plan.let_go(*origins):
+            nursery.start_soon(self._follow, case, launched, before)
+
+    async def _follow(self, case: Case, launched: Launched, origins: tuple[str, ...]) -> None:
+        """Serve a run that lives on by itself until it has ended, if it ever is started."""
+        run_id = derived_id(origins[-1], launched.path)
+        while await self._row(run_id) is None:
+            if await self._is_over(origins) and await self._row(run_id) is None:
+                return
+            await trio.sleep(LOOK_AGAIN)
+        async with trio.open_nursery() as let_go:
+            self._follow_all(case, let_go, launched.plan, *origins, run_id)
+            async with trio.open_nursery() as nursery:
+                self._serve(case, nursery, launched.plan, run_id)
+                nursery.start_soon(self._stand_in, launched, origins, run_id)
+                while (await insist(lambda: self._client.result(run_id, RESULT_WAIT))).status not in ENDED:
+                    pass
+                nursery.cancel_scope.cancel()
+
+    async def _stand_in(self, launched: Launched, origins: tuple[str, ...], run_id: str) -> None:
+        """Tell a run in its starter's place what that one has not said before its end."""
+        while not await self._is_over(origins):  # noqa: ASYNC110 -- not in our process
+            await trio.sleep(4 * LOOK_AGAIN)
+        message_id = derived_id(origins[-1], launched.told)
+        await self._try(lambda: self._client.signal(run_id, ADD, launched.message, message_id=message_id))
+
+    async def _is_over(self, origins: tuple[str, ...]) -> bool:
+        """Whether the last of these runs, each started by the one before, has ended, or never will be there."""
+        *before, run_id = origins
+        never = bool(before) and await self._is_over(tuple(before))
+        row = await self._row(run_id)
+        return never if row is None else row.status in ENDED
+
+    async def _row(self, run_id: str) -> Run | None:
+        return await self._try(lambda: self._client.show(run_id))
 
     # ---- what is done to a run
 

@@ -36,6 +36,15 @@ SELECT coalesce(sum(times - 1), 0) FROM (
 """After an incident attempts are numbered from 1 again: what was mended does not count."""
 
 
+_SENT: Final = """
+SELECT message_id FROM inbox
+WHERE "by" = ? AND (state <> 'READ' OR EXISTS (
+    SELECT 1 FROM event WHERE event.run_id = inbox.run_id AND kind = 'Signal'
+        AND event.payload ->> 'message_id' = message_id))
+"""
+"""What a run has sent to others and is there: unread, left, or in the journal."""
+
+
 class Row(msgspec.Struct, frozen=True):
     """A run. `chain`: the one with which the chain began in which it goes on for another."""
 
@@ -98,6 +107,8 @@ class Life(msgspec.Struct):
     children: list[Row]
     left: set[str]
     """Messages that were accepted and that the run ended without reading."""
+    sent: set[str]
+    """Messages of this run's that another has got: they stand in its journal, or it ended without reading them."""
     published: list[Published]
     """In the order of the outbox."""
     listed: dict[str, str]
@@ -178,6 +189,7 @@ class Evidence:
             self._counted(run_id),
             self._runs("WHERE parent = ? AND options ->> 'chain' IS NULL", run_id),
             {message_id for (message_id,) in left},
+            self._sent(run_id),
             self._published(run_id),
             self._listed(run_id),
         )
@@ -203,6 +215,10 @@ class Evidence:
             Line(seq, Kind(kind), path, attempt, at, msgspec.json.decode(payload))
             for seq, kind, path, attempt, at, payload in self._rows(sql, run_id)
         ]
+
+    def _sent(self, run_id: str) -> set[str]:
+        found = self._rows(_SENT, f"run {run_id}")
+        return {message_id for (message_id,) in found}
 
     def _published(self, run_id: str) -> list[Published]:
         found = self._rows("SELECT path, topic, payload FROM outbox WHERE run_id = ? ORDER BY number", run_id)

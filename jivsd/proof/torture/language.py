@@ -210,6 +210,34 @@ class Child(Node, frozen=True, tag="child"):
     rounds: list[list[Node_]] = []
 
 
+class Hear(Node, frozen=True, tag="hear"):
+    """Wait until another run has told this one an amount; it counts for the counter."""
+
+    name: str
+    amount: int
+
+
+class Tell(Node, frozen=True, tag="tell"):
+    """Tell the run that has started this one an amount; that one may have ended."""
+
+    name: str
+    amount: int
+
+
+class Launch(Node, frozen=True, tag="launch"):
+    """Start a run that lives on by itself, tell it an amount that it waits for, and wait for what it tells."""
+
+    name: str
+    nodes: list[Node_]
+    there: int
+    back: int
+
+    @property
+    def launched(self) -> list[Node_]:
+        """What that run does."""
+        return [Hear(self.name, self.there), *self.nodes, Tell(self.name, self.back)]
+
+
 class Raise(Node, frozen=True, tag="raise"):
     name: str
 
@@ -266,13 +294,14 @@ class Gather(Node, frozen=True, tag="gather"):
 
 Node_ = (
     Work | Ledger | Late | Sleep | Await | Receive | Vain | Emit | Attribute | Draw | Fan | Map | Race | Saga | Lock
-    | Within | Expire | Scope | Cleanup | Child | Raise | Try | Stuck | Hold | Ask | Arrive | Gather
+    | Within | Expire | Scope | Cleanup | Child | Launch | Tell | Hear | Raise | Try | Stuck | Hold | Ask | Arrive
+    | Gather
 )  # fmt: skip
 """Any node."""
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The input of a run. `world`: the database in which its steps are noted.
+    """The input of a run. `world`: the database in which its steps are noted. `home`: the run that has let it go.
 
     `rounds`: when the nodes are done, the run goes on as new with the first of these as its nodes, and so on. The rest
     is what it takes along: its counter, how often each Await was told, what was drawn, the updates that were taken.
@@ -285,6 +314,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     added: dict[str, int] = {}
     drawn: dict[str, str] = {}
     taken: dict[str, int] = {}
+    home: str = ""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -292,6 +322,11 @@ class Result(msgspec.Struct, frozen=True):
 
     counter: int
     drawn: dict[str, str]
+
+
+def message(to: str, amount: int) -> dict[str, str | int]:
+    """The payload of a signal that adds."""
+    return {"to": to, "amount": amount}
 
 
 def topic_of(node: Emit) -> str:

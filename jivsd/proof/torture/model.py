@@ -23,6 +23,7 @@ from jivsd.proof.torture.plans import (
     FAILED,
     HELD_STATUS,
     Fate,
+    Launched,
     Mark,
     Plan,
     Question,
@@ -163,7 +164,7 @@ class _Walk:
                 self._draw(node, branch)
             case say.Await():
                 for amount in node.amounts:
-                    self._send(say.ADD, {"to": node.name, "amount": amount})
+                    self._send(say.ADD, say.message(node.name, amount))
                 plan.counter += sum(node.amounts)
             case say.Receive():
                 self._send(node.name, node.amount)
@@ -178,6 +179,13 @@ class _Walk:
                 self._ask(node, branch)
             case say.Child():
                 self._child(plan_of(node.nodes, "complete", node.rounds), branch, undo=node.undo)
+            case say.Launch():
+                self._launch(node, branch)
+            case say.Hear():
+                self._first.heard += 1
+                plan.counter += node.amount
+            case say.Tell():
+                self._mark(branch, "signal", "signal", None)
             case say.Raise() | say.Vain():
                 raise _Raised
             case say.Hold():
@@ -185,9 +193,21 @@ class _Walk:
             case _:
                 self._structure(node, branch)
 
-    def _mark(self, branch: _Branch, name: str, what: Literal["publish", "attributes"], value: Any) -> None:
+    def _launch(self, node: say.Launch, branch: _Branch) -> None:
+        plan = plan_of(node.launched, "complete")
+        path = self._mark(branch, say.WORKFLOW, "launch", None)
+        told = self._mark(branch, "signal", "signal", None)
+        self._plan.launched.append(Launched(path, told, say.message(node.name, node.there), plan))
+        self._plan.commands += plan.commands
+        self._plan.commands["signal"] += 1
+        self._step(say.Hear(node.name, node.back), branch)
+
+    def _mark(
+        self, branch: _Branch, name: str, what: Literal["publish", "attributes", "launch", "signal"], value: Any
+    ) -> str:
         path = branch.place(name)
         self._plan.marks[path] = Mark(path, what, branch.sure, value)
+        return path
 
     def _work(self, node: say.Work, branch: _Branch, name: str = "") -> None:
         failures = node.attempts - 1 if node.doomed else node.fails

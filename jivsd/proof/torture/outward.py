@@ -1,4 +1,4 @@
-"""What a run has said to the outside is there exactly once: events that it published, and its attributes."""
+"""What a run has said to the outside is there exactly once: events, attributes, runs let go, signals to others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from jivsd import attributes
 from jivsd.authoring.commands import ATTRIBUTES
 from jivsd.proof.torture.found import Found
-from jivsd.records import Kind
+from jivsd.proof.torture.language import WORKFLOW
+from jivsd.records import Kind, derived_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,8 @@ def check_ended(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
     recorded = {line.path: line for line in life.journal if line.kind == Kind.MARKER}
     said = {event.path: [event.topic, event.payload] for event in life.published}
     for path, line in recorded.items():
-        if (_name(path) == "emit" or _last(path).startswith(ATTRIBUTES)) and path not in plan.marks:
+        outward = _name(path) in ("emit", "signal", WORKFLOW) or _last(path).startswith(ATTRIBUTES)
+        if outward and path not in plan.marks:
             yield Found("unknown", path, f"{line.kind} is recorded; the model says that it is never reached")
     for mark in plan.marks.values():
         line = recorded.get(mark.path)
@@ -48,9 +50,21 @@ def check_ended(life: Life, plan: Plan, *, loose: bool) -> Iterator[Found]:
             if mark.sure and not loose:
                 yield Found("lost", mark.path, "it is not recorded; the model says that it is reached")
             continue
-        value = said.get(mark.path) if mark.what == "publish" else line.payload["value"]
-        if value != mark.value:
-            yield Found("model", mark.path, f"{value} stands there; the model says {mark.value}")
+        value = said.get(mark.path) if mark.what == "publish" else line.payload.get("value")
+        expected = derived_id(life.row.run_id, mark.path) if mark.what == "launch" else mark.value
+        if value != expected:
+            yield Found("model", mark.path, f"{value} stands there; the model says {expected}")
+        if mark.what == "signal" and "error" not in line.payload:
+            yield from _check_sent(life, mark.path)
+        elif "error" in line.payload and mark.what == "launch":
+            yield Found("model", mark.path, f"{line.payload['error']} stands there; the model says that it is started")
+
+
+def _check_sent(life: Life, path: str) -> Iterator[Found]:
+    """A signal that has gone out is there."""
+    message_id = derived_id(life.row.run_id, path)
+    if message_id not in life.sent:
+        yield Found("lost", path, f"it was sent, and no run has got signal {message_id}")
 
 
 def _last(path: str) -> str:

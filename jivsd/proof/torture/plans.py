@@ -89,9 +89,18 @@ class Mark(msgspec.Struct, frozen=True):
     """
 
     path: str
-    what: Literal["publish", "attributes"]
+    what: Literal["publish", "attributes", "launch", "signal"]
     sure: bool
     value: Any
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """A run that lives on by itself: where it is started, where it is told something, and what that is."""
+
+    path: str
+    told: str
+    message: dict[str, str | int]
+    plan: Plan
 
 
 class Plan(msgspec.Struct, eq=False):
@@ -108,7 +117,9 @@ class Plan(msgspec.Struct, eq=False):
     groups: list[list[Fate]] = []
     sends: list[Send] = []
     asks: list[Question] = []
-    """What it is sent; the first plan has that of those that follow too."""
+    heard: int = 0
+    """What it is sent, and how often other runs tell it something; the first plan has that of those that follow too."""
+    launched: list[Launched] = []
     drawn: list[Fate] = []
     marks: dict[str, Mark] = {}
     attributes: dict[str, Any] = {}
@@ -130,3 +141,16 @@ class Plan(msgspec.Struct, eq=False):
         for fate in self.fates.values():
             if fate.plan is not None and fate.sure:
                 yield from fate.plan.family(derived_id(run_id, fate.path))
+
+    def let_go(self, *origins: str) -> Iterator[tuple[tuple[str, ...], Launched]]:
+        """What this plan, those that follow and their child runs let go, each with the runs that lead to it.
+
+        `origins`: those that lead to this one, and its own run id; each has started the next.
+        """
+        for launched in self.launched:
+            yield origins, launched
+        if self.following is not None:
+            yield from self.following.let_go(*origins, derived_id(origins[-1], CONTINUED))
+        for fate in self.fates.values():
+            if fate.plan is not None:
+                yield from fate.plan.let_go(*origins, derived_id(origins[-1], fate.path))

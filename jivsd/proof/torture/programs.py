@@ -274,6 +274,9 @@ class _Maker:
     def child(self, depth: int) -> say.Node_:
         return self._child(depth, fails=False)
 
+    def launch(self, depth: int) -> say.Node_:
+        return say.Launch(self._name(), self.block(depth, most=2), self._amount(), self._amount())
+
     def attempt(self, depth: int) -> say.Node_:
         return say.Try(self.failing(depth), self.block(depth, most=2))
 
@@ -356,6 +359,7 @@ _BRANCHES: Final[dict[Callable[[_Maker, int], say.Node_], int]] = {
     _Maker.scope: 1,
     _Maker.cleanup: 1,
     _Maker.child: 2,
+    _Maker.launch: 2,
     _Maker.perform: 2,
     _Maker.attempt: 4,
 }

@@ -72,8 +72,9 @@ def _check_signals(lives: Sequence[Life], plan: Plan, acknowledged: Collection[s
     for message_id in acknowledged:
         if applied[message_id] < 1 and message_id not in lives[-1].left:
             yield Found("lost", "", f"signal {message_id} was acknowledged, and never applied")
-    if not loose and sum(applied.values()) != len(plan.sends):
-        yield Found("model", "", f"{sum(applied.values())} signals were applied; the model says {len(plan.sends)}")
+    expected = len(plan.sends) + plan.heard
+    if not loose and sum(applied.values()) != expected:
+        yield Found("model", "", f"{sum(applied.values())} signals were applied; the model says {expected}")
 
 
 def _check_drawn(life: Life, plan: Plan, result: Result) -> Iterator[Found]:

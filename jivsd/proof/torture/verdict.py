@@ -9,13 +9,14 @@ from jivsd.proof.torture.checks import check_run
 from jivsd.proof.torture.evidence import ENDS
 from jivsd.proof.torture.found import Violation
 from jivsd.proof.torture.rounds import Told
-from jivsd.records import Kind
+from jivsd.records import Kind, derived_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jivsd.proof.torture.account import Account
     from jivsd.proof.torture.evidence import Evidence
+    from jivsd.proof.torture.plans import Plan
 
 
 def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
@@ -23,8 +24,9 @@ def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
     yield from check_runs(evidence, account)
     for run_id in evidence.strangers():
         yield Violation("lost", run_id, "", "there are events of it, and there is no such run")
+    known = {run_id for case in account.cases.values() for run_id in _roots(case.plan, case.run_id)}
     for row in evidence.roots():
-        if row.run_id not in account.cases:
+        if row.run_id not in known:
             yield Violation("unknown", row.run_id, "", "nobody was told that it had been started")
     for row in evidence.open_runs():
         last = (evidence.journal(row.run_id) or [None])[-1]
@@ -34,6 +36,13 @@ def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
         yield Violation("incident", run_id or "", path, message)
     yield from _check_locks(evidence)
     yield from _check_sections(evidence)
+
+
+def _roots(plan: Plan, *origins: str) -> Iterator[str]:
+    """A run, and those that it and its children let go."""
+    yield origins[-1]
+    for before, launched in plan.let_go(*origins):
+        yield from _roots(launched.plan, *before, derived_id(before[-1], launched.path))
 
 
 def check_runs(evidence: Evidence, account: Account) -> Iterator[Violation]:

@@ -6,11 +6,12 @@ It raises no errors but those that a program asks for. What it does for a node, 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from jivsd import Context, query, signal, update, workflow
+from jivsd import Context, NotDelivered, query, signal, update, workflow
 from jivsd.proof.torture import language as say
 from jivsd.proof.torture.language import Program, Result
 
@@ -45,6 +46,7 @@ class Torture:
 
     def __init__(self) -> None:
         self.world = ""
+        self.home = ""
         self.counter = 0
         self.stage = "run"
         self.added: dict[str, int] = {}
@@ -96,7 +98,7 @@ class Torture:
         return self.counter
 
     async def run(self, ctx: Context, program: Program) -> Result:
-        self.world = program.world
+        self.world, self.home = program.world, program.home
         self.counter += program.counter
         for to, amount in program.added.items():  # some may have come before: this run waited for its turn
             self.added[to] = self.added.get(to, 0) + amount
@@ -141,6 +143,16 @@ class Torture:
                 child = Torture.options(compensate=undo_child) if node.undo else Torture
                 result: Result = await ctx.run(child, Program(self.world, node.nodes, node.rounds))
                 self._count(result.counter)
+            case say.Launch():
+                program = Program(self.world, node.launched, home=ctx.run_id)
+                launched = await ctx.start_child(Torture, program)
+                await ctx.signal(launched, say.ADD, say.message(node.name, node.there))
+                await self._do(ctx, say.Hear(node.name, node.back))
+            case say.Hear():
+                await ctx.wait_until(lambda: self.added.get(node.name, 0) >= node.amount)
+            case say.Tell():
+                with suppress(NotDelivered):
+                    await ctx.signal(self.home, say.ADD, say.message(node.name, node.amount))
             case say.Raise():
                 raise Deliberate(node.name)
             case say.Hold():
