@@ -286,11 +286,13 @@ class _Attempt:
             return _FENCED
         if entry.new is not None and (verdict := await self._against(entry, entry.new)) is not None:
             return verdict
-        if (verdict := self._seen(entry)) is not None:
-            return verdict
-        if entry.change is not None and (verdict := self._hold(entry.run_id)) is not None:
-            return verdict
-        return await self._take(entry)
+        change, seen = entry.change, self._seen(entry)
+        if change is not None and (seen is None or isinstance(seen, Written)):
+            if (verdict := self._hold(entry.run_id)) is not None:
+                return verdict
+            if seen is not None:  # an earlier entry without events may just have been written over it
+                self.content.change(entry.run_id, change)
+        return await self._take(entry) if seen is None else seen
 
     async def _take(self, entry: Entry) -> Verdict:
         """Nothing stands in the way of the entry: collect what it writes."""

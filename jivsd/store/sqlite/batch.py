@@ -168,8 +168,9 @@ class _Attempt:
             self._events.clear()
             self._consumed.clear()
             self._undo()
-            seen = self._seen(entry) if entry is not None and isinstance(error, apsw.ConstraintError) else None
-            return seen or Refused("invalid", detail=f"{type(error).__name__}: {error}")
+            if entry is not None and isinstance(error, apsw.ConstraintError) and (seen := self._seen(entry)):
+                return self._change_again(entry, seen)
+            return Refused("invalid", detail=f"{type(error).__name__}: {error}")
         self._run(self._sql["release"])
         return verdict
 
@@ -182,7 +183,7 @@ class _Attempt:
         if entry.new is not None and (verdict := self._start(entry)) is not None:
             return verdict
         if entry.tx is not None and (verdict := self._seen_step(entry)) is not None:
-            return verdict
+            return self._change_again(entry, verdict)
         if entry.change is not None and not self._change(entry.run_id, entry.change):
             return Refused("not_found", entry.run_id)
         for event in entry.events:
@@ -195,6 +196,12 @@ class _Attempt:
         event = self._step(place, entry)
         self._append(event)
         return Written(event)
+
+    def _change_again(self, entry: Entry, seen: Verdict) -> Verdict:
+        """What it says of the run's row still holds: an earlier entry without events was just written over it."""
+        if isinstance(seen, Written) and entry.change is not None:
+            self._change(entry.run_id, entry.change)
+        return seen
 
     def _one(self, statement: str, *parameters: Any) -> rows.Row | None:
         return first(self._writer.connection, self._sql[statement], *parameters)

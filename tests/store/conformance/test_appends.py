@@ -56,6 +56,18 @@ async def test_the_same_entry_again_is_written_and_changes_nothing(journal):
         assert await j.seqs(run) == [1, 2, 3]
 
 
+async def test_a_batch_again_leaves_the_row_as_its_last_entry_says(journal):
+    """Its answer was lost. The first entry has no event by which it is known again: it is written over the second."""
+    parks = RunChange(status=Status.WAITING, wake_at=50, parked=True)
+    async with journal() as j:
+        run = await j.start()
+        for _ in range(2):
+            goes_on = append(run, 2, change=RunChange(status=Status.RUNNING))
+            assert await j.write(Entry(run.run_id, run.shard, change=parks), goes_on) == [Written()] * 2
+            row = await j.store.run(run.run_id)
+            assert (row.status, row.parked, row.wake_at) == (Status.RUNNING, False, None)
+
+
 async def test_another_event_in_the_same_place_is_refused(journal):
     async with journal() as j:
         run = await j.start()
