@@ -197,7 +197,10 @@ class Client(CodeCalls, PruneCalls):
                 return msgspec.structs.replace(updated, duplicate=first.duplicate)
 
     async def query(self, ref: str, name: str, payload: Any = None) -> Answer:
-        """Ask a run a question; an ended one answers too."""
+        """Ask a run a question; an ended one answers too, as it stood at its end.
+
+        So does one that was continued as new: "workflow:workflow id" asks the run in which it goes on.
+        """
         body = wire.QueryBody(json_of(payload))
         return await self._post(f"{_run(ref)}/queries/{_segment(name, 'query')}", Answer, body)
 

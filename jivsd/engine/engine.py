@@ -179,6 +179,9 @@ class Engine(Host):
     async def query(self, ref: str, name: str, payload: bytes = b"null") -> Answer:
         """Ask a run: the live one, or a throwaway replay of its journal. Activates nothing.
 
+        A run that was continued as new answers as it stood at its end, though messages to it go to the run in which it
+        goes on: who wants the answer of that one asks "workflow:workflow id".
+
         Raises:
             NotFound: no such run or query. Invalid: the payload does not fit, or the query's code raised.
         """

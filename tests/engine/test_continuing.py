@@ -334,3 +334,17 @@ async def test_an_update_by_the_first_runs_id_is_the_last_ones():
         await env.signal(first, "vote", "ann")
         assert await env.update(first, "strike", "ann") == 0
         assert await env.query("collect:a", "tally") == []
+
+
+@pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])
+async def test_a_query_by_the_first_runs_id_is_answered_as_that_run_stood_at_its_end(passivate_after):
+    """Only messages follow the chain (DESIGN.md section 5): what an id says must not change when its run has ended."""
+    async with Env(here, passivate_after=passivate_after) as env:
+        first = await env.start("collect", {"book": "a", "lines": []}, id="a")
+        await env.signal(first, "vote", "ann")
+        await env.signal(first, "line", "one")
+        await env.sleep("15s")
+        await env.signal(first, "vote", "bob")
+        await env.sleep("1s")
+        assert await env.query(first, "tally") == ["ann"]
+        assert await env.query("collect:a", "tally") == ["bob"]

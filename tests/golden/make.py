@@ -223,6 +223,20 @@ async def answer(env: Env, started: str) -> None:
     await env.skip(started, why="nobody will ever know")
 
 
+async def ring_again(env: Env, started: str) -> None:
+    """The first time nothing is mended yet."""
+    for mended in (False, True):
+        await trio.sleep(10)
+        outward.LINE["up"] = mended
+        (incident,) = (await env.engine.incidents("OPEN", None, 10)).items
+        await env.engine.retry_incident(incident.incident_id, by="test", why=f"mended: {mended}")
+
+
+async def ring(env: Env) -> list[History]:
+    outward.LINE["up"] = False
+    return await only("golden-ringing", act=ring_again)(env)
+
+
 async def order_and_delivery(env: Env) -> list[History]:
     started = await env.start("order", {"order": "A-1", "amount": 70, "card": "flaky", "pace": 0.001}, id="golden")
     await env.ended(started)
@@ -295,6 +309,7 @@ SCENARIOS: dict[str, Scenario] = {
     "rounds": (outward, rounds),
     "patience": (outward, only("golden-patience", act=call_late)),
     "questions": (outward, only("golden-questions", act=answer)),
+    "ringing": (outward, ring),
     "order": (plugins.showcase, order_and_delivery),
     "order-declined": (plugins.showcase, only("order", {"order": "A-2", "amount": 70, "card": "declined"})),
     "campaign": (plugins.showcase, campaign),

@@ -5,7 +5,20 @@ Never change one of them: add another.
 
 from __future__ import annotations
 
-from jivsd import NO_RETRY, ChildFailed, Context, Failure, NotDelivered, TimedOut, query, signal, step, update, workflow
+from jivsd import (
+    NO_RETRY,
+    ChildFailed,
+    Context,
+    Failure,
+    NotDelivered,
+    Retry,
+    TimedOut,
+    query,
+    signal,
+    step,
+    update,
+    workflow,
+)
 
 
 @step
@@ -151,3 +164,19 @@ class Patience:
 async def questions(ctx: Context) -> list[int | None]:
     """Steps that a person decides."""
     return [await ctx.step(ask.options(name=name), name) for name in ("answered", "skipped")]
+
+
+LINE = {"up": True}
+
+
+@step(retry=Retry(attempts=2, first="1s"), on_exhausted="incident")
+async def ring(number: str) -> str:
+    if not LINE["up"]:
+        raise Failure("the line is down", number=number)
+    return f"{number} says hello"
+
+
+@workflow("golden-ringing")
+async def ringing(ctx: Context) -> list[str]:
+    """A step that a person has tried again, once the world is mended and once too early."""
+    return [await ctx.step(ring, "555"), await ctx.step(ring, "777")]
