@@ -249,6 +249,8 @@ class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
     error: ErrorRecord | None = None
     unread: list[str] = []
     """Message ids of the signals that nobody read."""
+    raised_at: str = ""
+    """Where in the plugin's code the run failed: `file:line`. For people only; a replay does not compare it."""
 
 
 class ContinuedAsNew(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -103,6 +103,11 @@ class WaitUntil(Command):
     kind = "until"
 
     def __init__(self, predicate: Callable[[], Any]) -> None:
+        if not callable(predicate):
+            raise TypeError(
+                f"ctx.wait_until takes a function, as in `ctx.wait_until(lambda: self.approved)`, "
+                f"not {_named(predicate)}"
+            )
         super().__init__("wait_until")
         self.predicate = predicate
 
@@ -211,11 +216,16 @@ class Lock(Command):
         self.at_once = at_once
 
 
+def _named(thing: object) -> str:
+    """What an author sees in the code; never an address, which would be another one in a replay."""
+    return str(getattr(thing, "__qualname__", None) or f"a value of type {type(thing).__qualname__}")
+
+
 def step_call(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
     """Raises TypeError when `step` is not a step or the arguments do not fit it."""
     signature = getattr(step, "signature", None)
     if signature is None or not hasattr(step, "mode"):
-        raise TypeError(f"ctx.step takes a function declared with @step, not {step!r}")
+        raise TypeError(f"ctx.step takes a function declared with @step, not {_named(step)}")
     return StepCall(step, signature.encode(args, kwargs))
 
 
@@ -232,7 +242,7 @@ def child_call(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             raise TypeError(f"ctx.run({workflow!r}, input): by name, the one argument is the input")
         return ChildCall(workflow, msgspec.json.encode(args[0] if args else None))
     if not hasattr(workflow, "lock_fields"):
-        raise TypeError(f"ctx.run takes a workflow or a workflow's name, not {workflow!r}")
+        raise TypeError(f"ctx.run takes a workflow or a workflow's name, not {_named(workflow)}")
     command = ChildCall(workflow.name, workflow.signature.encode_input(args, kwargs))
     command.result = workflow.signature.result
     command.timeout = workflow.timeout

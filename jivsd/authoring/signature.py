@@ -46,11 +46,15 @@ class Codec:
             raise InvalidDefinition(f"{where}: {shown(kind)} has no JSON form: {error}") from None
         for part in parts:
             if isinstance(part, msgspec.inspect.CustomType):
-                raise InvalidDefinition(f"{where}: {shown(part.cls)} has no JSON form; a msgspec.Struct has one")
+                raise InvalidDefinition(f"{where}: {shown(part.cls)} has no JSON form; {_instead(part.cls)}")
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """Raises msgspec.ValidationError or msgspec.DecodeError."""
         return self._decoder.decode(data)
+
+
+def _instead(kind: type) -> str:
+    return "write Any for any JSON value" if kind is object else "a msgspec.Struct has one"
 
 
 def shown(kind: Any) -> str:

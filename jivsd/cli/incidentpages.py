@@ -72,7 +72,8 @@ def incident(incident: Incident) -> Page:
         if value != incident.message
     ]
     history = [
-        f"{look.moment(one.at)} {one.what} by {one.by or 'itself'}: {one.why or '-'}" for one in incident.history
+        f"{look.moment(one.at)} {one.what} by {one.by or 'itself'}" + (f": {one.why}" if one.why else "")
+        for one in incident.history
     ]
     page = look.facts(
         [

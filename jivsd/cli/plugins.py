@@ -1,7 +1,9 @@
 """Plugins: list the daemon's, load them again, move runs to new code, check a file or folder, write a new one."""
 
+import shlex
 import sys
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,8 +137,10 @@ def new(
         plugin, test = new_plugin(name, folder)
     except CannotCreate as error:
         raise CommandError(Exit.INVALID, "cannot_create", str(error)) from None
+    python = shlex.quote(sys.executable)
+    first = "" if find_spec("pytest") else f" (first: pip --python {python} install pytest)"
     notes = [
-        f"Test it:  pytest {test}",
+        f"Test it:  {python} -m pytest {test}{first}",
         f"Check it: jivsd plugins check {plugin}",
         f"Run it:   jivsd run --plugins {folder}",
     ]

@@ -7,6 +7,7 @@ import typer
 from jivsd.cli.command import FLAG, Attributes, Cursor, Limit, RunRef, Statuses, group, remote
 from jivsd.cli.output import Answer
 from jivsd.cli.values import read_attributes, read_moment, read_statuses
+from jivsd.records import Status
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
@@ -144,7 +145,9 @@ async def why(client: "Client", run: RunRef) -> Answer:
 
         return runpages.why(found)
 
-    return Answer(wire.WhyView.of(found), view)
+    held = found.run.status is Status.BLOCKED or any(wait.kind == "incident" for wait in found.waits)
+    notes = [f"What can be done about it: jivsd incidents list --run {found.run.run_id}"] if held else []
+    return Answer(wire.WhyView.of(found), view, notes=notes)
 
 
 def _moment(given: str | None, option: str) -> int | None:

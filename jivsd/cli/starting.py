@@ -13,7 +13,7 @@ from jivsd.records import Run, Status
 
 if TYPE_CHECKING:
     from jivsd.cli.output import Page
-    from jivsd.client import Client
+    from jivsd.client import Client, ClientError
 
 PANEL = "Start runs"
 
@@ -101,6 +101,8 @@ async def start(
     try:
         started = await client.start(workflow, read_value(value, "--input"), options)
     except ClientError as error:
+        if error.code == "invalid" and "invalid input" in error.message:
+            raise await _told_what_it_takes(client, workflow, error) from None
         if error.code != "not_found":
             raise
         known = ", ".join(info.name for info in await client.workflows())
@@ -140,6 +142,14 @@ async def _watch(client: "Client", run: Run, *, quiet: bool) -> Run:
         if not quiet:
             say(f"The run goes on without you. Watch it again: jivsd wait {run.run_id}")
         raise
+
+
+async def _told_what_it_takes(client: "Client", workflow: str, error: "ClientError") -> CommandError:
+    from jivsd.cli.outline import outline
+
+    takes = [outline(info.input_schema) for info in await client.workflows() if info.name == workflow]
+    hint = f"Its --input: {takes[0]}" if takes else None
+    return CommandError(Exit.INVALID, error.code, error.message, hint=hint)
 
 
 def _ended(run: Run, **more: Any) -> Answer:

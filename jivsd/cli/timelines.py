@@ -197,7 +197,8 @@ def _said(payload: Any) -> str:
         case CodeChanged():
             return f"now on code {payload.code_hash}"
         case Ended():
-            return f"{payload.status} {_error(payload.error)}" if payload.error else payload.status
+            place = f" ({payload.raised_at})" if payload.raised_at else ""
+            return f"{payload.status} {_error(payload.error)}{place}" if payload.error else payload.status
         case _:
             return ""
 

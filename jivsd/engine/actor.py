@@ -424,7 +424,7 @@ class Actor(Pen):
                 troubles.sync_status(self)
         elif machine.blocked is None and self.final is None:
             outcome = machine.outcome
-            self.final = Ended(outcome.status, outcome.output or NULL, outcome.error)
+            self.final = Ended(outcome.status, outcome.output or NULL, outcome.error, raised_at=outcome.raised_at)
 
     def end_as(self, ended: Ended | None) -> None:
         """Let the run end as soon as nothing is under way; or, after all, not. Termination comes before that."""

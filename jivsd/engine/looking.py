@@ -46,7 +46,8 @@ class Looking:
         if run is None and workflow_id == NEWEST:
             run = next(iter((await host.store.runs(RunFilter(workflow), 1)).items), None)
         if run is None:
-            raise NotFound(f"there is no run {ref!r}", run=ref)
+            hint = "" if workflow_id else "; a run is named by its run id or as WORKFLOW:ID"
+            raise NotFound(f"there is no run {ref!r}{hint}", run=ref)
         return run
 
     async def code_of(self, run: Run) -> Workflow[..., Any]:

@@ -91,7 +91,8 @@ class Messages:
             else:
                 msgspec.json.decode(payload)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise Invalid(f"signal {name!r}: {error}", signal=name) from None
+            said = str(error) if handler is not None else f"signal {name!r}: {error}"  # a handler's has its name
+            raise Invalid(said, signal=name) from None
 
     async def send(
         self, run: Run, kind: Kind, payload: bytes, by: str, message_id: str, *, by_run: bool = True, path: str = ""

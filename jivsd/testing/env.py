@@ -14,9 +14,9 @@ import trio
 import trio.testing
 
 from jivsd.clock import SECOND, Duration, TrioClock, microseconds
-from jivsd.engine.api import Conflict, StartOptions
+from jivsd.engine.api import Conflict, NotFound, StartOptions
 from jivsd.engine.engine import Engine
-from jivsd.records import ENDED, Status
+from jivsd.records import ENDED, Kind, Status, payload_of
 from jivsd.registry.registry import Registry
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.testing.comforts import Comforts
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jivsd.engine.api import Move, Moves, Reloaded, Wait
     from jivsd.engine.limits import Limits
-    from jivsd.records import Event, Progress, Run
+    from jivsd.records import ErrorRecord, Event, Progress, Run
     from jivsd.store.api import Store
 
 T = TypeVar("T")
@@ -46,11 +46,12 @@ Plugin = ModuleType | Path | str
 
 
 class RunFailed(AssertionError):
-    """A run that was expected to complete ended otherwise; `run` is its row."""
+    """A run that was expected to complete ended otherwise; `run` is its row, `place` where its code raised."""
 
-    def __init__(self, run: Run) -> None:
-        why = f": {run.error.type}: {run.error.message}" if run.error else ""
-        super().__init__(f"run {run.run_id} of {run.workflow!r} is {run.status}{why}")
+    def __init__(self, run: Run, place: str = "") -> None:
+        why = f": {_said(run.error)}" if run.error else ""
+        at = f", raised at {place}" if place else ""
+        super().__init__(f"run {run.run_id} of {run.workflow!r} is {run.status}{why}{at}")
         self.run = run
 
 
@@ -221,7 +222,7 @@ class Env(Comforts):
         seconds = microseconds(within) / SECOND
         row = await self.ask(f"result {run}", lambda engine: engine.result(run, seconds))
         if row.status not in ENDED:
-            waits = ", ".join(f"{wait.what} at {wait.path}" for wait in await self.waits(run)) or "nothing"
+            waits = ", ".join(_waiting(wait) for wait in await self.waits(run)) or "nothing"
             raise AssertionError(f"run {run} has not ended; it waits for {waits}")
         return row
 
@@ -238,8 +239,12 @@ class Env(Comforts):
         """
         row = await self.ended(run, within)
         if row.status is not Status.COMPLETED:
-            raise RunFailed(row)
+            raise RunFailed(row, await self._raised_at(row))
         return msgspec.json.decode(b"null" if row.output is None else row.output, type=type)
+
+    async def _raised_at(self, row: Run) -> str:
+        ends = [payload_of(it) for it in await self.store.events(row.run_id) if it.kind == Kind.ENDED]
+        return ends[-1].raised_at if ends else ""
 
     async def waits(self, run: str) -> list[Wait]:
         """What a run waits for now."""
@@ -265,19 +270,39 @@ def registry_of(plugins: Sequence[Plugin]) -> Registry:
     Raises:
         PluginProblem: one of them cannot be loaded.
     """
+    __tracebackhide__ = True  # pytest: what is wrong is in the plugin, and the message says where
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "Env is used in async code: in a test `async def test_...(jivsd_env)`, or in what jivsd.testing.run runs"
+        )
     registry = Registry(TrioClock(EPOCH))
     paths = [Path(plugin) for plugin in plugins if not isinstance(plugin, ModuleType)]
     report = registry.load(paths, bundled=False, installed=False, trusted=True)
     if report.problems:
-        raise report.problems[0]
+        raise report.problems[0].with_traceback(None) from None
     for plugin in plugins:
         if isinstance(plugin, ModuleType):
             registry.add_module(plugin)
     return registry
 
 
+def _said(error: ErrorRecord) -> str:
+    """An error with the members of an exception group, on one line."""
+    members = f" ({'; '.join(_said(cause) for cause in error.causes)})" if error.causes else ""
+    return f"{error.type}: {error.message}{members}"
+
+
+def _waiting(wait: Wait) -> str:
+    where = f" at {wait.path}" if wait.path else ""
+    return f"{wait.what}{where}" + (f" ({wait.error})" if wait.error else "")
+
+
 async def _start(engine: Engine, workflow: str, input: bytes, options: StartOptions) -> str:
-    return (await engine.start(workflow, input, options, by=BY)).run.run_id
+    try:
+        return (await engine.start(workflow, input, options, by=BY)).run.run_id
+    except NotFound as error:
+        known = ", ".join(info.name for info in engine.workflows()) or "none"
+        raise NotFound(f"{error}; the plugins of this test have: {known}", workflow=workflow) from None
 
 
 async def _update(engine: Engine, *, run: str, name: str, payload: bytes, message_id: str | None) -> msgspec.Raw:

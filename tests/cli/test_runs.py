@@ -108,6 +108,14 @@ def test_what_a_user_typed_cannot_control_the_terminal(jivsd):
         assert not set(refused.err) & set("\x1b\u202e")
 
 
+def test_an_input_that_does_not_fit_is_told_what_fits(jivsd):
+    for command in (["start", "add-up"], ["start", "add-up", "--input", '"x"']):
+        refused = jivsd(*command)
+        assert refused.code == 6
+        assert "workflow 'add-up': invalid input: Expected `int`, got" in refused.err
+        assert "Its --input: integer\n" in refused.err
+
+
 def test_an_unknown_workflow_is_told_the_known_ones(jivsd):
     assert "Workflows: " in jivsd("start", "nope").err
     assert "add-up" in jivsd("start", "nope").err

@@ -22,6 +22,7 @@ from jivsd.engine.replay.driving import Driving
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.engine.replay.nursery import only_cancelled
 from jivsd.engine.replay.parts import LOCK, PARK, Body, Branch, ForeignYield, Open, Outcome, Phase
+from jivsd.engine.replay.place import raised_at
 from jivsd.records import Event, Kind, Options, Status
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ class Machine(Driving):
             what = "a trio scope or nursery is left open"
         else:
             what = f"an await of {_shown(yielded)}"
-        self.block("foreign", f"{self.where(branch)}: {what}; workflow code may await only its context", branch.path)
+        rule = "workflow code may await only its context, as in `await ctx.sleep(5)`, and leaves the rest to steps"
+        self.block("foreign", f"{self.where(branch)}: {what}; {rule}", branch.path)
         self.foreign.append(ForeignYield(branch.body, yielded, before))
         self._branches.pop(branch, None)
 
@@ -289,6 +291,7 @@ class Machine(Driving):
                 raise
             status = self.cancel_status if only_cancelled(error) and self.cancel_status else Status.FAILED
             record = record_error(error if status is Status.FAILED else _reason(status))
+            place = raised_at(error, self.workflow.function.__code__.co_filename) if status is Status.FAILED else ""
             self._drop_timeout()
             self.phase = Phase.COMPENSATING
             if self.updates is not None:
@@ -296,7 +299,7 @@ class Machine(Driving):
             await self.compensate(main, self.saga_root)
             if self.compensated and status is Status.FAILED:
                 status = Status.COMPENSATED
-            self.end(Outcome(status, error=record if status is not Status.CANCELLED else None))
+            self.end(Outcome(status, error=record if status is not Status.CANCELLED else None, raised_at=place))
         else:
             self.end(Outcome(Status.COMPLETED, output=output))
 

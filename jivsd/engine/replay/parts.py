@@ -211,6 +211,7 @@ class Outcome(msgspec.Struct, frozen=True):
     status: Status
     output: msgspec.Raw | None = None
     error: ErrorRecord | None = None
+    raised_at: str = ""
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 
 def place_of(body: Any, filename: str) -> str:
@@ -16,6 +16,25 @@ def place_of(body: Any, filename: str) -> str:
         if frame is not None and (frame.f_code.co_filename == filename or not place):
             place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         body = _attribute(body, "cr_await", "gi_yieldfrom", "ag_await")
+    return place
+
+
+def raised_at(error: BaseException, filename: str) -> str:
+    """`file:line` in the plugin of `filename` that an exception came from, the innermost; "" if it did not pass there.
+
+    Of a group: where the first of its members that says something came from.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            if place := raised_at(member, filename):
+                return place
+    plugin, place = filename.partition("/")[0], ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file == filename or (plugin and file.startswith(f"{plugin}/")):
+            place = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
     return place
 
 
