@@ -106,7 +106,9 @@ async def start(
         if error.code != "not_found":
             raise
         known = ", ".join(info.name for info in await client.workflows())
-        raise CommandError(Exit.NOT_FOUND, error.code, error.message, hint=f"Workflows: {known or 'none'}") from None
+        unusable = [f"\nNot usable: {plugin.problem}" for plugin in await client.plugins() if plugin.problem]
+        hint = f"Workflows: {known or 'none'}{''.join(unusable)}"
+        raise CommandError(Exit.NOT_FOUND, error.code, error.message, hint=hint) from None
     run = started.run
     if wait:
         return _ended(await _watch(client, run, quiet=json), existing=started.existing)
