@@ -301,6 +301,8 @@ async def _start(engine: Engine, workflow: str, input: bytes, options: StartOpti
     try:
         return (await engine.start(workflow, input, options, by=BY)).run.run_id
     except NotFound as error:
+        if " any more: " in str(error):
+            raise
         known = ", ".join(info.name for info in engine.workflows()) or "none"
         raise NotFound(f"{error}; the plugins of this test have: {known}", workflow=workflow) from None
 

@@ -109,7 +109,7 @@ async def test_a_paused_run_starts_and_sends_nothing():
     ("to", "name", "payload", "result"),
     [
         ("echo:e", "hear", "a", "delivered"),
-        ("echo:e", "hear", 5, "invalid: signal 'hear'"),
+        ("echo:e", "hear", 5, "invalid: workflow 'echo', signal 'hear'"),
         ("echo:e", "say", 5, "invalid: signal 'say'"),
         ("echo:nobody", "hear", "a", "not_found: there is no run 'echo:nobody'"),
         ("nobody", "hear", "a", "not_found: there is no run 'nobody'"),
