@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
-SWITCH_INTERVAL = 0.0002
+SWITCH_INTERVAL = 0.001
 """Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
 RUNS_FIRST = 5.0
 """Seconds for which the endpoint lets the recovery of runs go first; what it imports keeps the loop busy."""

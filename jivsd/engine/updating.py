@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import trio
 
 from jivsd.engine.api import Conflict, Gone, Invalid, NotFound, Receipt, Updated, UpdateFailed
 from jivsd.engine.looking import replayed
@@ -43,8 +44,14 @@ class Updating:
             receipt = await self._messages.send(
                 run, Kind.UPDATE, body, by, message_id, by_run=":" not in ref, path=path_of(message_id)
             )
-        look = partial(self._outcome, receipt)
-        done = await self._host.answers.until(receipt.run_id, message_id, wait, look)
+        deadline = trio.current_time() + wait
+        while True:
+            left = max(deadline - trio.current_time(), 0)
+            look = partial(self._outcome, run, receipt)
+            done = await self._host.answers.until(receipt.run_id, message_id, left, look)
+            if not isinstance(done, Receipt):
+                break
+            receipt = done
         if done is None:
             return Updated(receipt.run_id, message_id, duplicate=receipt.duplicate, answered=False)
         if done.error is not None:
@@ -88,7 +95,8 @@ class Updating:
         async with replayed(workflow, run, await self._host.store.events(run.run_id)) as machine:
             _ask(machine, handler, arguments)
 
-    async def _outcome(self, receipt: Receipt) -> UpdateDone | None:
+    async def _outcome(self, asked: Run, receipt: Receipt) -> UpdateDone | Receipt | None:
+        """The answer; or the receipt of the run that has the update now, as it goes on for the one that had it."""
         store, run_id = self._host.store, receipt.run_id
         run = await store.run(run_id)  # before the event: what is not there after the end never will be
         event = await store.find_event(run_id, Kind.UPDATE_DONE, path_of(receipt.message_id))
@@ -96,6 +104,10 @@ class Updating:
             return payload_of(event)
         if run is None:
             raise Gone(f"run {run_id}, which had this update, was pruned", run_id=run_id)
+        if run.status is Status.CONTINUED:
+            seen = await store.seen_message(asked.workflow, asked.workflow_id, receipt.message_id)
+            if seen is not None and seen[0] != run_id:
+                return msgspec.structs.replace(receipt, run_id=seen[0])
         if run.status in ENDED:
             raise Conflict(f"run {run_id} has ended before it answered", code="ended", run_id=run_id)
         return None

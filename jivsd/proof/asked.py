@@ -1,27 +1,30 @@
 """How long one request takes a program: a run of one step is started through the socket of a real daemon, and its
 result comes back in the same answer.
+
+The program is Python's own HTTP client: it is the daemon that is measured, and not a client library.
 """
 
 from __future__ import annotations
 
+import json
+import socket
 import tempfile
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from jivsd.client import Client
+from jivsd.places import socket_path
 from jivsd.proof import load
-from jivsd.proof.daemons import Daemon, DaemonFailed
+from jivsd.proof.daemons import READY_WITHIN, Daemon, DaemonFailed
 from jivsd.proof.drive import drive
-from jivsd.records import Status
 
 WARM_UP: Final = 50
 """Requests before those that count."""
 REQUESTS: Final = 300
 """Requests that count."""
-PATIENCE: Final = "60s"
-"""How long the daemon may take for one answer."""
+ONE_STEP: Final = json.dumps({"workflow": "bench", "input": 1})
 
 
 def measure(requests: int = REQUESTS, *, store: str | None = None) -> list[float]:
@@ -41,19 +44,37 @@ async def _measure(requests: int, store: str | None) -> list[float]:
     with tempfile.TemporaryDirectory(prefix="jivsd-asked-") as name:
         folder = Path(name)
         arguments = ["--plugins", load.__file__, "--log-level", "warning"]
-        daemon = Daemon(
-            folder / "state", folder / "daemon.log", arguments, {"JIVSD_STORE": store} if store is not None else {}
-        )
+        settings = {"JIVSD_STORE": store} if store is not None else {}
+        daemon = Daemon(folder / "state", folder / "daemon.log", arguments, settings)
         try:
             await daemon.start()
-            async with Client.connect(daemon.data_dir, by="bench") as client:
-                took = await drive(range(WARM_UP + requests), lambda _: _one_run(client), 1)
+            program = _Program(socket_path(daemon.data_dir))
+            try:
+                took = await drive(range(WARM_UP + requests), lambda _: program.one_run(), 1)
+            finally:
+                program.close()
         finally:
             await daemon.aclose()
     return took[WARM_UP:]
 
 
-async def _one_run(client: Client) -> None:
-    run = (await client.start("bench", 1, wait=PATIENCE)).run
-    if run.status is not Status.COMPLETED:
-        raise DaemonFailed(f"run {run.run_id} of the bench is {run.status}")
+class _Program(HTTPConnection):
+    """A connection to a Unix socket. It waits for its answer, and so does everything else here meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("jivsd", timeout=READY_WITHIN)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+    async def one_run(self) -> None:
+        """Raises DaemonFailed when the run does not end well."""
+        await trio.lowlevel.checkpoint()
+        self.request("POST", "/api/v1/runs?wait=60s", ONE_STEP, {"Content-Type": "application/json"})
+        answer = self.getresponse()
+        body = answer.read()
+        if answer.status != 200 or b'"COMPLETED"' not in body:
+            raise DaemonFailed(f"a run of one step was answered with {answer.status}: {body[:500].decode()}")

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 import trio
 
+from engine.stores import SlowStore
 from jivsd import Cancelled, Context, Failure, NotDurable, StepContext, query, signal, step, update, workflow
 from jivsd.engine.api import Conflict
 from jivsd.records import Kind, Status, payload_of
-from jivsd.store.api import RunFilter
+from jivsd.store.api import Post, RunFilter
 from jivsd.testing import Env, crash_everywhere
 
 pytestmark = pytest.mark.jump
@@ -39,6 +40,21 @@ async def count(ctx: Context, n: int, to: int = 3) -> str:
     if n < to:
         await ctx.continue_as_new(n + 1, to=to)
     return f"counted to {n}"
+
+
+@workflow("turns", signals={"next": str})
+class Turns:
+    total = 0
+
+    @update
+    def add(self, n: int) -> int:
+        self.total += n
+        return self.total
+
+    async def run(self, ctx: Context, total: int) -> None:
+        self.total += total
+        await ctx.wait_signal("next", str)
+        await ctx.continue_as_new(self.total)
 
 
 @workflow("collect", lock_key="books:{book}", timeout="1h", signals={"line": str})
@@ -198,6 +214,32 @@ async def test_a_signal_that_comes_while_it_is_continued_is_for_the_new_run():
         await env.signal(first, "vote", "bob")
         await env.sleep("1m")
         assert await env.query("collect:a", "tally") == ["bob"]
+
+
+async def test_an_update_that_was_taken_as_its_run_is_continued_is_answered_by_the_new_run():
+    store = SlowStore()
+    answers: list[int] = []
+
+    async def add(run: str) -> None:
+        answers.append(await env.update(run, "add", 3))
+
+    async with Env(here, store=store) as env:
+        first = await env.start("turns", 4, id="a")
+        store.held = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(env.signal, first, "next", "now")
+            await trio.testing.wait_all_tasks_blocked()
+            store.let_go()  # the signal is in the inbox
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(add, first)
+            await trio.testing.wait_all_tasks_blocked()
+            store.let_go()  # it is delivered: the code wants to be continued, and the update is being written
+            await trio.testing.wait_all_tasks_blocked()
+            assert [type(entry) for entry in store.batch] == [Post]
+            store.held = False
+            store.let_go()
+        assert answers == [7]
+        assert (await env.show(first)).status is Status.CONTINUED
 
 
 @pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])
