@@ -233,7 +233,7 @@ class Limits(Section):
         default=2_000, ge=1, le=1_000_000, description="Steps that run at once; for new starts"
     )
     threads: Whole = Field(default=40, ge=1, le=10_000, description="Threads for steps that are plain functions")
-    resident_runs: Whole = Field(default=5_000, ge=1, le=10_000_000, description="Waiting runs that stay in memory")
+    resident_runs: Whole = Field(default=3_000, ge=1, le=10_000_000, description="Waiting runs that stay in memory")
     passivate_after: Microseconds = Field(
         default=Duration(10 * SECOND), description="How long a run waits in memory before it leaves it"
     )

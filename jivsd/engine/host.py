@@ -82,7 +82,7 @@ class Host(ABC):
         look_again: float = 30.0,
         limits: Limits | None = None,
         passivate_after: float = 10.0,
-        resident: int = 5_000,
+        resident: int = 3_000,
         store_url: str = "",
         ids: Callable[[], str] = new_id,
         intensity: Intensity | None = None,
