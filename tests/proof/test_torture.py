@@ -56,7 +56,7 @@ def test_nothing_is_wrong_after_twenty_seconds(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("plant", ["step-twice", "lose-ack", "stale-writer"])
 def test_what_was_planted_is_found(plant):
-    code, report, said = run("--seconds", "18", "--seed", "1", "--plant", plant)
+    code, report, said = run("--seconds", "60", "--seed", "1", "--plant", plant)  # it ends when it has found it
     assert code == 1, said
     assert [one for one in report["violations"] if one["run_id"] and one["path"]]
     assert report["plant"] == plant
