@@ -38,6 +38,13 @@ _SETTINGS: Final = {
     "wal_keep_size": "0",
 }
 _RISKY: Final = {"fsync": "off", "full_page_writes": "off"}
+_GUARD: Final = """
+read -r word && exit
+kill -QUIT "$1"
+for again in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" && sleep 0.3 || break; done
+rm -rf "$2"
+"""
+"""A shell that hears nothing until its starter says a word, or is no more: then the server has to end with it."""
 
 
 class ServerFailed(Exception):
@@ -60,7 +67,7 @@ class Server:
     """A server with its data in a folder of its own in the temporary folder; `with` starts it, ends it, removes all.
 
     It listens on a Unix socket and on a free port of the loopback address. When root calls, it runs as another user,
-    because PostgreSQL does not run as root.
+    because PostgreSQL does not run as root. It ends with the process that started it, however that one ends.
     """
 
     def __init__(self, version: int = 18, *, durable: bool = True, settings: dict[str, str] | None = None) -> None:
@@ -78,6 +85,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix=f"pg{version}-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         account = _account()
         self._user, self._group = (None, None) if account is None else (account.pw_uid, account.pw_gid)
         self._groups = None if account is None else ()
@@ -133,6 +141,13 @@ class Server:
                 group=self._group,
                 extra_groups=self._groups,
             )
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "sh", str(self._process.pid), self.folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # what kills us and our group must leave it alive
+        )
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready(data / "postmaster.pid"):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -153,6 +168,9 @@ class Server:
         except subprocess.TimeoutExpired:
             raise ServerFailed(f"PostgreSQL {self.version} did not end: {self.last_words()}") from None
         self._process = None
+        if self._guard is not None:
+            self._guard.communicate(b"done\n")
+            self._guard = None
 
     def restart(self, *, immediate: bool = False) -> None:
         """End it and start it again, on the same port."""
