@@ -9,7 +9,7 @@ import pytest
 
 from jivsd.records import Incident, Status
 from jivsd.store.api import Delivered, Refused, RunFilter
-from jivsd.store.removal import PruneCount
+from jivsd.store.removal import EVENT_BYTES, PruneCount
 from jivsd.store.sqlite import SqliteStore, pruning
 from jivsd.store.sqlite.database import MEMORY, query
 from store.builders import Journal, append, end, new_run, post, start
@@ -111,7 +111,7 @@ async def test_what_is_counted_is_what_goes():
 
 async def test_journals_come_in_pages_bounded_by_their_bytes(monkeypatch):
     async with opened() as j:
-        monkeypatch.setattr(pruning, "PAGE_BYTES", 3 * 2 * pruning.EVENT_BYTES)
+        monkeypatch.setattr(pruning, "PAGE_BYTES", 3 * 2 * EVENT_BYTES)
         runs = []
         for number in range(8):
             run = await j.start()

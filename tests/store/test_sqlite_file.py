@@ -384,7 +384,7 @@ async def test_a_backup_given_up_leaves_nothing(path, monkeypatch):
 
 
 async def test_pruning_goes_in_bounded_batches(path, monkeypatch):
-    monkeypatch.setattr("jivsd.store.sqlite.pruning.PRUNE_EVENTS", 10)
+    monkeypatch.setattr("jivsd.store.removal.PRUNE_EVENTS", 10)
     async with opened(path) as j:
         runs = [await j.start() for _ in range(20)]
         for run in runs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,7 +11,7 @@ from jivsd.store.api import StoreError
 from jivsd.store.listing import Place, statuses_of
 from jivsd.store.postgres import reading, rows
 from jivsd.store.postgres.listing import merged, path_of, place_of
-from jivsd.store.removal import Journal, Journals, PruneCount, RunIds
+from jivsd.store.removal import KEYS, PAGE_BYTES, Journal, Journals, PruneCount, RunIds, bytes_of, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,21 +19,13 @@ if TYPE_CHECKING:
     from jivsd.store.api import RunFilter
     from jivsd.store.postgres.connections import Connection, Sql
 
-PRUNE_EVENTS: Final = 2_000
-"""Events that are removed in one transaction, unless a single run has more: a few milliseconds."""
-PAGE_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of journals in one page, unless a single run has more; an event counts for its payload and EVENT_BYTES."""
-EVENT_BYTES: Final = 200
-KEYS: Final = 1_000
-"""Idempotency keys that are looked at in one transaction."""
-
 
 async def prunable(connection: Connection, sql: Sql, where: RunFilter, limit: int, cursor: str | None) -> RunIds:
     """See `Store.prunable`."""
     page, more = await _page(connection, sql, where, limit, cursor)
     run_ids = [row["run_id"] for row in page]
     sizes: dict[str, int] = {run_id: count for run_id, count in await connection.fetch(sql["event_counts"], run_ids)}  # noqa: C416 -- of records
-    taken = _fitting([sizes.get(run_id, 0) for run_id in run_ids], PRUNE_EVENTS)
+    taken = fitting([sizes.get(run_id, 0) for run_id in run_ids])
     return RunIds(run_ids[:taken], _next(page, taken, more=more))
 
 
@@ -53,7 +44,7 @@ async def journals(connection: Connection, sql: Sql, where: RunFilter, limit: in
             except StoreError as error:
                 damaged.append(str(error))
             else:
-                size += sum(EVENT_BYTES + len(event.payload) for event in found[-1].events)
+                size += bytes_of(found[-1])
             looked += 1
             if size >= PAGE_BYTES:
                 break
@@ -73,11 +64,6 @@ async def _page(
 
 def _next(page: list[rows.Row], taken: int, *, more: bool) -> str | None:
     return str(place_of(page[taken - 1])) if taken and page and (more or taken < len(page)) else None
-
-
-def _fitting(sizes: Sequence[int], limit: int) -> int:
-    """How many of the first sizes have a sum up to the limit; one at least."""
-    return max(1, sum(total <= limit for total in accumulate(sizes)))
 
 
 async def count_prunable(connection: Connection, sql: Sql, where: RunFilter) -> list[PruneCount]:

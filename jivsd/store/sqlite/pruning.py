@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from contextlib import contextmanager
-from itertools import accumulate, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from jivsd.records import Status
 from jivsd.store.api import StoreError
 from jivsd.store.listing import Place, statuses_of
-from jivsd.store.removal import Journal, Journals, PruneCount, RunIds
+from jivsd.store.removal import KEYS, PAGE_BYTES, Journal, Journals, PruneCount, RunIds, bytes_of, fitting
 from jivsd.store.sqlite import reading, rows
 from jivsd.store.sqlite.database import query, together
 from jivsd.store.sqlite.listing import path_of, place_of, selects, streams
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 
     from jivsd.store.api import RunFilter
 
-PRUNE_EVENTS: Final = 2_000
-"""Events that are removed in one transaction, unless a single run has more: a few milliseconds."""
-PAGE_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of journals in one page, unless a single run has more; an event counts for its payload and EVENT_BYTES."""
-EVENT_BYTES: Final = 200
-KEYS: Final = 1_000
-"""Idempotency keys that are looked at in one transaction."""
-
 _sql: Final = statements("sqlite")
 
 
@@ -45,7 +37,7 @@ def prunable(connection: apsw.Connection, where: RunFilter, limit: int, cursor: 
     with together(connection):
         page, more = _page(connection, where, limit, cursor)
         sizes = dict(query(connection, _sql["event_counts"], (_json([run_id for run_id, _, _ in page]),)).fetchall())
-        taken = _fitting([sizes[run_id] for run_id, _, _ in page], PRUNE_EVENTS)
+        taken = fitting([sizes[run_id] for run_id, _, _ in page])
     return RunIds([run_id for run_id, _, _ in page[:taken]], _next(page, taken, more=more))
 
 
@@ -64,7 +56,7 @@ def journals(connection: apsw.Connection, where: RunFilter, limit: int, cursor: 
             except StoreError as error:
                 damaged.append(str(error))
             else:
-                size += sum(EVENT_BYTES + len(event.payload) for event in found[-1].events)
+                size += bytes_of(found[-1])
             looked += 1
             if size >= PAGE_BYTES:
                 break
@@ -82,11 +74,6 @@ def _page(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str
 
 def _next(page: list[rows.Row], taken: int, *, more: bool) -> str | None:
     return str(Place(*page[taken - 1][1:])) if taken and (more or taken < len(page)) else None
-
-
-def _fitting(sizes: Sequence[int], limit: int) -> int:
-    """How many of the first sizes have a sum up to the limit; one at least."""
-    return max(1, sum(total <= limit for total in accumulate(sizes)))
 
 
 def count_prunable(connection: apsw.Connection, where: RunFilter) -> list[PruneCount]:
