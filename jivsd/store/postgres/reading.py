@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jivsd import logs
 from jivsd.records import Kind
-from jivsd.store.api import BadCursor, Recorded, StoreError, Wake
+from jivsd.store.api import Recorded, StoreError, Wake
+from jivsd.store.incidents import those_of
 from jivsd.store.postgres import rows
 
 if TYPE_CHECKING:
@@ -181,26 +182,23 @@ async def incidents(
     fingerprint: str | None,
 ) -> tuple[list[Incident], str | None]:
     """See `Store.incidents`."""
-    conditions = {
-        "state = :state": state,
-        "run_id = :run_id": run_id,
-        "fingerprint = :fingerprint": fingerprint,
-        "number < :cursor": _cursor(cursor),
-    }
-    found = await _list(connection, sql["list_incidents"], conditions, limit + 1)
+    asked = those_of(
+        sql["list_incidents"], limit + 1, cursor=cursor, state=state, run_id=run_id, fingerprint=fingerprint
+    )
+    found = await _list(connection, *asked)
     more = len(found) > limit > 0
     return [rows.incident_of(row) for row in found[:limit]], str(found[limit - 1]["number"]) if more else None
 
 
 async def incident(connection: Connection, sql: Sql, incident_id: str) -> Incident | None:
     """See `Store.incident`."""
-    found = await _list(connection, sql["list_incidents"], {"incident_id = :incident_id": incident_id}, 1)
+    found = await _list(connection, *those_of(sql["list_incidents"], 1, incident_id=incident_id))
     return rows.incident_of(found[0]) if found else None
 
 
 async def incident_groups(connection: Connection, sql: Sql, state: str | None, limit: int) -> list[IncidentGroup]:
     """See `Store.incident_groups`."""
-    found = await _list(connection, sql["group_incidents"], {"state = :state": state}, limit)
+    found = await _list(connection, *those_of(sql["group_incidents"], limit, state=state))
     return [rows.group_of(row) for row in found]
 
 
@@ -217,17 +215,6 @@ async def counts(connection: Connection, sql: Sql) -> dict[str, int]:
     return result
 
 
-async def _list(connection: Connection, sql: str, conditions: dict[str, Any], limit: int) -> list[rows.Row]:
-    given = {condition: value for condition, value in conditions.items() if value is not None}
-    values = {condition.rpartition(":")[2]: value for condition, value in given.items()}
+async def _list(connection: Connection, sql: str, values: Mapping[str, Any]) -> list[rows.Row]:
     arguments: list[Any] = []
-    asked = numbered(sql.replace("true", " AND ".join(given) or "true"), {**values, "limit": limit}, arguments)
-    return await connection.fetch(asked, *arguments)
-
-
-def _cursor(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        raise BadCursor(f"{cursor!r} is not a cursor: pass on the one that came with the page before")
-    return int(cursor)
+    return await connection.fetch(numbered(sql, values, arguments), *arguments)

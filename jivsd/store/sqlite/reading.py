@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from jivsd import logs
 from jivsd.records import Kind
-from jivsd.store.api import BadCursor, DamagedRow, StoreError, Wake
+from jivsd.store.api import DamagedRow, StoreError, Wake
+from jivsd.store.incidents import those_of
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
@@ -125,26 +126,24 @@ def incidents(
     fingerprint: str | None,
 ) -> tuple[list[Incident], str | None]:
     """See `Store.incidents`."""
-    conditions = {
-        "state = :state": state,
-        "run_id = :run_id": run_id,
-        "fingerprint = :fingerprint": fingerprint,
-        "number < :cursor": _cursor(cursor),
-    }
-    found = _list(connection, "list_incidents", conditions, limit + 1)
+    asked = those_of(
+        _sql["list_incidents"], limit + 1, cursor=cursor, state=state, run_id=run_id, fingerprint=fingerprint
+    )
+    found = query(connection, *asked).fetchall()
     more = len(found) > limit > 0
     return [rows.incident_of(row) for row in found[:limit]], str(_number(found[limit - 1])) if more else None
 
 
 def incident(connection: apsw.Connection, incident_id: str) -> Incident | None:
     """See `Store.incident`."""
-    found = _list(connection, "list_incidents", {"incident_id = :incident_id": incident_id}, 1)
+    found = query(connection, *those_of(_sql["list_incidents"], 1, incident_id=incident_id)).fetchall()
     return rows.incident_of(found[0]) if found else None
 
 
 def incident_groups(connection: apsw.Connection, state: str | None, limit: int) -> list[IncidentGroup]:
     """See `Store.incident_groups`."""
-    return [rows.group_of(row) for row in _list(connection, "group_incidents", {"state = :state": state}, limit)]
+    asked = those_of(_sql["group_incidents"], limit, state=state)
+    return [rows.group_of(row) for row in query(connection, *asked)]
 
 
 def plugin(connection: apsw.Connection, code_hash: str) -> Plugin | None:
@@ -159,21 +158,6 @@ def counts(connection: apsw.Connection) -> dict[str, int]:
         result: dict[str, int] = dict(query(connection, _sql["count_runs"]).fetchall())
         (result["incidents"],) = query(connection, _sql["count_incidents"]).fetchall()[0]
         return result
-
-
-def _list(connection: apsw.Connection, statement: str, conditions: dict[str, Any], limit: int) -> list[rows.Row]:
-    given = {condition: value for condition, value in conditions.items() if value is not None}
-    sql = _sql[statement].replace("true", " AND ".join(given) or "true")
-    parameters = {condition.rpartition(":")[2]: value for condition, value in given.items()}
-    return query(connection, sql, {**parameters, "limit": limit}).fetchall()
-
-
-def _cursor(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        raise BadCursor(f"{cursor!r} is not a cursor: pass on the one that came with the page before")
-    return int(cursor)
 
 
 def _number(row: rows.Row) -> int:
