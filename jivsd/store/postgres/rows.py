@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jivsd.records import (
-    Decision,
-    ErrorRecord,
     Event,
     Incident,
-    IncidentGroup,
     IncidentState,
-    Kind,
     Message,
-    Options,
     Progress,
     Publication,
     Run,
     Status,
 )
 from jivsd.store.api import DamagedRow, Plugin, StoreError
+from jivsd.store.rows import error_of, history_of, options_of
+from jivsd.store.rows import group_of as group_of
+from jivsd.store.rows import incident_row as row_of_incident
+from jivsd.store.rows import message_of as message_of
 from jivsd.store.tickets import Holder
 
 if TYPE_CHECKING:
@@ -35,9 +34,6 @@ Row = Any
 
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_options: Final = msgspec.json.Decoder(Options)
-_error: Final = msgspec.json.Decoder(ErrorRecord)
-_history: Final = msgspec.json.Decoder(list[Decision])
 _encode: Final = msgspec.json.encode
 
 NO_JSON: Final = b"{}"
@@ -121,11 +117,11 @@ def run_of(row: Row) -> Run:
             started_at=row["started_at"],
             ended_at=row["ended_at"],
             wake_at=row["wake_at"],
-            options=_options.decode(row["options"]),
+            options=options_of(row["options"]),
             attributes=msgspec.json.decode(row["attributes"]) if row["attributes"] != NO_JSON else {},
             input=msgspec.Raw(row["input"]),
             output=None if row["output"] is None else msgspec.Raw(row["output"]),
-            error=None if row["error"] is None else _error.decode(row["error"]),
+            error=None if row["error"] is None else error_of(row["error"]),
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise StoreError(f"the row of run {row['run_id']} is damaged: {error}") from None
@@ -159,7 +155,7 @@ def changed(run: Run, change: RunChange) -> Run:
         if (value := getattr(change, name)) is not None
     }
     if change.error is not None:
-        values["error"] = _error.decode(change.error)
+        values["error"] = error_of(change.error)
     if change.status is not None:
         values |= {"wake_at": change.wake_at, "parked": change.parked}
     return msgspec.structs.replace(run, **values)
@@ -192,32 +188,9 @@ def message_row(message: Message, run_id: str) -> tuple[Any, ...]:
     )
 
 
-def message_of(row: Row) -> Message:
-    """The message of a row."""
-    workflow, workflow_id, message_id, kind, path, payload, at, by, run_id = row
-    return Message(workflow, workflow_id, message_id, Kind(kind), path, payload, at, by, run_id)
-
-
 def incident_row(incident: Incident) -> tuple[Any, ...]:
     """The row of an incident."""
-    return (
-        incident.incident_id,
-        incident.kind,
-        incident.message,
-        incident.at,
-        incident.run_id,
-        incident.workflow,
-        incident.path,
-        _encode(incident.details),
-        incident.state,
-        incident.resolution,
-        incident.resolved_by,
-        incident.resolved_why,
-        incident.resolved_at,
-        _encode(incident.history),
-        incident.acknowledged is not None,
-        incident.fingerprint,
-    )
+    return row_of_incident(incident, _encode)
 
 
 def incident_of(row: Row) -> Incident:
@@ -225,7 +198,7 @@ def incident_of(row: Row) -> Incident:
     fields: Mapping[str, Any] = dict(row)
     del fields["number"]
     fields["details"] = msgspec.json.decode(fields["details"])
-    fields["history"] = _history.decode(fields["history"])
+    fields["history"] = history_of(fields["history"])
     fields["state"] = IncidentState(fields["state"])
     return Incident(**fields)
 
@@ -252,11 +225,6 @@ def progress_of(row: Row) -> Progress:
     """What a step has said of how far it is."""
     path, attempt, at, details, done, total = row
     return Progress(path, attempt, at, msgspec.Raw(details), done, total)
-
-
-def group_of(row: Row) -> IncidentGroup:
-    """The group of a row."""
-    return IncidentGroup(*row)
 
 
 def holder_of(row: Row) -> Holder:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from jivsd.records import (
-    Decision,
-    ErrorRecord,
     Event,
     Incident,
-    IncidentGroup,
     IncidentState,
-    Kind,
     Message,
-    Options,
     Progress,
     Publication,
     Run,
@@ -24,6 +19,10 @@ from jivsd.records import (
 from jivsd.store.api import DamagedRow, Plugin, StoreError
 from jivsd.store.payloads import INLINE_BYTES as INLINE_BYTES
 from jivsd.store.payloads import payload_hash as payload_hash
+from jivsd.store.rows import error_of, history_of, options_of
+from jivsd.store.rows import group_of as group_of
+from jivsd.store.rows import incident_row as row_of_incident
+from jivsd.store.rows import message_of as message_of
 from jivsd.store.tickets import Holder
 
 if TYPE_CHECKING:
@@ -31,18 +30,18 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-_options: Final = msgspec.json.Decoder(Options)
-_error: Final = msgspec.json.Decoder(ErrorRecord)
-_history: Final = msgspec.json.Decoder(list[Decision])
-
 
 def text(raw: msgspec.Raw | bytes | None) -> str | None:
     """JSON bytes as the text that people can read in a table."""
     return None if raw is None else bytes(raw).decode()
 
 
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _attributes(attributes: dict[str, Any]) -> str:
-    return msgspec.json.encode(attributes).decode() if attributes else "{}"
+    return _json(attributes) if attributes else "{}"
 
 
 def event_of(row: Row, run_id: str, seq: int) -> Event:
@@ -79,11 +78,11 @@ def run_row(run: Run) -> Row:
         run.started_at,
         run.ended_at,
         run.wake_at,
-        msgspec.json.encode(run.options).decode(),
+        _json(run.options),
         _attributes(run.attributes),
         text(run.input),
         text(run.output),
-        None if run.error is None else msgspec.json.encode(run.error).decode(),
+        None if run.error is None else _json(run.error),
     )
 
 
@@ -113,11 +112,11 @@ def _run_of(row: Row) -> Run:
         started_at=row[9],
         ended_at=row[10],
         wake_at=row[11],
-        options=_options.decode(row[12]),
+        options=options_of(row[12]),
         attributes=msgspec.json.decode(row[13]) if row[13] != "{}" else {},
         input=msgspec.Raw(row[14].encode()),
         output=None if row[15] is None else msgspec.Raw(row[15].encode()),
-        error=None if row[16] is None else _error.decode(row[16]),
+        error=None if row[16] is None else error_of(row[16]),
     )
 
 
@@ -153,32 +152,9 @@ def message_row(message: Message, run_id: str) -> Row:
     )
 
 
-def message_of(row: Row) -> Message:
-    """The message of a row."""
-    workflow, workflow_id, message_id, kind, path, payload, at, by, run_id = row
-    return Message(workflow, workflow_id, message_id, Kind(kind), path, payload, at, by, run_id)
-
-
 def incident_row(incident: Incident) -> Row:
     """The row of an incident."""
-    return (
-        incident.incident_id,
-        incident.kind,
-        incident.message,
-        incident.at,
-        incident.run_id,
-        incident.workflow,
-        incident.path,
-        msgspec.json.encode(incident.details).decode(),
-        incident.state,
-        incident.resolution,
-        incident.resolved_by,
-        incident.resolved_why,
-        incident.resolved_at,
-        msgspec.json.encode(incident.history).decode(),
-        incident.acknowledged is not None,
-        incident.fingerprint,
-    )
+    return row_of_incident(incident, _json)
 
 
 def incident_of(row: Row) -> Incident:
@@ -197,7 +173,7 @@ def incident_of(row: Row) -> Incident:
         resolved_by=row[10],
         resolved_why=row[11],
         resolved_at=row[12],
-        history=_history.decode(row[13]),
+        history=history_of(row[13]),
         fingerprint=row[14],
     )
 
@@ -233,11 +209,6 @@ def progress_of(row: Row) -> Progress:
     return Progress(path, attempt, at, msgspec.Raw(details.encode()), done, total)
 
 
-def group_of(row: Row) -> IncidentGroup:
-    """The group of a row."""
-    return IncidentGroup(*row)
-
-
 def holder_of(row: Row) -> Holder:
     """The line of a lock queue."""
     *fields, granted = row
@@ -246,7 +217,7 @@ def holder_of(row: Row) -> Holder:
 
 def plugin_row(plugin: Plugin) -> Row:
     """The row of a plugin's source."""
-    return (plugin.code_hash, plugin.name, msgspec.json.encode(plugin.files).decode(), plugin.at)
+    return (plugin.code_hash, plugin.name, _json(plugin.files), plugin.at)
 
 
 def plugin_of(row: Row) -> Plugin:

@@ -1,0 +1,51 @@
+"""Between rows and records, where the stores have the same columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jivsd.records import Decision, ErrorRecord, IncidentGroup, Kind, Message, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jivsd.records import Incident
+
+options_of: Final = msgspec.json.Decoder(Options).decode
+error_of: Final = msgspec.json.Decoder(ErrorRecord).decode
+history_of: Final = msgspec.json.Decoder(list[Decision]).decode
+
+
+def message_of(row: Any) -> Message:
+    """The message of a row."""
+    workflow, workflow_id, message_id, kind, path, payload, at, by, run_id = row
+    return Message(workflow, workflow_id, message_id, Kind(kind), path, payload, at, by, run_id)
+
+
+def incident_row(incident: Incident, json: Callable[[Any], str | bytes]) -> tuple[Any, ...]:
+    """The row of an incident; `json` makes of a value what the store keeps."""
+    return (
+        incident.incident_id,
+        incident.kind,
+        incident.message,
+        incident.at,
+        incident.run_id,
+        incident.workflow,
+        incident.path,
+        json(incident.details),
+        incident.state,
+        incident.resolution,
+        incident.resolved_by,
+        incident.resolved_why,
+        incident.resolved_at,
+        json(incident.history),
+        incident.acknowledged is not None,
+        incident.fingerprint,
+    )
+
+
+def group_of(row: Any) -> IncidentGroup:
+    """The group of a row."""
+    return IncidentGroup(*row)
