@@ -83,8 +83,8 @@ async def somebody(url):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_statement_is_described_used_and_fits_the_schema(postgres, version):
     databases = postgres(version)
-    folder = Path(jivsd.__file__).parent / "store" / "postgres"
-    code = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    store = Path(jivsd.__file__).parent / "store"
+    code = "\n".join(path.read_text() for path in [*store.glob("*.py"), *store.glob("postgres/*.py")])
     prepared = []
     for number, name in enumerate(SQL.descriptions):
         assert SQL.descriptions[name].endswith("."), name

@@ -28,7 +28,8 @@ from jivsd.store.postgres.connections import (
     usable,
 )
 from jivsd.store.postgres.schema import check_version, keep_others_out, migrate
-from jivsd.store.postgres.upkeep import REPORTED, Checker
+from jivsd.store.postgres.upkeep import Checker
+from jivsd.store.upkeep import REPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

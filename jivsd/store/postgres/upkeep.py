@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from jivsd.store.api import DamagedRow, StoreError
 from jivsd.store.postgres import rows
 from jivsd.store.postgres.reading import BEFORE_ALL
+from jivsd.store.upkeep import CHECK_ROWS, RELATIONS, REPORTED, gap
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,23 +15,6 @@ if TYPE_CHECKING:
     from jivsd.store.postgres.connections import Connection, Sql
 
     Piece = Callable[[Connection], Awaitable[bool]]
-
-CHECK_ROWS: Final = 5_000
-"""Rows looked at in one query."""
-REPORTED: Final = 1_000
-"""Findings that are listed: a database with more is not mended line by line."""
-
-_RELATIONS: Final = {
-    "check_orphans": "run {} has events but no row",
-    "check_empty": "run {} has no events",
-    "check_counts": "the runs of workflow {!r} that are {} are miscounted",
-    "check_payloads": "the large payload {} is not used as often as it says",
-    "check_messages": "message {!r} is for {}:{}, of which there is no run",
-    "check_incidents": "incident {} belongs to run {}, which is not there",
-    "check_attributes": "the attribute {}={} belongs to a run that is not there",
-    "check_tickets": "the lock key {!r} has a ticket for run {}, which is not open",
-}
-"""What must not be found, and what it means."""
 
 
 class Checker:
@@ -45,7 +29,7 @@ class Checker:
 
     async def relations(self, connection: Connection) -> bool:
         """Check that what belongs together is there, and that what is counted is right."""
-        for statement, what in _RELATIONS.items():
+        for statement, what in RELATIONS.items():
             found = await connection.fetch(self._sql[statement])
             self.findings += [what.format(*row) for row in found[:REPORTED]]
         return False
@@ -70,10 +54,8 @@ class Checker:
 
     def _event(self, row: rows.Row) -> None:
         run_id, seq, *_ = row
-        expected = self._last[1] + 1 if run_id == self._last[0] else 1
-        if seq != expected:
-            missing = f"event {expected}" if seq == expected + 1 else f"events {expected} to {seq - 1}"
-            self.findings.append(f"{missing} of run {run_id} missing")
+        if missing := gap(self._last, run_id, seq):
+            self.findings.append(missing)
         try:
             rows.event_of(tuple(row)[1:], run_id, seq)
         except DamagedRow as error:

@@ -12,16 +12,13 @@ from jivsd.store.api import DamagedRow, StoreError
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.database import first, query, together, translated
 from jivsd.store.statements import statements
+from jivsd.store.upkeep import CHECK_ROWS, RELATIONS, REPORTED, gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CHECK_ROWS: Final = 5_000
-"""Rows looked at in one query: none lasts so long that it keeps the write-ahead log from being emptied."""
 BACKUP_PAGES: Final = 2_000
 """Pages copied between two looks at whether somebody still wants the copy."""
-REPORTED: Final = 1_000
-"""Findings that are listed: a database with more is not mended line by line."""
 
 _sql: Final = statements("sqlite")
 
@@ -44,19 +41,6 @@ def check(connection: apsw.Connection, path: str, pause: Callable[[], None]) -> 
     return checker.findings
 
 
-_RELATIONS: Final = {
-    "check_orphans": "run {} has events but no row",
-    "check_empty": "run {} has no events",
-    "check_counts": "the runs of workflow {!r} that are {} are miscounted",
-    "check_payloads": "the large payload {} is not used as often as it says",
-    "check_messages": "message {!r} is for {}:{}, of which there is no run",
-    "check_incidents": "incident {} belongs to run {}, which is not there",
-    "check_attributes": "the attribute {}={} belongs to a run that is not there",
-    "check_tickets": "the lock key {!r} has a ticket for run {}, which is not open",
-}
-"""What must not be found, and what it means."""
-
-
 class _Checker:
     """The pieces of a check. Each adds to `findings` and says whether it has more to do."""
 
@@ -74,7 +58,7 @@ class _Checker:
 
     def relations(self) -> bool:
         """Check that what belongs together is there, and that what is counted is right."""
-        for statement, what in _RELATIONS.items():
+        for statement, what in RELATIONS.items():
             found = query(self._connection, _sql[statement]).fetchall()
             self.findings += [what.format(*row) for row in found[:REPORTED]]
         return False
@@ -100,10 +84,8 @@ class _Checker:
 
     def _event(self, row: rows.Row) -> None:
         run_id, seq = row[0], row[1]
-        expected = self._last[1] + 1 if run_id == self._last[0] else 1
-        if seq != expected:
-            missing = f"event {expected}" if seq == expected + 1 else f"events {expected} to {seq - 1}"
-            self.findings.append(f"{missing} of run {run_id} missing")
+        if missing := gap(self._last, run_id, seq):
+            self.findings.append(missing)
         try:
             rows.event_of(row, run_id, seq)
         except DamagedRow as error:
