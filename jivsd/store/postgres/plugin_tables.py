@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from jivsd.records import hash_of
 from jivsd.store.api import StoreError
+from jivsd.store.plugin_tables import pending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 async def migrate(connection: Connection, sql: Sql, plugin: str, migrations: Sequence[Migration]) -> None:
     """See `Store.migrate_plugin`. The tables go where the user's search_path says: into the schema public, mostly."""
     applied = {row["number"]: row["hash"] for row in await connection.fetch(sql["plugin_migrations"], plugin)}
-    for migration in migrations:
-        where = f"migration {migration.number:04}_{migration.name} of plugin {plugin!r}"
-        digest = hash_of(migration.sql.encode())
-        if migration.number in applied:
-            if applied[migration.number] != digest:
-                raise StoreError(f"{where} was applied with another text; leave it as it was and add another one")
-            continue
+    for where, migration, row in pending(plugin, migrations, applied):
         try:
             async with connection.transaction():
-                await connection.execute(sql["put_plugin_migration"], plugin, migration.number, migration.name, digest)
-                await connection.execute(migration.sql)
+                await connection.execute(sql["put_plugin_migration"], *row)
+                await connection.execute(migration)
         except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
             raise StoreError(f"{where} failed: {error}") from None

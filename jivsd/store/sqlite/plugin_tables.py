@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jivsd.records import hash_of
 from jivsd.store.api import StoreError
+from jivsd.store.plugin_tables import pending
 from jivsd.store.sqlite.database import query, together
 from jivsd.store.statements import statements
 
@@ -22,18 +22,12 @@ def migrate(connection: apsw.Connection, guard: Guard, plugin: str, migrations: 
     """See `Store.migrate_plugin`."""
     sql = statements("sqlite")
     applied = dict(query(connection, sql["plugin_migrations"], (plugin,)).fetchall())
-    for migration in migrations:
-        where = f"migration {migration.number:04}_{migration.name} of plugin {plugin!r}"
-        digest = hash_of(migration.sql.encode())
-        if migration.number in applied:
-            if applied[migration.number] != digest:
-                raise StoreError(f"{where} was applied with another text; leave it as it was and add another one")
-            continue
+    for where, migration, row in pending(plugin, migrations, applied):
         try:
             with together(connection):
                 with guard.active():
-                    query(connection, migration.sql)
-                query(connection, sql["put_plugin_migration"], (plugin, migration.number, migration.name, digest))
+                    query(connection, migration)
+                query(connection, sql["put_plugin_migration"], row)
         except apsw.SQLError as error:
             raise StoreError(f"{where} failed: {guard.denied or error}") from None
         except apsw.AuthError:
