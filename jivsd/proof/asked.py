@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import socket
-import tempfile
+from contextlib import closing
 from http.client import HTTPConnection
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from jivsd.places import socket_path
-from jivsd.proof import load
-from jivsd.proof.daemons import READY_WITHIN, Daemon, DaemonFailed
+from jivsd.proof.daemons import READY_WITHIN, DaemonFailed, loaded_daemon
 from jivsd.proof.drive import drive
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WARM_UP: Final = 50
 """Requests before those that count."""
@@ -41,20 +42,9 @@ def measure(requests: int = REQUESTS, *, store: str | None = None) -> list[float
 
 
 async def _measure(requests: int, store: str | None) -> list[float]:
-    with tempfile.TemporaryDirectory(prefix="jivsd-asked-") as name:
-        folder = Path(name)
-        arguments = ["--plugins", load.__file__, "--log-level", "warning"]
-        settings = {"JIVSD_STORE": store} if store is not None else {}
-        daemon = Daemon(folder / "state", folder / "daemon.log", arguments, settings)
-        try:
-            await daemon.start()
-            program = _Program(socket_path(daemon.data_dir))
-            try:
-                took = await drive(range(WARM_UP + requests), lambda _: program.one_run(), 1)
-            finally:
-                program.close()
-        finally:
-            await daemon.aclose()
+    async with loaded_daemon(store) as daemon:
+        with closing(_Program(socket_path(daemon.data_dir))) as program:
+            took = await drive(range(WARM_UP + requests), lambda _: program.one_run(), 1)
     return took[WARM_UP:]
 
 

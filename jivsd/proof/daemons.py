@@ -7,6 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -15,10 +18,10 @@ import trio
 from jivsd.client import ClientError, DaemonNotRunning
 from jivsd.engine.api import NewStart
 from jivsd.places import socket_path
+from jivsd.proof import load
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from jivsd.client import Client
 
@@ -180,3 +183,28 @@ class Daemon:
             except OSError:
                 return False
         return True
+
+
+@asynccontextmanager
+async def loaded_daemon(
+    store: str | None = None, environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Daemon]:
+    """A started daemon with the workflows of `jivsd.proof.load`, in a folder that is removed afterwards.
+
+    Args:
+        store: the URL of its store; None: a file in that folder.
+        environment: more variables for it.
+
+    Raises:
+        DaemonFailed: it did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="jivsd-proof-") as name:
+        folder = Path(name)
+        arguments = ["--plugins", load.__file__, "--log-level", "warning"]
+        settings = {**(environment or {}), **({"JIVSD_STORE": store} if store is not None else {})}
+        daemon = Daemon(folder / "state", folder / "daemon.log", arguments, settings)
+        try:
+            await daemon.start()
+            yield daemon
+        finally:
+            await daemon.aclose()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +16,7 @@ import trio
 
 from jivsd.client import Client
 from jivsd.engine.housekeeping import QUIET, WAVE
-from jivsd.proof import load
-from jivsd.proof.daemons import Daemon, start_runs
+from jivsd.proof.daemons import Daemon, loaded_daemon, start_runs
 
 WARM_UP: Final = 500
 """How many runs are parked before the first look at the memory."""
@@ -66,27 +64,19 @@ def measure(runs: int, *, store: str | None = None, idle: float = IDLE) -> Parke
 
 
 async def _measure(runs: int, store: str | None, idle: float) -> Parked:
-    with tempfile.TemporaryDirectory(prefix="jivsd-parked-") as name:
-        folder = Path(name)
-        arguments = ["--plugins", load.__file__, "--log-level", "warning"]
-        settings = {"JIVSD_LIMITS__PASSIVATE_AFTER": WAIT, **({"JIVSD_STORE": store} if store is not None else {})}
-        daemon = Daemon(folder / "state", folder / "daemon.log", arguments, settings)
-        try:
-            await daemon.start()
-            async with Client.connect(daemon.data_dir, by="bench") as client:
-                await start_runs(client, "parked", None, WARM_UP)
-                memory = [await _memory(client, daemon, 0, WARM_UP)]
-                parked = 0
-                for look in range(1, LOOKS + 1):
-                    more = runs * look // LOOKS - parked
-                    parked += more
-                    await start_runs(client, "parked", None, more)
-                    memory.append(await _memory(client, daemon, parked, more))
-            used = _cpu_seconds(daemon)
-            await trio.sleep(idle)
-            percent = (_cpu_seconds(daemon) - used) / idle * 100
-        finally:
-            await daemon.aclose()
+    async with loaded_daemon(store, {"JIVSD_LIMITS__PASSIVATE_AFTER": WAIT}) as daemon:
+        async with Client.connect(daemon.data_dir, by="bench") as client:
+            await start_runs(client, "parked", None, WARM_UP)
+            memory = [await _memory(client, daemon, 0, WARM_UP)]
+            parked = 0
+            for look in range(1, LOOKS + 1):
+                more = runs * look // LOOKS - parked
+                parked += more
+                await start_runs(client, "parked", None, more)
+                memory.append(await _memory(client, daemon, parked, more))
+        used = _cpu_seconds(daemon)
+        await trio.sleep(idle)
+        percent = (_cpu_seconds(daemon) - used) / idle * 100
     growth = memory[-1].rss_bytes - memory[0].rss_bytes
     return Parked(runs, round(growth / runs, 1), growth, round(percent, 3), memory)
 

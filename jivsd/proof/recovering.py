@@ -7,17 +7,17 @@ The steps themselves write down when they begin, in a file beside the journal: s
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
 from jivsd.client import Client
-from jivsd.proof import load
-from jivsd.proof.daemons import BULK, Daemon, DaemonFailed, start_runs
+from jivsd.proof.daemons import BULK, Daemon, DaemonFailed, loaded_daemon, start_runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DONE: Final = 2
 """Steps that each run has behind it when the process is killed."""
@@ -61,26 +61,17 @@ def measure(in_flight: int, *, store: str | None = None) -> Recovery:
 
 
 async def _measure(in_flight: int, store: str | None) -> Recovery:
-    with tempfile.TemporaryDirectory(prefix="jivsd-recovery-") as name:
-        folder = Path(name)
-        room = {f"JIVSD_LIMITS__{limit}": str(in_flight + BULK) for limit in ("ACTIVE_RUNS", "RUNNING_STEPS")}
-        if store is not None:
-            room["JIVSD_STORE"] = store
-        arguments = ["--plugins", load.__file__, "--log-level", "warning"]
-        daemon = Daemon(folder / "state", folder / "daemon.log", arguments, room)
-        notes = _Notes(folder / "notes")
-        try:
-            await daemon.start()
-            async with Client.connect(daemon.data_dir, by="bench") as client:
-                await start_runs(client, "in-flight", {"notes": str(notes.path), "steps": DONE}, in_flight)
-            before = await notes.until_held(daemon, in_flight)
-            await daemon.kill()
-            began = time.time()
-            await daemon.launch()
-            after = await notes.until_held(daemon, in_flight)
-        finally:
-            await daemon.aclose()
-        return judged(in_flight, began, before, after)
+    room = {f"JIVSD_LIMITS__{limit}": str(in_flight + BULK) for limit in ("ACTIVE_RUNS", "RUNNING_STEPS")}
+    async with loaded_daemon(store, room) as daemon:
+        notes = _Notes(daemon.data_dir / "notes")
+        async with Client.connect(daemon.data_dir, by="bench") as client:
+            await start_runs(client, "in-flight", {"notes": str(notes.path), "steps": DONE}, in_flight)
+        before = await notes.until_held(daemon, in_flight)
+        await daemon.kill()
+        began = time.time()
+        await daemon.launch()
+        after = await notes.until_held(daemon, in_flight)
+    return judged(in_flight, began, before, after)
 
 
 class _Notes:
