@@ -6,6 +6,7 @@ A server is started when the first test asks for it, one a worker and version, a
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import asyncpg
@@ -26,7 +27,8 @@ class Databases:
         self.common = None
         """The name of the database that `clean` empties."""
         self.sql(f"CREATE DATABASE {TEMPLATE}")
-        trio.run(self._migrate, server.url(TEMPLATE))
+        with ThreadPoolExecutor(1) as elsewhere:  # the first test that asks may run in trio itself
+            elsewhere.submit(trio.run, self._migrate, server.url(TEMPLATE)).result()
 
     def sql(self, *statements, database="postgres"):
         """Run statements; return the rows of the last one."""
