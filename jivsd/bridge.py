@@ -73,6 +73,7 @@ class Bridge:
         self._stop: asyncio.Future[float]
         self._open: set[_Call] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_acts: list[Callable[[], None]] = []
 
     @property
     def under_way(self) -> int:
@@ -143,6 +144,10 @@ class Bridge:
             self._places.release()
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def at_close(self, act: Callable[[], None]) -> None:
+        """Have something done in the loop when the bridge is closed, before the calls under way have ended."""
+        self._last_acts.append(act)
+
     async def close(self, grace: float = GRACE) -> None:
         """Take no more calls, let those under way end, cut them short after `grace` seconds, end the thread.
 
@@ -174,6 +179,8 @@ class Bridge:
 
     async def _serve(self) -> None:
         grace = await self._stop
+        while self._last_acts:
+            self._last_acts.pop()()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for task in self._tasks:
@@ -251,6 +258,7 @@ class Pool(Generic[C]):
         self._next_attempt = 0.0
         self._pause = FIRST_PAUSE
         self._closed = False
+        bridge.at_close(self._close)
 
     async def use(self, work: Callable[[C], Awaitable[T]], *, timeout: float) -> T:
         """From trio: let `work` have a connection for at most `timeout` seconds, and return its result.
@@ -277,10 +285,17 @@ class Pool(Generic[C]):
         return result
 
     async def close(self) -> None:
-        """From trio: drop all connections; those that are lent, when their work has ended. There are no new ones."""
-        await self._bridge.call(self._close, timeout=CUT)
+        """From trio: drop all connections; those that are lent, when their work has ended. There are no new ones.
 
-    async def _close(self) -> None:
+        A bridge that is closed does the same with its pools.
+        """
+
+        async def close() -> None:
+            self._close()
+
+        await self._bridge.call(close, timeout=CUT)
+
+    def _close(self) -> None:
         self._closed = True
         while self._idle:
             self._discard(self._idle.pop())

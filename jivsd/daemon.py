@@ -18,6 +18,7 @@ from jivsd import logs, memory
 from jivsd.clock import SECOND, SystemClock
 from jivsd.engine.api import ChildState, EngineError
 from jivsd.engine.blame import at_fault
+from jivsd.engine.clockwatch import ClockWatch
 from jivsd.engine.engine import Engine
 from jivsd.engine.lastwords import LastWords, end_process
 from jivsd.engine.limits import Limits, Own
@@ -101,6 +102,7 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
                 nursery.start_soon(_reload_on_hangup, parts.reload)
                 nursery.start_soon(watchdog.run)
                 nursery.start_soon(parts.stuck.run)
+                nursery.start_soon(parts.clock_watch.run)
                 await parts.run()
                 nursery.cancel_scope.cancel()
     log.info("stopped")
@@ -147,6 +149,7 @@ class _Parts:
         limits = config.supervision
         patience = Patience(factor=limits.stuck_factor, least=limits.stuck_least, still=limits.still)
         self.stuck = Stuck(self._engine, patience)
+        self.clock_watch = ClockWatch(self._engine)
         self._server: Server | None = None
         self._closing = False
         self._failure: BaseException | None = None

@@ -402,7 +402,8 @@ class Incident(msgspec.Struct, omit_defaults=True):
     incident_id: str
     kind: str
     """"step" (retries used up), "replay" (the code does not match the journal), "foreign" (undurable await),
-    "crash", "handler", "damage", "plugin", "thread", "compensation", "message", "stuck", "still", "quarantine"."""
+    "crash", "handler", "damage", "plugin", "thread", "compensation", "message", "stuck", "still", "quarantine",
+    "takedown", "clock"."""
     message: str
     at: int
     run_id: str | None = None

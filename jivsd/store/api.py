@@ -468,6 +468,10 @@ class Store(Protocol):
         """Write a consistent copy of the database to a new file."""
         ...
 
+    async def clock_off(self) -> float:
+        """By how many seconds the database's clock is ahead of this node's (negative: behind); 0: it has none."""
+        ...
+
     async def probe(self) -> None:
         """Write and commit something small: raises when the store cannot be written to."""
         ...

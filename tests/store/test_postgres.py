@@ -32,7 +32,8 @@ from jivsd.store.api import (
 )
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.postgres.address import address_of
-from jivsd.store.postgres.connections import objection
+from jivsd.store.postgres.claiming import Claim
+from jivsd.store.postgres.server import objection
 from jivsd.store.statements import statements
 from store.builders import Journal, append, end, event, message, new_run, post, start
 
@@ -205,14 +206,13 @@ async def test_a_user_who_may_not(url):
         ({"replica": True}, "it is a replica"),
         ({"encoding": "LATIN1"}, "createdb --encoding=UTF8"),
         ({"synchronous_commit": "remote_apply"}, None),
-        ({"clock": 102_500_000}, "1.5 s ahead of this machine's"),
-        ({"clock": 98_000_000}, "2.0 s behind this machine's"),
+        ({"patience": "0"}, r"say ?pgbouncer=true in the URL"),
     ],
 )
 def test_servers_that_will_not_do(change, wrong):
     state = {"version": 160002, "synchronous_commit": "on", "encoding": "UTF8", "read_only": "off", "replica": False}
-    state |= {"user": "u", "database": "d", "clock": 100_000_000}
-    said = objection({**state, **change}, before=100.0, after=101.0)
+    state |= {"user": "u", "database": "d", "patience": "10s"}
+    said = objection({**state, **change})
     assert (said is None) if wrong is None else wrong in said
 
 
@@ -341,17 +341,17 @@ async def test_a_transaction_under_an_old_epoch_is_ended_when_the_epoch_is_raise
 
 async def test_raising_an_epoch_again_when_the_answer_was_lost(url, monkeypatch):
     async with opened(url) as j:
-        original = PostgresStore._raise
+        original = Claim.raise_epochs
 
-        async def lost(store, *arguments):
-            await original(store, *arguments)
+        async def lost(claim, *arguments):
+            await original(claim, *arguments)
             raise ConnectionResetError("the answer is lost")
 
-        monkeypatch.setattr(PostgresStore, "_raise", lost)
+        monkeypatch.setattr(Claim, "raise_epochs", lost)
         for _ in range(2):
             with pytest.raises(OutcomeUnknown):
                 await j.store.raise_epoch("node-a", {3: j.epoch})
-        monkeypatch.setattr(PostgresStore, "_raise", original)
+        monkeypatch.setattr(Claim, "raise_epochs", original)
         assert await j.store.raise_epoch("node-a", {3: j.epoch, 4: j.epoch}) == {3: j.epoch + 1, 4: j.epoch + 1}
         assert await j.store.raise_epoch("node-a", {3: j.epoch}) == {}, "it knows of no lost answer any more"
 

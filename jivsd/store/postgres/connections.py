@@ -1,9 +1,10 @@
-"""Connections to PostgreSQL: how they are set up, what is checked of a server, what its errors mean."""
+"""Connections to PostgreSQL: how they are made and set up, what their errors mean."""
 
 from __future__ import annotations
 
 import re
-import time
+import socket
+import ssl
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -12,17 +13,16 @@ import asyncpg
 from jivsd.bridge import BridgeClosed
 from jivsd.masking import masked
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
+from jivsd.store.postgres.credentials import look_at_files, password_file_ignored, trust_of_the_system
+from jivsd.store.postgres.pooled import Pooled
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from jivsd.store.postgres.address import Address
+    from jivsd.store.postgres.address import Address, Host
 
-VERSIONS: Final = (14, 18)
-"""The versions that we know, from and to. Newer ones are used with a warning."""
-CLOCK_OFF: Final = 1.0
-"""Seconds that our clock and the database's may differ."""
 STATEMENT_CACHE: Final = 200
 
 
@@ -86,27 +86,26 @@ _AWAY: Final = (
     *_LOST,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
     asyncpg.PostgresIOError,
 )
 """PostgreSQL cannot do it just now, and said that it did not."""
-
-_STATE: Final = """
-SELECT current_setting('server_version_num')::integer AS version,
-       current_setting('synchronous_commit') AS synchronous_commit,
-       current_setting('server_encoding') AS encoding,
-       current_setting('transaction_read_only') AS read_only,
-       pg_is_in_recovery() AS replica,
-       current_user::text AS "user",
-       current_database()::text AS database,
-       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock
-"""
+_EXPLAINED: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedObjectError,
+)
+"""Errors that we can say more of than the driver does."""
+_OTHER_NAME: Final = (62, 64)
+"""OpenSSL's codes for a certificate of another host or address."""
 
 
 async def connect(address: Address, purpose: str, *, waits: str | None = None) -> Connection:
-    """Connect. In the bridge's loop.
+    """Connect to the first of the hosts that will do. In the bridge's loop.
 
     Args:
         address: to where.
@@ -114,17 +113,46 @@ async def connect(address: Address, purpose: str, *, waits: str | None = None) -
         waits: of a connection that writes: how long it waits for locks.
 
     Raises:
-        Exception: whatever the driver says; see `translated`.
+        NoHost: none will do.
+        Exception: whatever the driver says of the only one; see `translated`.
     """
-    settings = {"application_name": f"jivsd {purpose}"}
-    if not address.pooled:  # a pooler refuses settings at the beginning of a session
-        settings |= _COMMON | ({} if waits is None else {**_WRITER, "lock_timeout": waits})
-    return await cast("Any", asyncpg.connect)(
-        address.dsn,
-        timeout=address.connect_timeout,
-        statement_cache_size=0 if address.pooled else STATEMENT_CACHE,
-        server_settings=settings,
-    )
+    look_at_files(address)
+    settings = address.settings | _COMMON | ({} if waits is None else {**_WRITER, "lock_timeout": waits})
+    name = {"application_name": f"jivsd {purpose}"}
+    if address.pooled:  # it refuses settings at the beginning of a session
+        return Pooled(await _connect_somewhere(address, name, statement_cache_size=0), settings)
+    return await _connect_somewhere(address, settings | name, statement_cache_size=STATEMENT_CACHE)
+
+
+async def _connect_somewhere(address: Address, settings: dict[str, str], **options: Any) -> Connection:
+    options |= {"server_settings": settings, "ssl": trust_of_the_system(address)}
+    if password_file_ignored(address) is not None:
+        options["password"] = ""  # so that the driver does not look at the file, which would warn on stderr
+    if not address.hosts:
+        return await _connect(address, options)
+    failed: list[tuple[Host, Exception]] = []
+    for _ in address.hosts:
+        host = address.hosts[address.first]
+        try:
+            return await _connect(address, {**options, "host": host[0], "port": host[1]})
+        except Exception as error:
+            failed.append((host, error))
+            address.first = (address.first + 1) % len(address.hosts)
+    if len(failed) == 1:
+        raise failed[0][1]
+    raise NoHost(failed)
+
+
+async def _connect(address: Address, options: dict[str, Any]) -> Connection:
+    return await cast("Any", asyncpg.connect)(address.dsn, timeout=address.connect_timeout, **options)
+
+
+class NoHost(Exception):
+    """None of several hosts will do."""
+
+    def __init__(self, failed: Sequence[tuple[Host, Exception]]) -> None:
+        super().__init__("none of the hosts will do")
+        self.failed = failed
 
 
 def usable(connection: Connection) -> bool:
@@ -140,30 +168,76 @@ def drop(connection: Connection) -> None:
 def spoils(error: Exception) -> bool:
     """Whether an error means that the connection, on which it came, is of no use any more."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
-    return isinstance(cause, _LOST)
+    return isinstance(cause, (*_LOST, asyncpg.ReadOnlySQLTransactionError))  # another host may be the primary now
+
+
+def starts_just_now(error: StoreError) -> bool:
+    """Whether a server has said that it is just starting, or recovering from a crash."""
+    cause: BaseException | None = error
+    while isinstance(cause, StoreError):
+        cause = cause.__cause__
+    return isinstance(cause, asyncpg.CannotConnectNowError)
 
 
 def translated(error: BaseException, address: Address) -> StoreError:
     """What an error of the driver means to the callers of a store."""
     if isinstance(error, StoreError):
         return error
-    said = masked(str(error)) or type(error).__name__
-    if isinstance(error, TimeoutError):
-        said = "it does not answer in time"
     if isinstance(error, BridgeClosed):
         return StoreError(f"the database {address.shown} is not open")
-    if isinstance(error, _AWAY):
-        return StoreAway(f"cannot use the database {address.shown}: {said}")
+    if isinstance(error, NoHost):
+        reasons = "; ".join(f"{name}: {_reason(one, address, name)}" for (name, _), one in error.failed)
+        kind = StoreAway if any(_passes(one) for _, one in error.failed) else StoreError
+        return kind(f"cannot use the database {address.shown}: none of its hosts will do ({reasons})")
+    kind = StoreAway if _passes(error) else StoreError
+    if not isinstance(error, (*_AWAY, *_EXPLAINED)):
+        said = f"{type(error).__name__}: {masked(str(error))}"
+        return kind(f"the database {address.shown} answered unexpectedly: {said}")
+    name = address.hosts[0][0] if address.hosts else "this machine"
+    return kind(f"cannot use the database {address.shown}: {_reason(error, address, name)}")
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error is of a kind that goes by itself."""
+    return isinstance(error, _AWAY) and not isinstance(error, ssl.SSLError | asyncpg.ClientConfigurationError)
+
+
+def _reason(error: BaseException, address: Address, host: str) -> str:
+    """What is wrong, and what would be right."""
+    said = masked(str(error)) or type(error).__name__
     match error:
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            why = f"{said}; look at the user and the password in the URL, and at pg_hba.conf"
+        case TimeoutError():
+            return "it does not answer in time"
+        case socket.gaierror():
+            return f"the name {host} cannot be resolved ({error.strerror})"
+        case ssl.SSLCertVerificationError():
+            return _distrust(error, host)
+        case ssl.SSLError():
+            return f"TLS failed: {said}"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return "it is not the primary"
+        case asyncpg.ProtocolViolationError() if "startup parameter" in said:
+            return f"{said}; that is a pooler: say ?pgbouncer=true in the URL"
+        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            ignored = password_file_ignored(address)
+            return f"{said}; {ignored or 'look at the user and the password in the URL, and at pg_hba.conf'}"
         case asyncpg.InvalidCatalogNameError():
-            why = f"{said}; make it with: createdb"
+            return f"{said}; make it with: createdb"
         case asyncpg.InsufficientPrivilegeError():
-            why = f"{said}; its user needs that permission"
+            return f"{said}; its user needs that permission"
+        case asyncpg.UndefinedObjectError() if "parameter" in said:
+            return f"{said}; the URL has an option that PostgreSQL does not know"
         case _:
-            return StoreError(f"the database {address.shown} answered unexpectedly: {type(error).__name__}: {said}")
-    return StoreError(f"cannot use the database {address.shown}: {why}")
+            return said
+
+
+def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
+    if error.verify_code in _OTHER_NAME:
+        return (
+            f"the certificate of {host} is for another name ({error.verify_message}): name the host as its certificate "
+            "does"
+        )
+    return f"the certificate of {host} is not trusted ({error.verify_message}): sslrootcert has to name its authority"
 
 
 def translated_commit(error: BaseException, address: Address) -> StoreError:
@@ -173,43 +247,6 @@ def translated_commit(error: BaseException, address: Address) -> StoreError:
             f"the database {address.shown} did not say whether it has committed: {masked(str(error))}"
         )
     return translated(error, address)
-
-
-async def check(connection: Connection, address: Address) -> None:
-    """Look at the server behind a new connection: whether what is committed there is durable, and is ours to write.
-
-    Raises:
-        StoreError: it will not do; the message says what would.
-    """
-    before = time.time()
-    state = await connection.fetchrow(_STATE)
-    assert state is not None
-    after = time.time()
-    if (wrong := objection(dict(state), before, after)) is not None:
-        raise StoreError(f"the database {address.shown} cannot hold the journal: {wrong}")
-
-
-def objection(state: dict[str, Any], before: float, after: float) -> str | None:
-    """What speaks against a server, given its state and our clock before and after it was asked; or None."""
-    major = state["version"] // 10000
-    if major < VERSIONS[0]:
-        return f"it is PostgreSQL {major}; jivsd needs {VERSIONS[0]} or newer"
-    if state["replica"]:
-        return "it is a replica; name the primary, or several hosts with target_session_attrs=read-write"
-    if state["read_only"] == "on":
-        return "it is read-only (default_transaction_read_only)"
-    if state["encoding"] != "UTF8":
-        return f"its encoding is {state['encoding']}; make one with: createdb --encoding=UTF8 --template=template0"
-    if state["synchronous_commit"] == "off":
-        return (
-            "synchronous_commit is off, so that a crash loses what was acknowledged; an administrator can say: "
-            f'ALTER ROLE "{state["user"]}" IN DATABASE "{state["database"]}" SET synchronous_commit = on'
-        )
-    clock = state["clock"] / 1_000_000
-    if clock < before - CLOCK_OFF or clock > after + CLOCK_OFF:
-        off = f"{before - clock:.1f} s behind" if clock < before else f"{clock - after:.1f} s ahead of"
-        return f"its clock is {off} this machine's: set both by NTP"
-    return None
 
 
 class Sql:

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
 import trio
 
-from jivsd import logs
 from jivsd.bridge import Bridge, Pool
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.postgres import batch as batches
 from jivsd.store.postgres import listing, plugin_tables, pruning, reading, rows
 from jivsd.store.postgres.address import address_of
+from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import (
     JOURNAL_WAITS,
     WRITER_WAITS,
-    check,
     connect,
     drop,
     spoils,
     sql_of,
+    starts_just_now,
     translated,
     translated_commit,
     usable,
 )
-from jivsd.store.postgres.schema import check_version, keep_others_out, migrate
+from jivsd.store.postgres.schema import check_version
+from jivsd.store.postgres.server import check, clock_off
 from jivsd.store.postgres.upkeep import Checker
 from jivsd.store.upkeep import REPORTED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
     from types import TracebackType
 
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
@@ -53,18 +55,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-log = logs.get(__name__)
-
 READERS: Final = 4
 WRITERS: Final = 2
 """Connections for what is not a batch: incidents, plugins, removals, epochs."""
+CONNECTIONS: Final = 1 + WRITERS + READERS
+"""The most that a store has: that one more writes batches."""
 OPEN_TIMEOUT: Final = 60.0
+STARTING: Final = 30.0
+"""Seconds for which a server is waited for that says that it is just starting."""
+LOOK_AGAIN: Final = 0.2
 COMMIT_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
 CHECK_TIMEOUT: Final = 600.0
 """Seconds that the database may take for one thing before its connection is given up."""
-BLOCKED: Final = 1.0
-"""Seconds that a change of epochs waits for a transaction under an old one before its session is ended."""
 FOLD_EVERY: Final = 1_000
 """Batches between two times when what they have counted is added up."""
 
@@ -76,7 +79,9 @@ class PostgresStore:
     own. An `async with` closes the store; `open` comes first.
     """
 
-    def __init__(self, url: str, *, threaded: bool = True, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str, *, threaded: bool = True, read_only: bool = False, now: Callable[[], float] = time.time
+    ) -> None:
         """Name the database: `postgresql://user@host/database`; see `jivsd.store.postgres.address`.
 
         Args:
@@ -84,6 +89,7 @@ class PostgresStore:
             threaded: whether the caller's thread goes on while the database works; if not, it stands still: for tests
                 in which time jumps.
             read_only: only look; works beside a daemon that has the database, and never changes or makes it.
+            now: this node's clock, in seconds since the epoch.
 
         Raises:
             StoreError: it is the URL of something else.
@@ -91,9 +97,12 @@ class PostgresStore:
         self.address = address_of(url)
         self._sql: Sql = sql_of(self.address.schema)
         self._read_only = read_only
+        self._now = now
         self._node = ""
-        self._claim = str(uuid4())
+        self._name = str(uuid4())
         self._opened = False
+        self._claimed = False
+        """It was opened, and is in use since."""
         self._batches = 0
         self._unsure: dict[int, int] = {}
         """Shards of which nobody knows whether their epoch was raised, and the epoch before."""
@@ -122,24 +131,34 @@ class PostgresStore:
         self._opened = True
         self._node = node
         self._make_pools()
+        self._claim = Claim(self.address, node, self._name, self._readers.lend, self._now)
         self._bridge.start()
         try:
-            if self._read_only:
-                return await self._use(self._readers, self._look, OPEN_TIMEOUT)
-            return await self._use(self._journal, self._prepare, OPEN_TIMEOUT)
+            epoch = await self._first()
+            self._claimed = True
+            return epoch
         except BaseException:
             await self.close()
             raise
 
+    async def _first(self) -> int:
+        """Do what opening means; a server that is just starting is waited for."""
+        pool, work = (self._readers, self._look) if self._read_only else (self._journal, self._prepare)
+        deadline = trio.current_time() + STARTING
+        while True:
+            try:
+                return await self._use(pool, work, OPEN_TIMEOUT)
+            except StoreAway as error:
+                if not starts_just_now(error) or trio.current_time() > deadline:
+                    raise
+            await trio.sleep(LOOK_AGAIN)
+
     async def close(self) -> None:
-        """Let what has begun end, close the connections, let the next daemon in."""
+        """Let what has begun end, close the connections, let the next daemon in. Takes a few seconds at most."""
         if not self._opened:
             return
-        self._opened = False
-        with trio.CancelScope(shield=True):
-            for pool in (self._readers, self._writers, self._journal):
-                await pool.close()
-            await self._bridge.close()
+        self._opened = self._claimed = False
+        await self._bridge.close()
 
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         """See `Store.commit`."""
@@ -159,7 +178,7 @@ class PostgresStore:
         before = dict(self._unsure)
         self._unsure.update(shards)
         try:
-            raised = await self._write(partial(self._raise, node, dict(shards), before))
+            raised = await self._write(lambda db: self._claim.raise_epochs(db, node, shards, before))
         except StoreAway as error:
             raise OutcomeUnknown(str(error)) from error
         for shard in shards:
@@ -331,6 +350,10 @@ class PostgresStore:
         schema = self.address.schema
         raise StoreError(f"a journal in PostgreSQL is saved with PostgreSQL's own programs: pg_dump --schema={schema}")
 
+    async def clock_off(self) -> float:
+        """See `Store.clock_off`."""
+        return await self._read(lambda db: clock_off(db, self._now))
+
     async def probe(self) -> None:
         """See `Store.probe`."""
         await self._write(lambda db: db.execute(self._sql["probe"]))
@@ -348,57 +371,44 @@ class PostgresStore:
 
     async def _connect_writer(self, purpose: str, waits: str) -> Connection:
         """Connect, and look whether it is still a server that may be written to."""
-        connection = await connect(self.address, f"{purpose} of {self._node}", waits=waits)
+        connection = await self._connect(f"{purpose} of {self._node}", waits)
         try:
-            await check(connection, self.address)
+            with self._in_use():
+                await check(connection, self.address)
         except BaseException:
             drop(connection)
             raise
         return connection
 
+    async def _connect(self, purpose: str, waits: str | None = None) -> Connection:
+        with self._in_use():
+            return await connect(self.address, purpose, waits=waits)
+
+    @contextmanager
+    def _in_use(self) -> Generator[None]:
+        """What keeps a store in use from a new connection may be mended: it is away meanwhile, whatever the reason."""
+        try:
+            yield
+        except Exception as error:
+            known = translated(error, self.address)
+            if self._claimed and not isinstance(known, StoreAway):
+                known = StoreAway(str(known))
+            raise known from error
+
     async def _prepare(self, connection: Connection) -> int:
-        if await connection.fetchval("SELECT current_setting('fsync')") == "off":
-            log.warning("the database server runs with fsync=off: a crash of its machine loses what was acknowledged")
-        await keep_others_out(connection, self.address)
-        await migrate(connection, self.address)
-        claimed = await self._insist(connection, "claim_shards", self._node, self._claim)
-        return claimed[0]["epoch"]
+        return await self._claim.make(connection, CONNECTIONS)
 
     async def _look(self, connection: Connection) -> int:
         if not await check_version(connection, self.address):
             raise StoreError(f"the database {self.address.shown} has no journal in the schema {self.address.schema}")
         return 0
 
-    async def _raise(
-        self, node: str, shards: dict[int, int], unsure: dict[int, int], connection: Connection
-    ) -> dict[int, int]:
-        known = (list(shards), list(shards.values()), node, self._claim)
-        raised = {row["id"]: row["epoch"] for row in await self._insist(connection, "raise_epochs", *known)}
-        mine = [shard for shard in shards if shard not in raised and unsure.get(shard) == shards[shard]]
-        for row in await connection.fetch(self._sql["own_epochs"], mine, node, self._claim):
-            if row["epoch"] == shards[row["id"]] + 1:  # an earlier attempt, whose answer was lost
-                raised[row["id"]] = row["epoch"]
-        return raised
-
-    async def _insist(self, connection: Connection, statement: str, *arguments: Any) -> list[Any]:
-        """Change epochs; sessions that are in the way for long are ended."""
-        changing = asyncio.ensure_future(connection.fetch(self._sql[statement], *arguments))
-        try:
-            await asyncio.wait({changing}, timeout=BLOCKED)
-            if not changing.done() and not self.address.pooled:
-                pid = connection.get_server_pid()
-                ended = await self._readers.lend(lambda other: other.fetch(self._sql["end_blockers"], pid))
-                log.warning("sessions were ended that held shards", sessions=len(ended))
-            return await changing
-        finally:
-            changing.cancel()
-
     # ---- in trio
 
     def _make_pools(self) -> None:
         self._journal = self._pool(1, partial(self._connect_writer, "journal", JOURNAL_WAITS))
         self._writers = self._pool(WRITERS, partial(self._connect_writer, "writer", WRITER_WAITS))
-        self._readers = self._pool(READERS, lambda: connect(self.address, "reader"))
+        self._readers = self._pool(READERS, partial(self._connect, "reader"))
 
     def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
         return Pool(self._bridge, make, size=size, good=usable, drop=drop, spoils=spoils)
