@@ -358,9 +358,9 @@ async def test_raising_an_epoch_again_when_the_answer_was_lost(url, monkeypatch)
 
 async def test_a_commit_that_does_not_answer_has_an_unknown_outcome(url, monkeypatch):
     """A session that holds the run's row in the way of nothing but the answer: a slow trigger."""
-    monkeypatch.setattr("jivsd.store.postgres.store.COMMIT_TIMEOUT", 0.5)
     async with opened(url) as j, somebody(url) as ask:
         run = await j.start()
+        monkeypatch.setattr("jivsd.store.postgres.store.COMMIT_TIMEOUT", 0.5)
         await ask(
             "CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); RETURN NEW; END'"
         )
