@@ -119,9 +119,10 @@ class Committer:
         self._unknown: set[int] = set()
         """Shards of commits whose outcome is being found out; what is for them waits."""
         self._pause = FIRST_PAUSE
-        self._work = trio.Event()
-        self._idle = trio.Event()
-        self._idle.set()
+        self._work: trio.Event | None = None
+        """Set when there is something to write, as long as the committer waits for that."""
+        self._idle: trio.Event | None = None
+        """Set when every entry has its verdict, as long as somebody waits for that."""
 
     @property
     def pending(self) -> int:
@@ -145,10 +146,9 @@ class Committer:
         """
         if isinstance(entry, Entry):
             entry.epoch = self.epochs[entry.shard]
-        if self._idle.is_set():
-            self._idle = trio.Event()
         self._waiting.append(_Slot(entry, done))
-        self._work.set()
+        if self._work is not None:
+            self._wake()
 
     async def submit_and_wait(self, entry: Entry | Post, done: Callable[[Verdict], None] | None = None) -> Verdict:
         """Have an entry written and return its verdict. A caller who is cancelled leaves the entry where it is.
@@ -170,7 +170,10 @@ class Committer:
 
     async def drain(self) -> None:
         """Return when every entry has its verdict. While the store is away that is never: use a deadline."""
-        await self._idle.wait()
+        while self.pending:
+            if self._idle is None:
+                self._idle = trio.Event()
+            await self._idle.wait()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled. What is under way then is finished; the rest stays for the next `run`.
@@ -194,6 +197,11 @@ class Committer:
     async def _new_work(self) -> None:
         self._work = trio.Event()
         await self._work.wait()
+
+    def _wake(self) -> None:
+        if self._work is not None:
+            self._work.set()
+            self._work = None
 
     def _take(self) -> list[_Slot]:
         """Take the next batch: what came first, apart from shards of which nobody knows what was written."""
@@ -237,6 +245,10 @@ class Committer:
 
     def _settle(self, batch: list[_Slot], verdicts: list[Verdict]) -> bool:
         """Tell everyone what became of a batch. True if nothing could be written because all rows were held."""
+        if verdicts.count(WRITTEN) == len(batch):
+            self._writing = []
+            self._tell(zip(batch, verdicts, strict=True))
+            return False
         told: list[tuple[_Slot, Verdict]] = []
         held: list[_Slot] = []
         refused: dict[str, Refused] = {}
@@ -279,8 +291,9 @@ class Committer:
                 slot.done(verdict)
             except Exception as error:  # the others must still hear of theirs
                 errors.append(error)
-        if not self.pending:
+        if self._idle is not None and not self.pending:
             self._idle.set()
+            self._idle = None
         if errors:
             raise ExceptionGroup("entries were committed, but those who were told of it failed", errors)
 
@@ -332,7 +345,7 @@ class Committer:
             if isinstance(slot.entry, Entry) and slot.entry.shard in raised:
                 slot.entry.epoch = raised[slot.entry.shard]
         self._unknown -= shards
-        self._work.set()
+        self._wake()
 
     async def _raise_epochs(self, epochs: dict[int, int]) -> dict[int, int]:
         while True:
