@@ -171,10 +171,16 @@ class Actor(Pen):
         with trio.CancelScope() as scope:
             while self._lone is not None:
                 attempt, self._lone = self._lone, None
-                await seat.lend(effects.run_attempt(self, attempt, scope))
+                seat.away = True
+                try:
+                    await effects.run_attempt(self, attempt, scope)
+                finally:
+                    seat.away = False
+                    if seat.relief is not None:
+                        await seat.take_over()
                 if attempt.cut_short:
                     return
-                while self.pending and self._lone is None and not self.leaving:
+                while self.pending and self._lone is None and self._ask is None and self._failure is None:
                     await seat.park()
                     if self._deliver():
                         await self._halt()
@@ -233,9 +239,10 @@ class Actor(Pen):
 
     def begin(self, attempt: Attempt) -> None:
         """Run an attempt: in the run's own task while it is the only one, or else in a task beside it."""
-        if len(self.attempts) == 1 and self._seat is not None and not self._seat.away:
+        seat = self._seat
+        if len(self.attempts) == 1 and seat is not None and not seat.away:
             self._lone = attempt
-            self.wake()
+            seat.wake()
         else:
             self.services.nursery.start_soon(self._beside, attempt)
 
@@ -363,8 +370,8 @@ class Actor(Pen):
                 for entry in machine.dropped:
                     effects.drop(self, entry)
                 for entry in machine.fresh:
-                    if machine.open.get(entry.path) is entry:
-                        self.carry_out(entry)
+                    if machine.open.get(entry.path) is entry and (self.startable or closing.owed(self, entry)):
+                        effects.carry_out(self, entry)
                 if not ordinary:
                     self._follow(event)
             self._after_turn()

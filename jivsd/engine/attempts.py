@@ -18,11 +18,11 @@ from jivsd.engine.replay.interrupts import from_terminal
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
     from jivsd.authoring.steps import StepContext
-    from jivsd.engine.heartbeats import Heart
-    from jivsd.engine.line import Place
-    from jivsd.engine.replay import Open
-    from jivsd.engine.slots import Turn
-    from jivsd.engine.timers import Timer
+    from jivsd.engine.heartbeats import Heart  # noqa: TC004 -- nobody decodes an attempt
+    from jivsd.engine.line import Place  # noqa: TC004 -- nobody decodes an attempt
+    from jivsd.engine.replay import Open  # noqa: TC004 -- nobody decodes an attempt
+    from jivsd.engine.slots import Turn  # noqa: TC004 -- nobody decodes an attempt
+    from jivsd.engine.timers import Timer  # noqa: TC004 -- nobody decodes an attempt
 
 
 class Exit(Enum):
@@ -52,37 +52,35 @@ class Stopped(msgspec.Struct, frozen=True):
     """It was cancelled, because its scope was or because the run leaves memory."""
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One try of a step that is under way."""
 
-    __slots__ = ("_scope", "cut_short", "entry", "heart", "interrupted", "number", "stopping", "turn", "watch")
-
-    def __init__(self, entry: Open, number: int) -> None:
-        self.entry = entry
-        self.number = number
-        self.stopping = False
-        self.interrupted = ""
-        """Why somebody wants this try to end as a failed one, and the next to begin."""
-        self.cut_short = False
-        """Whether the scope that it ran in was cancelled: its stop was asked for, or its time was up."""
-        self.turn: Place[Turn] | None = None
-        """Where it waits for its turn to run; None once it had it."""
-        self.watch: Timer | None = None
-        """What will say so when its thread does not return."""
-        self.heart: Heart | None = None
-        """What it says with heartbeats, if it may have said anything."""
-        self._scope: trio.CancelScope | None = None
+    entry: Open
+    number: int
+    stopping: bool = False
+    interrupted: str = ""
+    """Why somebody wants this try to end as a failed one, and the next to begin."""
+    cut_short: bool = False
+    """Whether the scope that it ran in was cancelled: its stop was asked for, or its time was up."""
+    turn: Place[Turn] | None = None
+    """Where it waits for its turn to run; None once it had it."""
+    watch: Timer | None = None
+    """What will say so when its thread does not return."""
+    heart: Heart | None = None
+    """What it says with heartbeats, if it may have said anything."""
+    scope: trio.CancelScope | None = None
+    """What it runs in, once it runs."""
 
     def is_over(self, now: float) -> bool:
         """Whether it was cancelled, or its time is up: what a thread has to ask, since nobody can cancel it."""
-        scope = self._scope
+        scope = self.scope
         return self.stopping or (scope is not None and now >= scope.deadline)
 
     def cancel(self) -> None:
         """Stop it as soon as it can be; a thread or a savepoint runs to its end."""
         self.stopping = True
-        if self._scope is not None:
-            self._scope.cancel()
+        if self.scope is not None:
+            self.scope.cancel()
 
     @property
     def code(self) -> object:
@@ -96,7 +94,7 @@ class Attempt:
         A thread runs to its end, unless it beats: then it is told with the next heartbeat.
         """
         call = cast("StepCall", self.entry.command)
-        if (call.step.mode != "async" and self.heart is None) or self._scope is None or self.stopping:
+        if (call.step.mode != "async" and self.heart is None) or self.scope is None or self.stopping:
             return False
         self.interrupted = why
         self.cancel()
@@ -113,7 +111,7 @@ class Attempt:
         step = call.step
         task: Any = trio.lowlevel.current_task()
         before = task._cancel_status
-        self._scope = scope
+        self.scope = scope
         if self.stopping:
             scope.cancel()
         if step.timeout is not None:
@@ -147,7 +145,7 @@ class Attempt:
                 seconds = (step.timeout or 0) / SECOND
                 how = Raised(TimedOut(f"step {step.name!r} took longer than {seconds:g} s"), unknown=True)
         finally:
-            self._scope = None
+            self.scope = None
             if self.stopping or step.timeout is not None:
                 self.cut_short = scope.cancel_called
                 scope.deadline = inf

@@ -57,9 +57,9 @@ def carry_out(actor: Actor, entry: Open) -> None:
     if entry.path in actor.active:
         return
     match entry.command:
-        case commands.StepCall():
-            if not settle_cancelled(actor, entry):
-                _start_step(actor, entry)
+        case commands.StepCall() as command:
+            if (entry.branch is not None and not entry.cancelling) or not settle_cancelled(actor, entry):
+                _start_step(actor, entry, command)
         case commands.Sleep() as command:
             if not actor.run.paused:
                 _set_timer(actor, entry, command.deadline, partial(_fire, actor, entry.path))
@@ -145,7 +145,7 @@ def settle_cancelled(actor: Actor, entry: Open) -> bool:
 # ---- steps
 
 
-def _start_step(actor: Actor, entry: Open) -> None:
+def _start_step(actor: Actor, entry: Open, call: commands.StepCall) -> None:
     if actor.held_back or entry.held:
         return
     if entry.retry_at is not None and entry.retry_at > actor.services.clock.now():
@@ -154,8 +154,6 @@ def _start_step(actor: Actor, entry: Open) -> None:
     if actor.filed:
         parking.unpark(actor)
         return
-    call = entry.command
-    assert isinstance(call, commands.StepCall)
     attempt = Attempt(entry, entry.failures + 1)
     actor.active.add(entry.path)
     actor.attempts[entry.path] = attempt
@@ -210,16 +208,16 @@ def _try_again(actor: Actor, entry: Open) -> None:
 
 async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -> None:
     """Run one try of a step in a scope, and append what has become of it."""
-    path, step = attempt.entry.path, _step_of(attempt.entry)
+    path, step, services = attempt.entry.path, _step_of(attempt.entry), actor.services
     context = LiveContext.of(actor, attempt, _silent) if step.wants_context else None
     began = time.perf_counter()
     try:
-        how = await attempt.run(actor.services.threads, scope, context)
+        how = await attempt.run(services.threads, scope, context)
     except trio.Cancelled:
         heartbeats.keep(actor, attempt)
         raise
     finally:
-        actor.services.slots.release(actor.workflow)
+        services.slots.release(actor.workflow)
         actor.attempts.pop(path, None)
         actor.active.discard(path)
         if attempt.watch is not None:
@@ -227,11 +225,8 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
         if attempt.heart is not None:
             attempt.heart.close()
     seconds = time.perf_counter() - began
-    actor.services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
-    try:
-        _record(actor, attempt, how)
-    except Exception as error:
-        actor.fail(error)
+    services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
+    actor.guard(_record, actor, attempt, how)
 
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> None:

@@ -39,12 +39,13 @@ class Line(Generic[T]):
     def __init__(self) -> None:
         self._heaps: dict[Hashable, list[tuple[int, int, Place[T]]]] = {}
         self._numbers = count()
-        self._waiting = 0
+        self.waiting = 0
+        """How many wait."""
         self._gone = 0
 
     def __len__(self) -> int:
         """How many wait."""
-        return self._waiting
+        return self.waiting
 
     def count(self, group: Hashable) -> int:
         """How many wait in a group."""
@@ -55,7 +56,7 @@ class Line(Generic[T]):
         place = Place(group, item)
         rank = since - priority * PRIORITY_WORTH
         heapq.heappush(self._heaps.setdefault(group, []), (rank, next(self._numbers), place))
-        self._waiting += 1
+        self.waiting += 1
         return place
 
     def leave(self, place: Place[T]) -> bool:
@@ -63,9 +64,9 @@ class Line(Generic[T]):
         if place.item is None:
             return False
         place.item = None
-        self._waiting -= 1
+        self.waiting -= 1
         self._gone += 1
-        if self._gone > FEW and self._gone > self._waiting:
+        if self._gone > FEW and self._gone > self.waiting:
             self._forget_the_gone()
         return True
 
@@ -84,7 +85,7 @@ class Line(Generic[T]):
             return None
         place = heapq.heappop(best)[2]
         item, place.item = place.item, None
-        self._waiting -= 1
+        self.waiting -= 1
         return item
 
     def _forget_the_gone(self) -> None:

@@ -59,8 +59,13 @@ class Pen(ABC):
         **rest: Any,
     ) -> None:
         """Append an event, which is delivered once it is committed; `then` is told the verdict."""
-        event = self.new_event(kind, path, payload, attempt, by)
-        self.submit(Entry(self.run.run_id, self.run.shard, events=(event,), **rest), event, then)
+        run, now = self.run, self.services.clock.now()
+        self.seq += 1
+        if now > self.at:
+            self.at = now
+        body = payload if isinstance(payload, bytes) else encode(payload)
+        event = Event(run.run_id, self.seq, kind, path, body, self.at, attempt, by)
+        self.submit(Entry(run.run_id, run.shard, 0, (event,), **rest), event, then)
 
     def append_transaction(self, event: Event, tx: TxStep) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""

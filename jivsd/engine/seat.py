@@ -25,21 +25,17 @@ class Seat:
     `work` delivers what has arrived and says whether a relief should go on. It must not raise.
     """
 
-    __slots__ = ("_away", "_nursery", "_parked", "_relief", "_work", "task")
+    __slots__ = ("_nursery", "_parked", "_work", "away", "relief", "task")
 
     def __init__(self, nursery: trio.Nursery, work: Callable[[], Awaitable[bool]]) -> None:
         self.task: Any = trio.lowlevel.current_task()
         self._nursery = nursery
         self._work = work
         self._parked = False
-        self._away = False
-        self._relief: trio.Event | None = None
-        """Set when the relief has left."""
-
-    @property
-    def away(self) -> bool:
-        """Whether the run's own task is lent to a step."""
-        return self._away
+        self.away = False
+        """Whether the run's own task is lent to a step: it says so itself."""
+        self.relief: trio.Event | None = None
+        """Set when the relief has left; None if there is none."""
 
     async def park(self) -> None:
         """Wait for `wake`."""
@@ -55,29 +51,23 @@ class Seat:
         if self._parked:
             self._parked = False
             trio.lowlevel.reschedule(self.task)
-        elif self._away and self._relief is None:
-            self._relief = trio.Event()
-            self._nursery.start_soon(self._relieve, self._relief)
+        elif self.away and self.relief is None:
+            self.relief = trio.Event()
+            self._nursery.start_soon(self._relieve, self.relief)
 
-    async def lend(self, step: Awaitable[None]) -> None:
-        """Await a step in the run's own task."""
-        own = self.task
-        self._away = True
-        try:
-            await step
-        finally:
-            self._away = False
-            if self._relief is not None:
-                self.wake()
-                with trio.CancelScope(shield=True):
-                    await self._relief.wait()
-                self._relief = None
-            self.task = own
+    async def take_over(self) -> None:
+        """The run's own task, which calls this, is no longer `away`: the relief leaves."""
+        assert self.relief is not None
+        self.wake()
+        with trio.CancelScope(shield=True):
+            await self.relief.wait()
+        self.relief = None
+        self.task = trio.lowlevel.current_task()
 
     async def _relieve(self, left: trio.Event) -> None:
         try:
             self.task = trio.lowlevel.current_task()
-            while self._away and await self._work():
+            while self.away and await self._work():
                 await self.park()
         finally:
             left.set()

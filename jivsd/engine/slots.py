@@ -88,7 +88,7 @@ class Slots:
         if (self._own or workflow.running_steps is not None) and self._limits.steps_of(workflow) is not None:
             full = True
             self._used_by[workflow.name] -= 1
-        if self._line:
+        if self._line.waiting:
             self._call()
         if full:
             self._on_room()

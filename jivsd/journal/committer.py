@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 import trio
 
@@ -30,9 +31,9 @@ from jivsd.store.api import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable  # noqa: TC004 -- nobody decodes a slot
 
-    from jivsd.store.api import Store, Verdict
+    from jivsd.store.api import Store, Verdict  # noqa: TC004 -- nobody decodes a slot
 
 BATCH_ENTRIES: Final = 256
 """Entries in one batch unless the engine says otherwise; more gain little and make the runs take turns."""
@@ -51,16 +52,13 @@ def _shield() -> Generator[None]:
         yield
 
 
-class _Slot:
+class _Slot(msgspec.Struct, eq=False):
     """An entry that waits, and whom to tell."""
 
-    __slots__ = ("done", "entry", "unsure")
-
-    def __init__(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> None:
-        self.entry = entry
-        self.done = done
-        self.unsure = False
-        """It was in a commit whose outcome nobody knew."""
+    entry: Entry | Post
+    done: Callable[[Verdict], None]
+    unsure: bool = False
+    """It was in a commit whose outcome nobody knew."""
 
     @property
     def outside(self) -> bool:

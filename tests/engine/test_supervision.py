@@ -63,7 +63,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, name: str, when: Any) -> list[str]:
 # ---- actors
 
 
-@pytest.mark.parametrize("name", ["_turn", "committed", "_after_turn", "carry_out", "new_event", "_recover"])
+@pytest.mark.parametrize("name", ["_turn", "committed", "_after_turn", "_deliver", "append", "submit", "_recover"])
 async def test_an_actor_that_crashes_is_started_again_and_hurts_no_other(name, monkeypatch):
     log.clear()
     victims: set[str] = set()

@@ -128,11 +128,10 @@ def _step_done(machine: Machine, event: Event) -> None:
         return
     if entry.entry is not None:
         entry.entry.done(event.seq, payload.result)
-    command = entry.command
-    assert isinstance(command, commands.StepCall)
     if entry.branch is None:
         machine.settle(entry)
         return
+    command: commands.StepCall = entry.command
     try:
         value = command.step.signature.result.decode(payload.result)
     except msgspec.DecodeError as error:

@@ -139,9 +139,11 @@ class Driving(State):
     @coroutine
     def perform(self, command: commands.Command) -> Generator[Any, Any, Any]:
         """Issue a command for the branch that is calling and park until its outcome is delivered."""
-        branch = self.entering()
-        while self.frozen:
-            yield PARK
+        branch = self._current
+        if branch is None or self.frozen or (scope := branch.scope).parent is not None or scope.cancelled:
+            branch = self.entering()
+            while self.frozen:
+                yield PARK
         if not command.path:
             command.path = branch.allocate(command.name)
         if self._on_issue is not None:
@@ -149,7 +151,8 @@ class Driving(State):
         ready, value = self._issue(branch, command)
         if ready:
             return value
-        branch.parked = command if branch.parked is None else branch.parked
+        if branch.parked is None:
+            branch.parked = command
         return (yield PARK)
 
     def _issue(self, branch: Branch, command: commands.Command) -> tuple[bool, Any]:
@@ -206,7 +209,7 @@ class Driving(State):
             if fits:
                 self.closed.add(command.path)
                 return True, value
-        entry = branch.parked = Open(command, branch, self.seq)
+        entry = branch.parked = Open(command, branch, self.seq, command.path)
         self.listeners.setdefault(command.signal, []).append(entry)
         return False, None
 

@@ -13,9 +13,8 @@ from jivsd.records import ErrorRecord, Status
 if TYPE_CHECKING:
     from random import Random
 
-    from jivsd.authoring.commands import Command
     from jivsd.engine.replay.nursery import Nursery
-    from jivsd.engine.replay.saga import Entry, Saga
+    from jivsd.engine.replay.saga import Entry, Saga  # noqa: TC004 -- nobody decodes an open command
     from jivsd.engine.replay.updates import Updates
 
 
@@ -142,43 +141,31 @@ class Branch:
         return count
 
 
-class Open:
-    """A command that was issued and whose outcome is not in the journal yet.
+class Open(msgspec.Struct, eq=False):
+    """A command that was issued and whose outcome is not in the journal yet."""
 
-    `branch`: who is parked on it; None once it is abandoned. `target`: for a deadline, the scope that it cancels.
-    `cancelling`: its scope was cancelled and the branch waits until it has settled. `failures`: recorded failed
-    attempts; `retry_at`: when the next is due (microseconds), None at once; `held`: an incident holds it.
-    `tainted`: an attempt's outcome is unknown. `issued_at`: the seq of the turn that issued it.
-    """
-
-    __slots__ = (
-        "branch",
-        "cancelling",
-        "command",
-        "entry",
-        "failures",
-        "held",
-        "issued_at",
-        "last_error",
-        "path",
-        "retry_at",
-        "tainted",
-        "target",
-    )
-
-    def __init__(self, command: Command, branch: Branch | None, issued_at: int) -> None:
-        self.issued_at = issued_at
-        self.command = command
-        self.path = command.path
-        self.branch = branch
-        self.target: Any = None
-        self.cancelling = False
-        self.failures = 0
-        self.retry_at: int | None = None
-        self.held = False
-        self.last_error: str | None = None
-        self.tainted = False
-        self.entry: Entry | None = None
+    command: Any
+    """A `Command`."""
+    branch: Branch | None
+    """Who is parked on it; None once it is abandoned."""
+    issued_at: int
+    """The seq of the turn that issued it."""
+    path: str
+    target: Any = None
+    """For a deadline, the scope that it cancels."""
+    cancelling: bool = False
+    """Its scope was cancelled and the branch waits until it has settled."""
+    failures: int = 0
+    """Recorded failed attempts."""
+    retry_at: int | None = None
+    """When the next attempt is due, in microseconds since the epoch; None: at once."""
+    held: bool = False
+    """An incident holds it."""
+    last_error: str | None = None
+    tainted: bool = False
+    """An attempt's outcome is unknown."""
+    entry: Entry | None = None
+    """Its place in the saga, if it has a compensation."""
 
     @property
     def abandoned(self) -> bool:

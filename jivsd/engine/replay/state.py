@@ -158,7 +158,7 @@ class State:
         self._ready.append((branch, value, error))
 
     def _open_command(self, branch: Branch | None, command: commands.Command) -> Open:
-        entry = self.open[command.path] = Open(command, branch, self.seq)
+        entry = self.open[command.path] = Open(command, branch, self.seq, command.path)
         self.fresh.append(entry)
         if branch is not None:
             branch.parked = entry

@@ -49,7 +49,7 @@ class Updates:
         machine = self._machine
         command = commands.Answer(update.name, update.message_id)
         command.path = path
-        entry = machine.open[path] = Open(command, None, machine.seq)
+        entry = machine.open[path] = Open(command, None, machine.seq, path)
         entry.target = self
         if self._closed or machine.phase is not Phase.RUNNING or machine.continuing is not None:
             self._answer(entry, Failure(OVER))
