@@ -16,7 +16,7 @@ import trio
 
 from jivsd import logs
 from jivsd.engine import beginnings, closing, effects, intake, locking, parking, troubles, unwind
-from jivsd.engine.attempts import Exit
+from jivsd.engine.attempts import Exit, Stale
 from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open, Phase
 from jivsd.engine.seat import Seat, cancel_status
@@ -34,15 +34,10 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-NONE: Final[frozenset[str]] = frozenset()
 _STEP_DONE: Final = Kind.STEP_DONE
 _RUNNING: Final = Status.RUNNING
 _FORWARD: Final = Phase.RUNNING
 """Python 3.11 takes ten times as long to get a member from its enum as to get a global."""
-
-
-class Stale(Exception):
-    """The journal refused an append: what this life knows is not what is recorded."""
 
 
 class Actor(Pen):
@@ -107,7 +102,7 @@ class Actor(Pen):
         """Whether it leaves memory as soon as the journal has it that the run waits; see `parking`."""
         self.started_until = 0
         """The event up to which whatever child runs were asked for have been started, as the run was parked then."""
-        self.refused = NONE
+        self.refused: frozenset[str] = frozenset()
         """Paths of child runs that were not started, which has been recorded."""
         self.incidents: dict[str, Incident] = {}
         """Open incidents by their place; see `incidents.place`."""
@@ -182,8 +177,7 @@ class Actor(Pen):
                     return
                 while self.pending and self._lone is None and self._ask is None and self._failure is None:
                     await seat.park()
-                    if self._deliver():
-                        await self._halt()
+                    await self._work_off()
 
     async def _work_off(self) -> None:
         """Deliver what has arrived, and do what follows from it."""

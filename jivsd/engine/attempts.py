@@ -35,6 +35,10 @@ class Exit(Enum):
     PARKED = "parked"
 
 
+class Stale(Exception):
+    """The journal refused an append: what this life knows is not what is recorded."""
+
+
 class Done(msgspec.Struct, frozen=True):
     """The step has returned; `result` is JSON that fits its annotation."""
 

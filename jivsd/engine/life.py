@@ -13,8 +13,8 @@ import trio
 
 from jivsd import logs
 from jivsd.engine import incidents, troubles
-from jivsd.engine.actor import Actor, Stale
-from jivsd.engine.attempts import Exit
+from jivsd.engine.actor import Actor
+from jivsd.engine.attempts import Exit, Stale
 from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
 from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway, StoreError
 
