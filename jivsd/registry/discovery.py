@@ -66,6 +66,14 @@ def in_bundle() -> Iterator[Found]:
     yield from in_path(folder, trusted=True)
 
 
+def came_with_jivsd(place: Path) -> bool:
+    """Whether a plugin's file or folder is one of those that come with jivsd."""
+    try:
+        return place.resolve().is_relative_to(bundled("plugins").resolve())
+    except FileNotFoundError:
+        return False
+
+
 def in_distributions() -> Iterator[Found]:
     """The plugins of installed distributions. Python runs what is installed anyway, so nobody asks who wrote it."""
     points = {(point.name, point.module) for point in importlib.metadata.entry_points(group=GROUP)}
