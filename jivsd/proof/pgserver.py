@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -40,7 +41,7 @@ _SETTINGS: Final = {
 _RISKY: Final = {"fsync": "off", "full_page_writes": "off"}
 _GUARD: Final = """
 read -r word && exit
-kill -QUIT "$1"
+kill -CONT "$1"; kill -QUIT "$1"
 for again in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" && sleep 0.3 || break; done
 rm -rf "$2"
 """
@@ -70,13 +71,21 @@ class Server:
     because PostgreSQL does not run as root. It ends with the process that started it, however that one ends.
     """
 
-    def __init__(self, version: int = 18, *, durable: bool = True, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        version: int = 18,
+        *,
+        durable: bool = True,
+        settings: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         """Make the data folder.
 
         Args:
             version: PostgreSQL's version, one of `VERSIONS`.
             durable: whether a commit reaches the disk, as in production; without it tests are faster.
             settings: more of PostgreSQL's settings.
+            folder: where the programs are, if not those of the wheel (which know no TLS) are meant.
 
         Raises:
             ServerFailed: it cannot be made.
@@ -93,7 +102,7 @@ class Server:
         try:
             if self._user is not None and self._group is not None:
                 os.chown(self.folder, self._user, self._group)
-            self._programs = self._reachable(programs(version))
+            self._programs = self._reachable(folder or programs(version))
             wanted = ("-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
             code, said = self._run(self._programs / "initdb", "-D", str(self.folder / "data"), *wanted)
             if code != 0:
@@ -103,7 +112,11 @@ class Server:
             raise
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,6 +175,9 @@ class Server:
         """
         if self._process is None:
             return
+        for process in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)  # one that stands still hears nothing
         self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
         try:
             self._process.wait(PATIENCE)
@@ -176,6 +192,40 @@ class Server:
         """End it and start it again, on the same port."""
         self.stop(immediate=immediate)
         self.start()
+
+    def follow(self, primary: Server) -> None:
+        """Before it is started: become a streaming replica of a server that runs.
+
+        Raises:
+            ServerFailed: that one cannot be copied.
+        """
+        data = self.folder / "data"
+        shutil.rmtree(data)
+        where = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", USER)
+        copy = ("-D", str(data), "--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--no-password")
+        code, said = self._run(self._programs / "pg_basebackup", *where, *copy)
+        if code != 0:
+            raise ServerFailed(f"pg_basebackup failed: {said}")
+
+    def promote(self) -> None:
+        """Make a replica a primary.
+
+        Raises:
+            ServerFailed: it stays one.
+        """
+        code, said = self._run(self._programs / "pg_ctl", "promote", "-w", "-D", str(self.folder / "data"))
+        if code != 0:
+            raise ServerFailed(f"pg_ctl promote failed: {said}")
+
+    def processes(self) -> list[int]:
+        """Its process, and those that it has started."""
+        if self._process is None:
+            return []
+        main = self._process.pid
+        try:
+            return [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
+        except OSError:
+            return []
 
     def remove(self) -> None:
         """End it and remove all that it left."""

@@ -8,7 +8,6 @@ import signal
 import socket
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -79,18 +78,12 @@ class Patient:
         await self.start()
 
     async def stand_still(self):
-        for process in self.processes():
+        for process in self.server.processes():
             os.kill(process, signal.SIGSTOP)
 
     async def go_on(self):
-        for process in self.processes():
+        for process in self.server.processes():
             os.kill(process, signal.SIGCONT)
-
-    def processes(self):
-        """The server's process and its sessions."""
-        main = int((self.server.folder / "data" / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        return [main, *map(int, children)]
 
     async def follow(self, *, hot):
         """Start again as a replica that waits for a primary; one that is not hot takes no connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import ssl
@@ -13,7 +14,7 @@ import asyncpg
 from jivsd.bridge import BridgeClosed
 from jivsd.masking import masked
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
-from jivsd.store.postgres.credentials import look_at_files, password_file_ignored, trust_of_the_system
+from jivsd.store.postgres.credentials import look_at_files, password_file_ignored, password_of, trust_of_the_system
 from jivsd.store.postgres.pooled import Pooled
 from jivsd.store.statements import statements
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from jivsd.store.postgres.address import Address, Host
 
 STATEMENT_CACHE: Final = 200
+FAREWELL: Final = 0.02
+"""Seconds for a connection that failed to say good-bye over TLS; a loop that is closed meanwhile complains of it."""
 
 
 class Connection(Protocol):
@@ -126,15 +129,15 @@ async def connect(address: Address, purpose: str, *, waits: str | None = None) -
 
 async def _connect_somewhere(address: Address, settings: dict[str, str], **options: Any) -> Connection:
     options |= {"server_settings": settings, "ssl": trust_of_the_system(address)}
-    if password_file_ignored(address) is not None:
-        options["password"] = ""  # so that the driver does not look at the file, which would warn on stderr
     if not address.hosts:
-        return await _connect(address, options)
+        return await _connect(address, {**options, "password": password_of(address, None)})
     failed: list[tuple[Host, Exception]] = []
     for _ in address.hosts:
         host = address.hosts[address.first]
         try:
-            return await _connect(address, {**options, "host": host[0], "port": host[1]})
+            return await _connect(
+                address, {**options, "host": host[0], "port": host[1], "password": password_of(address, host)}
+            )
         except Exception as error:
             failed.append((host, error))
             address.first = (address.first + 1) % len(address.hosts)
@@ -144,7 +147,11 @@ async def _connect_somewhere(address: Address, settings: dict[str, str], **optio
 
 
 async def _connect(address: Address, options: dict[str, Any]) -> Connection:
-    return await cast("Any", asyncpg.connect)(address.dsn, timeout=address.connect_timeout, **options)
+    try:
+        return await cast("Any", asyncpg.connect)(address.dsn, timeout=address.connect_timeout, **options)
+    except Exception:
+        await asyncio.sleep(FAREWELL)
+        raise
 
 
 class NoHost(Exception):
@@ -214,6 +221,8 @@ def _reason(error: BaseException, address: Address, host: str) -> str:
             return _distrust(error, host)
         case ssl.SSLError():
             return f"TLS failed: {said}"
+        case ConnectionError() if "rejected SSL" in said:
+            return "it takes no TLS, which sslmode in the URL asks for"
         case asyncpg.TargetServerAttributeNotMatched():
             return "it is not the primary"
         case asyncpg.ProtocolViolationError() if "startup parameter" in said:

@@ -5,18 +5,20 @@ The driver reads them as PostgreSQL's own programs do; here is what it says too 
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
 import ssl
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from jivsd import logs
 from jivsd.store.api import StoreError
 
 if TYPE_CHECKING:
-    from jivsd.store.postgres.address import Address
+    from jivsd.store.postgres.address import Address, Host
 
 log = logs.get(__name__)
 
@@ -30,6 +32,8 @@ _FILES: Final = {
 """Options of a URL that name files, and the variables that stand in for them."""
 SYSTEM: Final = "system"
 """As sslrootcert: the authorities that this machine trusts."""
+_COLON: Final = re.compile(r"(?<!\\):")
+_ESCAPED: Final = re.compile(r"\\(.)")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -60,8 +64,7 @@ def password_file_ignored(address: Address) -> str | None:
     """What is wrong with the password file, so that the driver passes it over as PostgreSQL's own programs do."""
     if _has_password(address):
         return None
-    named = address.option("passfile", "PGPASSFILE")
-    path = Path(named) if named else Path("~/.pgpass").expanduser()
+    path = _password_file(address)
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -69,6 +72,38 @@ def password_file_ignored(address: Address) -> str | None:
     if stat.S_ISREG(mode) and not mode & _OTHERS:
         return None
     return f"the password file {path} is passed over because others may read it; say: chmod 600 {path}"
+
+
+def password_of(address: Address, host: Host | None) -> str | None:
+    """The password for a host from the password file; "" if it is not there, None if the driver knows better.
+
+    The driver would read the file, too, but takes an escaped colon in a password for two characters.
+    """
+    if _has_password(address) or address.option("service", "PGSERVICE") is not None:
+        return None
+    if password_file_ignored(address) is not None:
+        return ""
+    name, port = host or ("localhost", None)
+    user = urlsplit(address.dsn).username or address.option("user", "PGUSER") or getpass.getuser()
+    named = unquote(urlsplit(address.dsn).path.lstrip("/")) or address.option("dbname", "PGDATABASE")
+    wanted = ("localhost" if name.startswith("/") else name, str(port or 5432), named or user, unquote(user))
+    for line in _lines(_password_file(address)):
+        *fields, password = [_ESCAPED.sub(r"\1", part) for part in _COLON.split(line, 4)]
+        if len(fields) == 4 and all(one in ("*", value) for one, value in zip(fields, wanted, strict=True)):
+            return password
+    return ""
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(errors="replace").splitlines() if line and not line.startswith("#")]
+    except OSError:
+        return []
+
+
+def _password_file(address: Address) -> Path:
+    named = address.option("passfile", "PGPASSFILE")
+    return Path(named) if named else Path("~/.pgpass").expanduser()
 
 
 def _has_password(address: Address) -> bool:

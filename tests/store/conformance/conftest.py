@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
+from pooler import Pooler
 
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.sqlite import SqliteStore
@@ -28,7 +29,22 @@ def postgres_18(request):
     return partial(PostgresStore, request.getfixturevalue("postgres")(18).clean())
 
 
-STORES = {make.__name__: make for make in (sqlite_file, sqlite_memory, postgres_16, postgres_18)}
+def postgres_18_behind_pgbouncer(request):
+    databases = request.getfixturevalue("postgres")(18)
+    databases.clean()
+    pooler = request.getfixturevalue("pooler")
+    return partial(PostgresStore, f"{pooler.url(databases.common)}?pgbouncer=true")
+
+
+STORES = {
+    make.__name__: make for make in (sqlite_file, sqlite_memory, postgres_16, postgres_18, postgres_18_behind_pgbouncer)
+}
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres):
+    with Pooler(postgres(18).server, server_check_delay=0) as started:
+        yield started
 
 
 @pytest.fixture(params=STORES)

@@ -1,0 +1,53 @@
+"""Programs that only Debian has: those of this machine, or else of packages that are unpacked aside, not installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ASIDE = Path(tempfile.gettempdir()) / f"jivsd-debian-{os.getuid()}"
+"""Where packages are unpacked; kept for the next session."""
+PATIENCE = 300
+
+
+def found(package, pattern):
+    """The newest program that fits a pattern below `/`, of a package; skips the test where there is none."""
+    for root in (Path("/"), ASIDE / package):
+        if programs := sorted(root.glob(pattern)):
+            return programs[-1]
+    why = _unpack(package)
+    programs = sorted((ASIDE / package).glob(pattern))
+    if not programs:
+        pytest.skip(f"{package} is not here{why}; say: apt-get install {package}")
+    return programs[-1]
+
+
+def environment(program):
+    """The variables with which an unpacked program finds its libraries."""
+    if not program.is_relative_to(ASIDE):
+        return dict(os.environ)
+    root = ASIDE / program.relative_to(ASIDE).parts[0]
+    folders = {str(path.parent) for path in root.glob("**/lib/**/*.so*")}
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(folders))}
+
+
+def _unpack(package):
+    """Download a package with what it needs, and unpack all of it. Returns why that cannot be."""
+    archives = ASIDE / "archives"
+    (archives / "partial").mkdir(parents=True, exist_ok=True)
+    get = ["apt-get", "-qq", "-o", f"Dir::Cache::archives={archives}", "-o", "Debug::NoLocking=1"]
+    wanted = ["install", "--download-only", "--no-install-recommends", "--yes", package]
+    try:
+        if os.geteuid() == 0 and subprocess.run([*get, *wanted], capture_output=True, timeout=PATIENCE).returncode:
+            subprocess.run([*get, "update"], capture_output=True, timeout=PATIENCE, check=False)
+        subprocess.run([*get, *wanted], capture_output=True, timeout=PATIENCE, check=True, text=True)
+        for archive in archives.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", archive, ASIDE / package], capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        return f" ({said[-1] if said else type(error).__name__})"
+    return ""
