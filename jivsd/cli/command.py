@@ -134,7 +134,7 @@ def ask(data_dir: Path | None, use: Callable[[Client], Awaitable[T]]) -> T:
 
     async def connected() -> T:
         async with Client.connect(data_dir) as client:
-            return await _interruptibly(partial(use, client))
+            return await interruptibly(partial(use, client))
 
     try:
         return trio.run(connected)
@@ -149,7 +149,7 @@ def ask(data_dir: Path | None, use: Callable[[Client], Awaitable[T]]) -> T:
         raise CommandError(Exit.INVALID, "config", str(error)) from None
 
 
-async def _interruptibly(work: Callable[[], Awaitable[T]]) -> T:
+async def interruptibly(work: Callable[[], Awaitable[T]]) -> T:
     """Do it until Ctrl-C, which cancels it where it awaits; in the middle of a line it could leave a lock locked.
 
     A shell has its jobs in the background ignore Ctrl-C: so they do.

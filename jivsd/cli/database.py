@@ -1,19 +1,24 @@
-"""The database of the journal: upgrade, check, backup."""
+"""The database of the journal: upgrade, check, backup, copy."""
 
+import sys
+import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from jivsd.cli.command import DataDir, group, local
+from jivsd.cli.command import DataDir, group, interruptibly, local
 from jivsd.cli.configuration import ConfigFile, checked, read_config
 from jivsd.cli.exits import CommandError, Exit
-from jivsd.cli.output import Answer
+from jivsd.cli.output import Answer, say
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
+    from jivsd.cli.output import Page
+    from jivsd.store.api import Migration
     from jivsd.store.postgres import PostgresStore
     from jivsd.store.sqlite import SqliteStore
 
@@ -23,7 +28,7 @@ StoreUrl = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="The database. Default: the configured one.")
 ]
 
-commands = group("Upgrade, check or back up the daemon's database.")
+commands = group("Upgrade, check, back up or copy the daemon's database.")
 
 
 @local(commands, "upgrade", "jivsd db upgrade --data-dir ./state")
@@ -72,6 +77,66 @@ def backup(
     _use(url, lambda database: database.backup(str(target)), read_only=True)
     size = target.stat().st_size
     return Answer({"file": str(target.absolute()), "bytes": size}, lambda: [f"Wrote {target} ({size:,} bytes)."])
+
+
+@local(
+    commands,
+    "copy",
+    "jivsd db copy sqlite:////var/lib/jivsd/jivsd.db postgresql://jivsd@localhost/jivsd",
+    "jivsd db copy postgresql://jivsd@localhost/jivsd sqlite:////var/lib/jivsd/jivsd.db",
+)
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The URL of a database.", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The URL of an empty or a new one.", show_default=False)],
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE", help="A plugin's table whose rows stay behind; can be given several times."),
+    ] = None,
+) -> Answer:
+    """Move house: copy a stopped daemon's whole state into another database, SQLite or PostgreSQL.
+
+    Runs, journals, messages, locks, timers, incidents, keys, plugins' code and the rows of their tables: started on the
+    new database, the daemon goes on with everything. What was written is read again and compared before it counts; if
+    the command ends earlier, however it does, nothing was copied. The old database stays as it is.
+    """
+    import trio
+
+    from jivsd.store import copying
+
+    async def work() -> copying.Copied:
+        return await copying.copy(
+            source, target, migrations_of=_migrations_of, leave_out=leave_out or [], tell=_progress()
+        )
+
+    with _store_errors():
+        copied = trio.run(partial(interruptibly, work))
+
+    def view() -> "Page":
+        speed = f"in {copied.seconds:,.1f} s, {copied.rows_per_second:,} a second"
+        yield f"Copied {copied.rows:,} rows ({speed}) from {copied.source} to {copied.target}, and compared them."
+
+    note = f"Start the daemon on the new database only: on {copied.source} the same runs would go on a second time."
+    return Answer(copied, view, notes=[note])
+
+
+def _migrations_of(plugin: str, files: "Mapping[str, str]") -> "Mapping[str, Sequence[Migration]]":
+    from jivsd.registry.migrations import migrations_of
+    from jivsd.registry.source import Source
+
+    return migrations_of(Source(plugin, files))
+
+
+def _progress() -> "Callable[[str, int, int], None]":
+    """Tell people at most once a second."""
+    last = time.monotonic()
+
+    def tell(what: str, rows: int, total: int) -> None:
+        nonlocal last
+        if sys.stderr.isatty() and time.monotonic() - last >= 1:
+            last = time.monotonic()
+            say(f"{what} {rows:,} of {total:,} rows" if total else what)
+
+    return tell
 
 
 def _existing(store: str | None, config: Path | None, data_dir: Path | None) -> str:

@@ -234,11 +234,13 @@ CREATE TABLE jivsd.plugin_code (
 );
 
 -- Which migrations of a plugin's own tables have been applied. hash: of the migration's text, which may not change.
+-- tables: those that it has made, wherever they are.
 CREATE TABLE jivsd.plugin_migration (
     plugin text COLLATE "C" NOT NULL,
     number integer NOT NULL,
     name text COLLATE "C" NOT NULL,
     hash text COLLATE "C" NOT NULL,
+    tables text[] NOT NULL,
     PRIMARY KEY (plugin, number)
 );
 

@@ -363,7 +363,18 @@ SELECT number, hash FROM jivsd.plugin_migration WHERE plugin = $1 ORDER BY numbe
 
 -- name: put_plugin_migration
 -- A migration of a plugin has been applied.
-INSERT INTO jivsd.plugin_migration (plugin, number, name, hash) VALUES ($1, $2, $3, $4)
+INSERT INTO jivsd.plugin_migration (plugin, number, name, hash, tables) VALUES ($1, $2, $3, $4, $5)
+
+-- name: all_tables
+-- The tables that are there, apart from the server's own.
+SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relkind IN ('r', 'p') AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\_%'
+
+-- name: plugin_tables
+-- The schema and the name of each table that plugins' migrations have made, as far as it is still there.
+SELECT DISTINCT nspname, relname FROM jivsd.plugin_migration CROSS JOIN unnest(tables) AS made
+JOIN pg_class ON pg_class.oid = to_regclass(made) JOIN pg_namespace ON pg_namespace.oid = relnamespace
+ORDER BY relname
 
 -- name: holder
 -- Which session keeps a second daemon from starting.

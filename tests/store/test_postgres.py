@@ -85,7 +85,9 @@ async def somebody(url):
 def test_every_statement_is_described_used_and_fits_the_schema(postgres, version):
     databases = postgres(version)
     store = Path(jivsd.__file__).parent / "store"
-    code = "\n".join(path.read_text() for path in [*store.glob("*.py"), *store.glob("postgres/*.py")])
+    code = "\n".join(
+        path.read_text() for path in [*store.glob("*.py"), *store.glob("copying/*.py"), *store.glob("postgres/*.py")]
+    )
     prepared = []
     for number, name in enumerate(SQL.descriptions):
         assert SQL.descriptions[name].endswith("."), name

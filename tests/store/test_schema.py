@@ -47,7 +47,9 @@ def test_the_event_table_has_its_primary_key_and_no_other_index(database):
 @pytest.mark.parametrize("name", list(SQL.descriptions))
 def test_every_statement_is_described_used_and_fits_the_schema(database, name):
     store = Path(jivsd.__file__).parent / "store"
-    code = "\n".join(path.read_text() for path in [*store.glob("*.py"), *store.glob("sqlite/*.py")])
+    code = "\n".join(
+        path.read_text() for path in [*store.glob("*.py"), *store.glob("copying/*.py"), *store.glob("sqlite/*.py")]
+    )
     assert SQL.descriptions[name].endswith(".")
     assert f'"{name}"' in code
     apsw.ext.query_info(database, SQL[name])

@@ -22,7 +22,13 @@ async def migrate(connection: Connection, sql: Sql, plugin: str, migrations: Seq
     for where, migration, row in pending(plugin, migrations, applied):
         try:
             async with connection.transaction():
-                await connection.execute(sql["put_plugin_migration"], *row)
+                before = await _tables(connection, sql)
                 await connection.execute(migration)
+                made = sorted(await _tables(connection, sql) - before)
+                await connection.execute(sql["put_plugin_migration"], *row, made)
         except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
             raise StoreError(f"{where} failed: {error}") from None
+
+
+async def _tables(connection: Connection, sql: Sql) -> set[str]:
+    return {name for (name,) in await connection.fetch(sql["all_tables"])}

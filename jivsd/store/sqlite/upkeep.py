@@ -108,7 +108,7 @@ def backup(source: apsw.Connection, target: str, pause: Callable[[], None]) -> N
     try:
         _copy(source, partial, pause)
         os.link(partial, target)  # unlike a rename, this never takes the place of a file that came meanwhile
-        _sync(os.path.dirname(os.path.abspath(target)))
+        sync_folder(os.path.dirname(os.path.abspath(target)))
     except apsw.Error as error:
         raise translated(error, target) from error
     except OSError as error:
@@ -132,7 +132,8 @@ def _copy(source: apsw.Connection, path: str, pause: Callable[[], None]) -> None
         copy.close(force=True)
 
 
-def _sync(path: str) -> None:
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
     folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
