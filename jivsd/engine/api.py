@@ -168,7 +168,7 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str
     kind: str
     """"start" (its time, and room), "step", "retry", "timer", "signal", "update", "until", "child", "lock", "marker",
-    "incident", "pause"."""
+    "incident", "pause", "row" (of the database, which somebody holds)."""
     what: str
     """For people: "signal 'approve'", "attempt 3 of step copy"."""
     until: int | None = None

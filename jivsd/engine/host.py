@@ -26,6 +26,7 @@ from jivsd.engine.ends import Waiters
 from jivsd.engine.gate import Gate
 from jivsd.engine.gauges import Gauges
 from jivsd.engine.heartbeats import Pulses
+from jivsd.engine.heldup import HeldUp
 from jivsd.engine.housekeeping import Housekeeping
 from jivsd.engine.life import Life
 from jivsd.engine.limits import Limits
@@ -141,6 +142,7 @@ class Host(ABC):
         self.troubled: set[str] = set()
         """Runs that may have open incidents."""
         self.quarantine = Quarantine(self, intensity or Intensity())
+        self.held_up = HeldUp(self)
         self.trials: Trials | None = None
         """Brings those back one by one who may have ended the process before; the composition root sets it."""
         self.stopping = False
@@ -156,6 +158,7 @@ class Host(ABC):
             on_batch=self.gauges.batch_done,
             on_fenced=self.metrics.fenced_appends.inc,
             on_away=self.gauges.away,
+            on_held=self.held_up.note,
         )
         self._look_again = look_again
         self._limits = limits or Limits()

@@ -123,12 +123,21 @@ class Looking:
             ahead = await self._ahead(actor.machine)
             if actor.live:  # it has not left memory meanwhile
                 obstacle = self._host.gate.obstacle(actor.workflow) if beginnings.in_line(actor) else ""
-                return Why(run, list(_of_actor(actor, ahead, obstacle)))
+                found = list(_of_actor(actor, ahead, obstacle))
+                return Why(run, [*await self._held_up(run.run_id), *found])
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             held = Wait("", "incident", suspension.incident.message)
             return Why(run, [held, PAUSE] if run.paused else [held])
         async with replayed(await self.code_of(run), run, await self._host.store.events(run.run_id)) as machine:
             return Why(run, waits(run, machine, await self._ahead(machine)))
+
+    async def _held_up(self, run_id: str) -> list[Wait]:
+        """What of the database others hold that the run waits for."""
+        seconds = self._host.held_up.since(run_id)
+        if seconds is None:
+            return []
+        who = await self._host.held_up.by_whom()
+        return [Wait("", "row", f"rows in the database, for {seconds:.0f} s; they are held by {who}")]
 
     async def _ahead(self, machine: Machine) -> dict[str, list[str]]:
         """Who is before the run in the queues for the locks that it waits for, by the path of each."""

@@ -77,6 +77,11 @@ def _landed(entry: Entry | Post, verdict: Duplicate) -> bool:
     return isinstance(entry, Post) and entry.message.at == verdict.unread
 
 
+def _concerned(entry: Entry | Post) -> str:
+    """The run that an entry is for; a message may be for whichever runs under its workflow id."""
+    return entry.run_id if isinstance(entry, Entry) else entry.message.run_id or ""
+
+
 class Committer:
     """Collects entries and writes them in batches. All methods are called on the trio thread."""
 
@@ -90,6 +95,7 @@ class Committer:
         on_batch: Callable[[int, float], None] = lambda entries, seconds: None,
         on_fenced: Callable[[int], None] = lambda entries: None,
         on_away: Callable[[str | None], None] = lambda reason: None,
+        on_held: Callable[[Iterable[str]], None] = lambda runs: None,
     ) -> None:
         """Prepare; `run` does the work.
 
@@ -101,6 +107,7 @@ class Committer:
             on_batch: told how many entries a batch had and how many seconds its commit took.
             on_fenced: told how many entries of a batch were refused because their shard was taken over.
             on_away: told why the store is away, when that begins; and None when it is back.
+            on_held: told the ids of the runs that a batch could not be written for because somebody holds their rows.
         """
         self.epochs = [epoch] * SHARDS
         """The epoch of each shard, as this node knows it; entries are stamped with it when they are submitted."""
@@ -112,6 +119,7 @@ class Committer:
         self._on_batch = on_batch
         self._on_fenced = on_fenced
         self._on_away = on_away
+        self._on_held = on_held
         self._waiting: deque[_Slot] = deque()
         self._writing: list[_Slot] = []
         self._unknown: set[int] = set()
@@ -262,6 +270,8 @@ class Committer:
                 if isinstance(verdict, Refused) and isinstance(slot.entry, Entry) and not verdict.lives(slot.entry):
                     refused[slot.entry.run_id] = verdict
         self._keep(held)
+        if held:
+            self._on_held([_concerned(slot.entry) for slot in held])
         if refused:
             told += self._later_entries(refused)
             if fenced := sum(isinstance(verdict, Refused) and verdict.why == "fenced" for _, verdict in told):

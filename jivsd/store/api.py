@@ -472,6 +472,10 @@ class Store(Protocol):
         """By how many seconds the database's clock is ahead of this node's (negative: behind); 0: it has none."""
         ...
 
+    async def outsiders(self) -> list[str]:
+        """Who else has a transaction open that may hold rows of the journal, a line each, the oldest first."""
+        ...
+
     async def probe(self) -> None:
         """Write and commit something small: raises when the store cannot be written to."""
         ...

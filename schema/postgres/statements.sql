@@ -568,3 +568,33 @@ WHERE NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id = lock_ticket.run_id AN
 -- name: check_attributes
 -- Attributes of runs that are not there.
 SELECT name, value FROM jivsd.attribute WHERE NOT EXISTS (SELECT FROM jivsd.run WHERE run.run_id = attribute.run_id)
+
+-- name: table_locks
+-- Who locks one of our tables against writing, or waits to; our own sessions do not.
+SELECT relname::text AS relation, pg_locks.pid, usename::text AS "user", application_name AS application,
+       extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds, query
+FROM pg_locks
+JOIN pg_class ON pg_class.oid = pg_locks.relation
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
+WHERE nspname = $1 AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    AND pg_locks.pid <> pg_backend_pid()
+ORDER BY granted DESC, xact_start LIMIT 1
+
+-- name: free_shards
+-- Those of some shards that could be locked; those are free again when this has been said.
+SELECT id FROM jivsd.shard WHERE id = ANY ($1) ORDER BY id FOR SHARE SKIP LOCKED
+
+-- name: outsiders
+-- Whose open transactions have locked or written rows of our tables, apart from our own sessions.
+SELECT pg_locks.pid, min(usename)::text AS "user", min(application_name) AS application,
+       extract(epoch FROM clock_timestamp() - min(xact_start))::float8 AS seconds, min(query) AS query
+FROM pg_locks
+JOIN pg_class ON pg_class.oid = pg_locks.relation
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
+WHERE nspname = $1 AND relkind = 'r' AND granted AND mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock')
+    AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND application_name NOT LIKE 'jivsd %' AND pg_locks.pid <> pg_backend_pid()
+GROUP BY pg_locks.pid ORDER BY min(xact_start) LIMIT $2

@@ -28,7 +28,7 @@ from jivsd.store.api import (
     Successor,
     Written,
 )
-from jivsd.store.postgres import rows
+from jivsd.store.postgres import outsiders, rows
 from jivsd.store.postgres.connections import translated, translated_commit
 from jivsd.store.postgres.content import Content, columns
 from jivsd.store.postgres.known import Known, look_up
@@ -36,7 +36,7 @@ from jivsd.store.postgres.queues import Queues, concerns_queues
 from jivsd.store.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from jivsd.records import Event, Message
     from jivsd.store.api import NewRun, Verdict
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _FENCED: Final = Refused("fenced")
 _BUSY: Final = Busy()
 
+MOST_WAITS: Final = 8
+"""How often one batch waits for what somebody has written and not committed; after that, such entries are put off."""
 HELD: Final = "JV001"
 FENCED: Final = "JV002"
 """What the function `write_batch` says: a row is missing or held; a shard has another owner."""
@@ -84,15 +86,19 @@ async def commit(
 ) -> list[Verdict]:
     """Write a batch; see `jivsd.store.api.Store.commit`. In the bridge's loop."""
     way = _Way.BOLD if all(map(_is_plain, batch)) else _Way.KNOWING
+    held: set[int] = set()
     while True:
         stage.decisive = False
         try:
             if way is _Way.BOLD:
                 return await _boldly(connection, sql, batch, stage)
-            return await _transact(connection, sql, batch, stage, way)
+            return await _transact(connection, sql, batch, stage, way, held)
         except Exception as error:
             if way is _Way.CAREFUL or not _concerns_content(error):
                 raise (translated_commit if stage.decisive else translated)(error, address) from error
+            if isinstance(error, asyncpg.LockNotAvailableError):
+                shards = {entry.shard for entry in batch if isinstance(entry, Entry)}
+                held = await outsiders.held_shards(connection, sql, address, shards)
             # what is in the way is found out; a value that cannot be written has to be found among the others
             way = max(_Way.DOUBTING, _Way(way + 1)) if _stands_in_the_way(error) else _Way.CAREFUL
 
@@ -138,14 +144,14 @@ async def _boldly(connection: Connection, sql: Sql, batch: Sequence[Entry | Post
 
 
 async def _transact(
-    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage, way: _Way
+    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage, way: _Way, held: set[int]
 ) -> list[Verdict]:
     await connection.execute(sql["begin"])
     try:
         if way is _Way.CAREFUL:
-            verdicts = await _carefully(connection, sql, batch, stage)
+            verdicts = await _carefully(connection, sql, batch, stage, held)
         else:
-            verdicts = await _together(connection, sql, batch, stage, doubtful=way is _Way.DOUBTING)
+            verdicts = await _together(connection, sql, batch, stage, doubtful=way is _Way.DOUBTING, held=held)
         stage.decisive = True
         await connection.execute(sql["commit"])
     except Exception:
@@ -157,37 +163,62 @@ async def _transact(
 
 
 async def _together(
-    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage, *, doubtful: bool
+    connection: Connection,
+    sql: Sql,
+    batch: Sequence[Entry | Post],
+    stage: Stage,
+    *,
+    doubtful: bool,
+    held: Container[int],
 ) -> list[Verdict]:
     known = await look_up(connection, sql, batch, doubtful=doubtful)
-    attempt = _Attempt(connection, sql, batch, known, stage.failed)
+    attempt = _Attempt(connection, sql, batch, known, stage.failed, held)
     verdicts = await attempt.decide()
     await attempt.write()
     return verdicts
 
 
-async def _carefully(connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage) -> list[Verdict]:
+async def _carefully(
+    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage, held: set[int]
+) -> list[Verdict]:
     """Write each entry in a savepoint, so that it fails alone."""
     verdicts: list[Verdict] = []
     stopped: dict[str, Verdict] = {}
+    waits = 0
     for entry in batch:
         run_id = entry.run_id if isinstance(entry, Entry) else None
         if run_id in stopped:
             verdicts.append(stopped[run_id])
             continue
+        if waits > MOST_WAITS and _may_wait(entry):
+            verdicts.append(_BUSY)
+            if run_id is not None:
+                stopped[run_id] = _BUSY
+            continue
         await connection.execute(sql["savepoint"])
         try:
-            (verdict,) = await _together(connection, sql, [entry], stage, doubtful=True)
+            (verdict,) = await _together(connection, sql, [entry], stage, doubtful=True, held=held)
         except Exception as error:
             if not _concerns_content(error):
                 raise
             await connection.execute(sql["undo"])
+            if isinstance(error, asyncpg.LockNotAvailableError):
+                waits += 1
+                if isinstance(entry, Entry) and not _may_wait(entry):
+                    held |= {entry.shard}  # it was free a moment ago
             verdict = _fault(error)
         await connection.execute(sql["release"])
         verdicts.append(verdict)
         if run_id is not None and isinstance(entry, Entry) and (later := _for_later(entry, verdict)) is not None:
             stopped[run_id] = later
     return verdicts
+
+
+def _may_wait(entry: Entry | Post) -> bool:
+    """Whether somebody who has written the same, and not committed it, can keep it waiting."""
+    if isinstance(entry, Post) or entry.inbox or entry.successor is not None:
+        return True
+    return entry.new is not None or concerns_queues(entry)
 
 
 def _fault(error: Exception) -> Verdict:
@@ -218,6 +249,7 @@ class _Attempt:
         batch: Sequence[Entry | Post],
         known: Known,
         failed: Mapping[tuple[str, int], Event],
+        held: Container[int],
     ) -> None:
         self.content = Content()
         self._connection = connection
@@ -225,6 +257,7 @@ class _Attempt:
         self._batch = batch
         self._known = known
         self._failed = failed
+        self._held = held
         self._stopped: dict[str, Verdict] = {}
         self._posted: list[tuple[str, str, str]] = []
         """The messages from outside among those that are still to be written."""
@@ -284,6 +317,8 @@ class _Attempt:
         known = self._known
         if known.epochs is not None and known.epochs.get(entry.shard) != entry.epoch:
             return _FENCED
+        if entry.shard in self._held:
+            return _BUSY
         if entry.new is not None and (verdict := await self._against(entry, entry.new)) is not None:
             return verdict
         change, seen = entry.change, self._seen(entry)

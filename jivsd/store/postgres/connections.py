@@ -230,6 +230,8 @@ def _reason(error: BaseException, address: Address, host: str) -> str:
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
             ignored = password_file_ignored(address)
             return f"{said}; {ignored or 'look at the user and the password in the URL, and at pg_hba.conf'}"
+        case asyncpg.LockNotAvailableError():
+            return "somebody holds a lock for too long"
         case asyncpg.InvalidCatalogNameError():
             return f"{said}; make it with: createdb"
         case asyncpg.InsufficientPrivilegeError():

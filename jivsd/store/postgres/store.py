@@ -13,7 +13,7 @@ import trio
 from jivsd.bridge import Bridge, Pool
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.postgres import batch as batches
-from jivsd.store.postgres import listing, plugin_tables, pruning, reading, rows
+from jivsd.store.postgres import listing, outsiders, plugin_tables, pruning, reading, rows
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import (
@@ -353,6 +353,10 @@ class PostgresStore:
     async def clock_off(self) -> float:
         """See `Store.clock_off`."""
         return await self._read(lambda db: clock_off(db, self._now))
+
+    async def outsiders(self) -> list[str]:
+        """See `Store.outsiders`."""
+        return await self._read(lambda db: outsiders.sessions(db, self._sql))
 
     async def probe(self) -> None:
         """See `Store.probe`."""

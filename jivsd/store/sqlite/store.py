@@ -311,6 +311,10 @@ class SqliteStore:
         """See `Store.clock_off`. It has this machine's clock."""
         return 0.0
 
+    async def outsiders(self) -> list[str]:
+        """See `Store.outsiders`. There are no locks of rows here."""
+        return []
+
     async def probe(self) -> None:
         """See `Store.probe`."""
         await self._write(lambda db: query(db, self._sql["probe"]))
