@@ -26,16 +26,22 @@ commands = group()
     "torture",
     "jivsd torture --seconds 20",
     "jivsd torture --seconds 600 --seed 7 --keep ./kept",
+    "jivsd torture --store postgresql",
+    "jivsd torture --store postgresql://me@localhost/test --faults kill,cut,lose",
     "jivsd torture --plant lose-ack --json | jq .violations[0]",
     panel=PANEL,
 )
 def torture(
     seconds: Annotated[float, typer.Option(metavar="N", min=1, help="How long it is killed.")] = 60,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The same seed, the same workflows.")] = None,
-    store: Annotated[str | None, typer.Option(metavar="URL", help="Another store than the embedded one.")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="PostgreSQL, by URL; or postgresql: a server of its own.")
+    ] = None,
     redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis, for several nodes.")] = None,
     nodes: Annotated[int, typer.Option(metavar="N", min=1, help="How many daemons share the work.")] = 1,
-    faults: Annotated[str | None, typer.Option(metavar="LIST", help="Which, by commas. Default: kill,stop.")] = None,
+    faults: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Which, by commas. Default: all that can be.")
+    ] = None,
     plant: Annotated[
         str | None, typer.Option(metavar="BUG", help="Build one in: step-twice, lose-ack or stale-writer.")
     ] = None,
@@ -44,11 +50,13 @@ def torture(
 ) -> Answer:
     """Run random workflows against a model, and kill the daemon all the while.
 
-    Each second to fifth second the daemon is killed with -9 and started again, or stopped for a while. At the end
-    every run, counter and ledger in the databases is compared with what a model says. Exit code 0 only if nothing
-    differs; with a bug built in that is 1, or the torturer is no good.
+    Each second to fifth second the daemon is killed with -9 and started again, or stopped for a while. With PostgreSQL
+    the server has its faults, too: pg-restart, pg-terminate (sessions), pg-stop, cut (connections), lose (the answer to
+    a commit), disk-full. At the end every run, counter and ledger in the databases is compared with what a model says.
+    Exit code 0 only if nothing differs; with a bug built in that is 1, or the torturer is no good.
     """
-    from jivsd.proof.torture.torturer import Wrong, orders, torture
+    from jivsd.proof.torture.orders import Wrong, orders
+    from jivsd.proof.torture.torturer import torture
 
     try:
         what = orders(seconds=seconds, seed=seed, store=store, redis=redis, nodes=nodes, faults=faults, plant=plant)

@@ -26,6 +26,8 @@ def torture(report: TortureReport) -> Page:
         ("Journal", f"{report.events:,} events"),
         ("Steps", f"{report.steps:,} times carried out, {report.again:,} of them again, for a fault came in between"),
         ("Faults", faults),
+        ("Store", report.store),
+        ("Went on", _went_on(report)),
         ("Seed", f"{report.seed}: the same gives the same workflows"),
     ]
     if report.kept:
@@ -37,6 +39,12 @@ def torture(report: TortureReport) -> Page:
             table.add_row(Text(one.kind, style="bold red"), one.run_id, one.path, one.message)
         parts = [*parts, look.section("What must not be", table)]
     return [*parts, _verdict(report)]
+
+
+def _went_on(report: TortureReport) -> str:
+    """How soon there was progress again, after each fault."""
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.progress_s.items())
+    return f"at the latest after {times}" if times else "nothing was in its way"
 
 
 def _verdict(report: TortureReport) -> Text:

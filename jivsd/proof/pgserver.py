@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from jivsd.proof.room import NoRoom, Room
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -64,6 +66,18 @@ def programs(version: int) -> Path:
     return Path(found.submodule_search_locations[0]) / VERSIONS[version] / "bin"
 
 
+def can_have_room() -> bool:
+    """Whether a server can have a small file system of its own."""
+    account = _account()
+    user, group = (None, None) if account is None else (account.pw_uid, account.pw_gid)
+    with tempfile.TemporaryDirectory(prefix="room-") as folder:
+        try:
+            Room(Path(folder), user=user, group=group).close()
+        except NoRoom:
+            return False
+    return True
+
+
 class Server:
     """A server with its data in a folder of its own in the temporary folder; `with` starts it, ends it, removes all.
 
@@ -76,6 +90,7 @@ class Server:
         version: int = 18,
         *,
         durable: bool = True,
+        room: bool = False,
         settings: dict[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -84,12 +99,16 @@ class Server:
         Args:
             version: PostgreSQL's version, one of `VERSIONS`.
             durable: whether a commit reaches the disk, as in production; without it tests are faster.
+            room: whether it gets a small file system beside, for a tablespace that can be full; see `room`.
             settings: more of PostgreSQL's settings.
             folder: where the programs are, if not those of the wheel (which know no TLS) are meant.
 
         Raises:
             ServerFailed: it cannot be made.
+            NoRoom: the system does not allow the small file system.
         """
+        self.room: Room | None = None
+        """A small file system that the server sees, and `url` knows nothing of."""
         self.version = version
         self.folder = Path(tempfile.mkdtemp(prefix=f"pg{version}-"))
         self.port = _free_port()
@@ -102,13 +121,15 @@ class Server:
         try:
             if self._user is not None and self._group is not None:
                 os.chown(self.folder, self._user, self._group)
+            if room:
+                self.room = self._make_room()
             self._programs = self._reachable(folder or programs(version))
             wanted = ("-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
             code, said = self._run(self._programs / "initdb", "-D", str(self.folder / "data"), *wanted)
             if code != 0:
                 raise ServerFailed(f"initdb failed: {said}")
         except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clean_up()
             raise
 
     def __enter__(self) -> Self:
@@ -143,9 +164,10 @@ class Server:
         settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), **self._settings}
         settings["unix_socket_directories"] = str(self.folder)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        entered_by = () if self.room is None else self.room.entered_by
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", data, *options],
+                [*entered_by, self._programs / "postgres", "-D", data, *options],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -232,7 +254,7 @@ class Server:
         try:
             self.stop(immediate=True)
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clean_up()
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -240,6 +262,18 @@ class Server:
             return self.log.read_text(errors="replace")[-2000:]
         except OSError:
             return "it has written no log"
+
+    def _make_room(self) -> Room:
+        folder = self.folder / "room"
+        folder.mkdir()
+        if self._user is not None and self._group is not None:
+            os.chown(folder, self._user, self._group)
+        return Room(folder, user=self._user, group=self._group)
+
+    def _clean_up(self) -> None:
+        if self.room is not None:
+            self.room.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _is_ready(self, state: Path) -> bool:
         try:

@@ -12,6 +12,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
+from databases import NEWEST
+
+from jivsd.proof.daemons import DaemonFailed
+from jivsd.proof.torture import servers
+from jivsd.proof.torture.faults import ON_DAEMON
+from jivsd.proof.torture.orders import Wrong, orders
+from jivsd.proof.torture.serverfaults import ON_OWN
+from jivsd.store.postgres import PostgresStore
 
 
 def run(*arguments):
@@ -21,13 +30,15 @@ def run(*arguments):
     return done.returncode, json.loads(done.stdout or "null"), done.stderr
 
 
-def recounted(kept):
+def recounted(kept, journal="state/jivsd.db"):
     """What the README's SQL says about what `--keep` left: the rows of each query, by the name of its last column."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"sqlite3 -box \./kept/state/jivsd\.db <<'SQL'\n(.*?)SQL\n", readme, re.DOTALL)
     found = {}
-    with closing(sqlite3.connect(kept / "state" / "jivsd.db")) as db:
+    with closing(sqlite3.connect(kept / journal)) as db:
         for query in re.sub(r"--.*", "", block).replace("./kept", os.fspath(kept)).split(";"):
+            if "torture_counter" in query and journal == "journal.sqlite":
+                continue  # no transaction steps there
             answer = db.execute(query)
             if answer.description:
                 found[answer.description[-1][0]] = answer.fetchall()
@@ -62,10 +73,96 @@ def test_what_was_planted_is_found(plant):
     assert report["plant"] == plant
 
 
-def test_what_cannot_be_is_wrong_usage():
+@pytest.mark.slow
+def test_nothing_is_wrong_on_a_postgresql_server_that_has_all_its_faults(tmp_path):
+    kept = tmp_path / "kept"
+    code, report, said = run("--seconds", "8", "--seed", "2", "--store", "postgresql", "--keep", str(kept))
+    assert (code, report["violations"]) == (0, []), said
+    assert report["store"] == "PostgreSQL 16"
+    assert set(report["progress_s"]) <= {*ON_DAEMON, *ON_OWN}
+    again = recounted(kept, "journal.sqlite")
+    assert again.pop("not_ended") == [(report["runs"], 0)]
+    assert dict(again.pop("times")) == report["faults"]
+    assert again.pop("came_back")
+    assert (again.pop("lost_starts"), again.pop("lost_signals")) == ([(0,)], [(0,)])
+    assert not any(again.values()), again
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("plant", ["step-twice", "lose-ack", "stale-writer"])
+def test_what_was_planted_on_postgresql_is_found(plant):
+    code, report, said = run("--seconds", "90", "--seed", "1", "--store", "postgresql", "--plant", plant)
+    assert code == 1, said
+    assert [one for one in report["violations"] if one["run_id"] and one["path"]]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("faults", [*ON_OWN, ",".join((*ON_DAEMON, *ON_OWN))])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_wrong_after_a_minute_on_postgresql(seed, faults):
+    command = [sys.executable, "-m", "jivsd", "torture", "--seconds", "60", "--seed", str(seed)]
+    done = subprocess.run([*command, "--store", "postgresql", "--faults", faults], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+WRONG = [
+    (("--nodes", "2"), "--nodes 2: there is one daemon so far"),
+    (("--store", "mysql://x"), "write postgresql://"),
+    (("--faults", "cut"), "--faults cut: needs PostgreSQL"),
+    (("--store", "postgresql", "--faults", "flush"), "comes with Redis"),
+    (("--store", "postgresql://h/d", "--faults", "pg-restart"), "needs a server that the torture may restart"),
+    (("--store", "postgresql://h/d?sslmode=verify-full", "--faults", "cut"), "lets no proxy in between"),
+    (("--store", "postgresql://a,b/d", "--faults", "lose"), "several hosts"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "why"), WRONG)
+def test_what_cannot_be_is_wrong_usage(arguments, why):
+    options = dict(zip([one.removeprefix("--") for one in arguments[::2]], arguments[1::2], strict=True))
+    if "nodes" in options:
+        options["nodes"] = int(options["nodes"])
+    with pytest.raises(Wrong, match=re.escape(why)):
+        orders(seconds=1, **options)
+
+
+def test_wrong_usage_is_said_in_a_sentence():
     code, _, said = run("--seconds", "1", "--nodes", "2")
     assert code == 2
-    assert "--nodes 2 comes with PostgreSQL" in json.loads(said)["error"]["message"]
+    assert "--nodes 2: there is one daemon so far" in json.loads(said)["error"]["message"]
+
+
+def test_on_somebodys_server_it_has_a_schema_of_its_own_that_is_gone_afterwards(postgres, tmp_path):
+    databases = postgres(NEWEST)
+    url = databases.server.url(databases.clone())
+    there = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'jivsd%'"
+
+    async def visit():
+        async with servers.postgres(url, 1, ["cut"], tmp_path) as ground:
+            assert set(ground.faults) == {"pg-terminate", "cut", "lose"}
+            async with PostgresStore(ground.environment["JIVSD_STORE"]) as store:
+                await store.open(ground.environment["JIVSD_NODE"])
+                assert await ground.left_open(serving=True) == []
+                assert await ground.check() == []
+            assert await ground.left_open(serving=False) == []
+            with closing(sqlite3.connect(await ground.journal())) as copy:
+                assert copy.execute("SELECT max(epoch) FROM shard").fetchall() == [(1,)]
+
+    trio.run(visit)
+    assert databases.sql(there, database=url.rpartition("/")[2]) == [("jivsd",)]
+
+
+def test_a_schema_with_something_in_it_is_left_alone(postgres, tmp_path):
+    databases = postgres(NEWEST)
+
+    async def visit(url):
+        async with servers.postgres(url, 1, [], tmp_path):
+            pytest.fail("it was taken")
+
+    url = databases.fresh() + "?schema=jivsd"  # not within trio: it runs asyncio
+    with pytest.raises(DaemonFailed, match="has something in it"):
+        trio.run(visit, url)
 
 
 @pytest.mark.soak

@@ -19,6 +19,7 @@ from jivsd.proof.torture.programs import Scenario
 from jivsd.records import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SCHEMA: Final = """
@@ -55,7 +56,8 @@ class Case(msgspec.Struct, eq=False):
 class Account:
     """Written as things happen."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_acknowledged: Callable[[], None] = lambda: None) -> None:
+        """Make it in a new file; `on_acknowledged` is told when the daemon has acknowledged something."""
         with closing(sqlite3.connect(path)) as made:
             made.executescript(SCHEMA)
         self.cases: dict[str, Case] = {}
@@ -63,6 +65,7 @@ class Account:
         self.faults: Counter[str] = Counter()
         self.complaints: list[Violation] = []
         """What was wrong with the daemon's answers."""
+        self._on_acknowledged = on_acknowledged
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA synchronous = OFF")  # this process is not the one that is killed
 
@@ -71,19 +74,27 @@ class Account:
 
     def started(self, case: Case) -> None:
         """A start was acknowledged."""
+        self._on_acknowledged()
         self.cases[case.run_id] = case
         row = (case.scenario.number, case.run_id, case.scenario.ending)
         self._db.execute("INSERT INTO started VALUES (?, ?, ?)", row)
 
     def told(self, case: Case, run_id: str, message_id: str) -> None:
         """A signal was acknowledged."""
+        self._on_acknowledged()
         case.told.setdefault(run_id, []).append(message_id)
         self._db.execute("INSERT INTO told VALUES (?, ?)", (message_id, run_id))
 
     def answered(self, case: Case, run_id: str, message_id: str, answer: str) -> None:
         """An update was answered."""
+        self._on_acknowledged()
         case.answered.setdefault(run_id, {})[message_id] = answer
         self._db.execute("INSERT INTO answered VALUES (?, ?, ?)", (run_id, message_id, answer))
+
+    def ended(self, case: Case, status: Status) -> None:
+        """The daemon has said how a run ended."""
+        self._on_acknowledged()
+        case.ended = status
 
     def fault(self, kind: str, second: float) -> None:
         """Something was done to the daemon."""

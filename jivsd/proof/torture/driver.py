@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jivsd.client import Client
     from jivsd.proof.torture.account import Account
     from jivsd.proof.torture.plans import Fate, Launched, Plan, Question, Send
+    from jivsd.proof.torture.programs import Scenario
     from jivsd.records import Run
 
 T = TypeVar("T")
@@ -46,7 +47,16 @@ MEND_EVERY: Final = 0.3
 class Driver:
     """Drives scenarios one after the other, several side by side."""
 
-    def __init__(self, client: Client, account: Account, *, seed: int, world: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        account: Account,
+        *,
+        seed: int,
+        world: str,
+        draw: Callable[[int, int], Scenario] = draw,
+    ) -> None:
+        self._draw = draw
         self._client = client
         self._account = account
         self._seed = seed
@@ -86,7 +96,7 @@ class Driver:
             await self._ask_at_last(case)
 
     async def _start(self, number: int) -> Case | None:
-        scenario = draw(self._seed, number)
+        scenario = self._draw(self._seed, number)
         key = f"torture-{self._seed}-{number}"
         options = StartOptions(
             idempotency_key=key,
@@ -266,7 +276,7 @@ class Driver:
         while True:
             run = await insist(lambda: self._client.result(case.run_id, RESULT_WAIT))
             if run.status in ENDED:
-                case.ended = run.status
+                self._account.ended(case, run.status)
                 return
             looks = looks + 1 if run.paused else 0
             if looks > 1:

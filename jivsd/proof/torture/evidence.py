@@ -225,7 +225,7 @@ class Evidence:
         return [Published(path, topic, msgspec.json.decode(payload)) for path, topic, payload in found]
 
     def _listed(self, run_id: str) -> dict[str, str]:
-        sql = "SELECT name, value FROM attribute JOIN run ON run_number = number WHERE run_id = ?"
+        sql = "SELECT name, value FROM attribute JOIN run ON run_number = number WHERE run.run_id = ?"
         return dict(self._rows(sql, run_id))  # pyright: ignore[reportArgumentType]: rows of two
 
     def _calls(self, run_id: str) -> list[Call]:

@@ -1,4 +1,4 @@
-"""What is done to the daemon meanwhile: killed, stopped and continued."""
+"""What is done meanwhile: the daemon is killed, stopped and continued; and what can be done to its store."""
 
 from __future__ import annotations
 
@@ -6,31 +6,42 @@ import signal
 import sqlite3
 from contextlib import closing
 from random import Random
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from jivsd.places import socket_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from jivsd.proof.daemons import Daemon
     from jivsd.proof.torture.account import Account
+    from jivsd.proof.torture.grounds import Ground
+    from jivsd.proof.torture.recovery import Recovery
 
-Fault = Literal["kill", "stop"]
-FAULTS: Final[tuple[Fault, ...]] = ("kill", "stop")
-LATER: Final = {"flush": "Redis", "pg-restart": "PostgreSQL", "cut": "several nodes"}
-"""Faults of what else there is to be: what they come with."""
+ON_DAEMON: Final = ("kill", "stop")
+TAKE_OVER: Final = "takeover"
+"""A second daemon takes over from one that is stopped, and that goes on for a while: for a bug that is built in."""
 EVERY: Final = (1.0, 5.0)
-"""Seconds between two faults: from, to."""
+TAKE_OVER_EVERY: Final = (0.3, 1.0)
+STORE_EVERY: Final = (1.0, 10.0)
+"""Seconds between two faults of the daemon, between two times that it is taken over, and between two faults of its
+store: from, to.
+"""
 PATIENT: Final = 0.8
-"""How often a daemon that is still starting then is left to work first, for WORK seconds."""
+"""How often work is left to go on first, for WORK seconds, before the next fault."""
 WORK: Final = (0.2, 1.5)
+NOT_FOR_EVER: Final = 20.0
+"""Seconds for which that is waited for."""
 STOPPED_FOR: Final = (0.1, 2.0)
 STALE_FOR: Final = 1.5
 """Seconds for which one that was taken over goes on."""
+LOOK_AGAIN: Final = 0.05
+"""Seconds between two looks at the daemon."""
+START_AGAIN: Final = 0.2
+"""Seconds before a daemon is started again that could not use its store: as systemd does it."""
 
 
 class Faults:
@@ -39,57 +50,115 @@ class Faults:
     def __init__(
         self,
         daemon: Daemon,
+        ground: Ground,
         account: Account,
+        recovery: Recovery,
         seed: int,
-        kinds: Sequence[Fault | Literal["takeover"]],
-        successor: Callable[[], Daemon] | None = None,
+        successor: Callable[[], Daemon],
     ) -> None:
-        """Prepare; `successor` makes the daemon that takes over, for the fault "takeover"."""
-        self.daemon = daemon
-        self._account = account
-        self._kinds = kinds
-        self._successor = successor
-        self._rng = Random(f"{seed}/faults")
-        self._began = trio.current_time()
+        """Prepare.
 
-    async def run(self, until: float) -> None:
-        """Go on until a moment of trio's clock; leave a daemon that runs."""
+        Args:
+            daemon: which is running.
+            ground: what it keeps its journal in.
+            account: where it is noted what was done.
+            recovery: told what is broken.
+            seed: decides what is done and when.
+            successor: makes the daemon that takes over.
+        """
+        self.daemon = daemon
+        self._ground = ground
+        self._account = account
+        self._recovery = recovery
+        self._seed = seed
+        self._successor = successor
+        self._began = trio.current_time()
+        self._up = True
+        """Whether the daemon has answered since it was started."""
+        self._hands_off = False
+        """Whether somebody is just changing what daemon there is."""
+
+    async def run(self, kinds: Sequence[str], until: float) -> None:
+        """Commit faults of these kinds until a moment of trio's clock; keep a daemon running until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_running)
+            own = [kind for kind in kinds if kind not in self._ground.faults]
+            others = [kind for kind in kinds if kind in self._ground.faults]
+            every = TAKE_OVER_EVERY if TAKE_OVER in own else EVERY
+            nursery.start_soon(self._go_on, own, every, until, self._commit)
+            nursery.start_soon(self._go_on, others, STORE_EVERY, until, self._commit_in_store)
+
+    async def _go_on(
+        self,
+        kinds: Sequence[str],
+        every: tuple[float, float],
+        until: float,
+        commit: Callable[[str, Random], Awaitable[None]],
+    ) -> None:
+        rng = Random(f"{self._seed}/{'/'.join(kinds)}")
         while True:
-            pause = self._rng.uniform(*EVERY)
-            if not self._kinds or trio.current_time() + pause > until:
+            pause = rng.uniform(*every)
+            if not kinds or trio.current_time() + pause > until:
                 return
             await trio.sleep(pause)
-            if self._rng.random() < PATIENT:
-                await self._let_work(self._rng.uniform(*WORK))
-            await self._commit(self._rng.choice(self._kinds))
+            if rng.random() < PATIENT:
+                with trio.move_on_after(NOT_FOR_EVER):
+                    await self._recovery.calm()
+                    await trio.sleep(rng.uniform(*WORK))
+            await commit(rng.choice(kinds), rng)
 
-    async def _let_work(self, seconds: float) -> None:
-        """Let a daemon that is still starting, on a slow machine, come to work first."""
-        if self.daemon.running and not self.daemon.answers():
-            await self.daemon.ready()
-            await trio.sleep(seconds)
+    async def _keep_running(self) -> None:
+        """Start a daemon again that has ended; it is wrong that it has, unless it could not come to its store."""
+        while True:
+            await trio.sleep(LOOK_AGAIN)
+            if self._hands_off:
+                continue
+            if self.daemon.running:
+                if not self._up and self.daemon.answers():
+                    self._up = True
+                    self._recovery.mended("kill")
+                continue
+            if self._up or not self._ground.faults:
+                self._account.complain("died", "", f"the daemon ended by itself: {self.daemon.last_words()}")
+            await trio.sleep(START_AGAIN)
+            await self._launch()
 
-    async def _commit(self, kind: str) -> None:
+    async def _launch(self) -> None:
+        if self._up:
+            self._recovery.broke("kill")
+        self._up = False
+        await self.daemon.launch()
+
+    def _note(self, kind: str) -> None:
+        self._account.fault(kind, trio.current_time() - self._began)
+
+    async def _commit_in_store(self, kind: str, rng: Random) -> None:
+        if await self._ground.commit(kind, rng, self._recovery):
+            self._note(kind)
+
+    async def _commit(self, kind: str, rng: Random) -> None:
         daemon = self.daemon
         if not daemon.running:
-            self._account.complain("died", "", f"the daemon ended by itself: {daemon.last_words()}")
-            await daemon.launch()
-            return
-        self._account.fault(kind, trio.current_time() - self._began)
+            return  # it is being started again
+        self._note(kind)
         match kind:
             case "kill":
+                self._hands_off = True
                 await daemon.kill()
-                await daemon.launch()
+                await self._launch()
+                self._hands_off = False
             case "stop":
-                daemon.send(signal.SIGSTOP)
-                await trio.sleep(self._rng.uniform(*STOPPED_FOR))
-                daemon.send(signal.SIGCONT)
+                with self._recovery.breaking(kind):
+                    daemon.send(signal.SIGSTOP)
+                    await trio.sleep(rng.uniform(*STOPPED_FOR))
+                    daemon.send(signal.SIGCONT)
             case _:
+                self._hands_off = True
                 await self._take_over(daemon)
+                self._hands_off = False
 
     async def _take_over(self, old: Daemon) -> None:
         """Let a second daemon take over while the first one is stopped, and let the first one go on for a while."""
-        assert self._successor is not None
         await self._stop_between_commits(old)
         try:
             socket_path(old.data_dir).unlink(missing_ok=True)
@@ -101,11 +170,11 @@ class Faults:
             await old.aclose()
 
     async def _stop_between_commits(self, daemon: Daemon) -> None:
-        """Stop a daemon at a moment at which it does not hold the database's lock, for which others would wait."""
+        """Stop a daemon while it does not hold the embedded store's lock, for which others would wait."""
         while True:
             daemon.send(signal.SIGSTOP)
             await trio.sleep(0.01)
-            if _is_free(daemon.data_dir / "jivsd.db"):
+            if self._ground.faults or _is_free(daemon.data_dir / "jivsd.db"):
                 return
             daemon.send(signal.SIGCONT)
             await trio.sleep(0.01)

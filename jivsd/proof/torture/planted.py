@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -17,13 +17,17 @@ from jivsd.config import sqlite_path
 from jivsd.proof.daemons import Daemon
 from jivsd.records import Kind
 from jivsd.store.api import Entry, TxStep, Written
+from jivsd.store.choice import is_postgres
+from jivsd.store.postgres import PostgresStore, claiming
 from jivsd.store.sqlite import store as sqlite_store
 from jivsd.store.sqlite.database import query
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
+    from typing import Self
 
     from jivsd.store.api import Post, Store, Verdict
 
@@ -31,20 +35,46 @@ EVERY: Final = 8
 """Of how many steps' outcomes one is written wrongly."""
 
 
-class StepTwice(SqliteStore):
-    """Writes a step's outcome twice, as a store would that forgets what it has written when it is asked again."""
+class _SqliteStore(SqliteStore):
+    async def present_epochs(self) -> dict[int, int]:
+        return await self._read(lambda db: dict(query(db, statements("sqlite")["epochs"]).fetchall()))
 
-    _outcomes = 0
+
+class _PostgresStore(PostgresStore):
+    async def present_epochs(self) -> dict[int, int]:
+        asked = f"SELECT id, epoch FROM {self.address.schema}.shard"
+        return dict(await self._read(lambda db: db.fetch(asked)))
+
+
+class _Planted:
+    """A store with a bug: another store does its work."""
+
+    def __init__(self, store: _SqliteStore | _PostgresStore) -> None:
+        self._store = store
+        self._outcomes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._store.close()
+
+
+class StepTwice(_Planted):
+    """Writes a step's outcome twice, as a store would that forgets what it has written when it is asked again."""
 
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         doubled = [entry for entry in batch if isinstance(entry, Entry) and self._chosen(entry)]
         for entry in doubled:
             if entry.tx is not None:
                 entry.tx = _twice(entry.tx)
-        verdicts = await super().commit(batch)
+        verdicts = await self._store.commit(batch)
         again = [_again(entry) for entry in doubled if entry.tx is None]
         if again:
-            await super().commit(again)
+            await self._store.commit(again)
         return verdicts
 
     def _chosen(self, entry: Entry) -> bool:
@@ -72,14 +102,12 @@ def _again(entry: Entry) -> Entry:
     return Entry(entry.run_id, entry.shard, entry.epoch, events=events)
 
 
-class LoseAck(SqliteStore):
+class LoseAck(_Planted):
     """Acknowledges what it has not written: of the starts and the steps' outcomes one in many."""
-
-    _outcomes = 0
 
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
         lost = {place for place, entry in enumerate(batch) if isinstance(entry, Entry) and self._chosen(entry)}
-        kept = iter(await super().commit([entry for place, entry in enumerate(batch) if place not in lost]))
+        kept = iter(await self._store.commit([entry for place, entry in enumerate(batch) if place not in lost]))
         return [Written() if place in lost else next(kept) for place in range(len(batch))]
 
     def _chosen(self, entry: Entry) -> bool:
@@ -89,15 +117,15 @@ class LoseAck(SqliteStore):
         return self._outcomes % EVERY == 0
 
 
-class StaleWriter(SqliteStore):
+class StaleWriter(_Planted):
     """Writes under whatever epoch is the present one, and asks nobody whether it may: nothing keeps two apart."""
 
     async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
-        epochs: dict[int, int] = await self._read(lambda db: dict(query(db, statements("sqlite")["epochs"]).fetchall()))
+        epochs = await self._store.present_epochs()
         for entry in batch:
             if isinstance(entry, Entry):
                 entry.epoch = epochs[entry.shard]
-        return await super().commit(batch)
+        return await self._store.commit(batch)
 
 
 class _NoLock:
@@ -110,8 +138,12 @@ class _NoLock:
         pass
 
 
+async def _keep_nobody_out(*_: object) -> None:
+    """In place of what keeps a second daemon from a PostgreSQL database."""
+
+
 STALE_WRITER: Final = "stale-writer"
-PLANTS: Final[dict[str, type[SqliteStore]]] = {
+PLANTS: Final[dict[str, type[_Planted]]] = {
     "step-twice": StepTwice,
     "lose-ack": LoseAck,
     STALE_WRITER: StaleWriter,
@@ -121,9 +153,14 @@ PLANTS: Final[dict[str, type[SqliteStore]]] = {
 class PlantedDaemon(Daemon):
     """A daemon with a bug."""
 
-    def __init__(self, data_dir: Path, log: Path, plugins: Path, plant: str) -> None:
-        super().__init__(data_dir, log)
+    def __init__(self, data_dir: Path, log: Path, plugins: Path, plant: str, environment: Mapping[str, str]) -> None:
+        super().__init__(data_dir, log, environment=environment)
         self._command = [sys.executable, "-m", __name__, plant, str(data_dir), str(plugins)]
+
+
+def _replace(module: ModuleType, name: str, by: object) -> None:
+    assert name in vars(module)
+    vars(module)[name] = by
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -131,10 +168,11 @@ def main(arguments: Sequence[str]) -> int:
     plant, data_dir, plugins = arguments
     kind = PLANTS[plant]
     if kind is StaleWriter:
-        sqlite_store.__dict__["FileLock"] = _NoLock
+        _replace(sqlite_store, "FileLock", _NoLock)
+        _replace(claiming, "keep_others_out", _keep_nobody_out)
 
     def open_store(url: str) -> Store:
-        return kind(sqlite_path(url))
+        return cast("Store", kind(_PostgresStore(url) if is_postgres(url) else _SqliteStore(sqlite_path(url))))
 
     settings = config.load(None, {"data_dir": Path(data_dir), "plugins": [Path(plugins)]})
     return daemon.run(settings, open_store)

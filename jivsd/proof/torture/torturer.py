@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from random import SystemRandom
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -17,43 +16,34 @@ from jivsd.proof.daemons import Daemon, DaemonFailed
 from jivsd.proof.torture.account import Account
 from jivsd.proof.torture.driver import Driver
 from jivsd.proof.torture.evidence import looking
-from jivsd.proof.torture.faults import FAULTS, LATER, Fault, Faults
+from jivsd.proof.torture.faults import TAKE_OVER, Faults
 from jivsd.proof.torture.found import Violation
 from jivsd.proof.torture.language import WORKFLOW
-from jivsd.proof.torture.planted import PLANTS, STALE_WRITER, PlantedDaemon
+from jivsd.proof.torture.orders import Orders, place
+from jivsd.proof.torture.planted import STALE_WRITER, PlantedDaemon
+from jivsd.proof.torture.programs import draw
+from jivsd.proof.torture.recovery import Recovery
+from jivsd.proof.torture.untransacted import draw_without
 from jivsd.proof.torture.verdict import check_all, check_runs
 from jivsd.proof.torture.workflows import world
-from jivsd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jivsd.proof.torture.grounds import Ground
 
-WORKERS: Final = 24
-"""How many runs are open at once."""
+
 PATIENCE: Final = 60.0
 """Seconds that the last runs may take to end, once nothing is done to the daemon any more."""
 LOOK: Final = 0.5
 """Seconds between two glances that a watcher gets."""
+GOES_ON_WITHIN: Final = 10.0
+"""Seconds in which something is acknowledged once everything is whole again."""
 LOOK_FOR_PLANT: Final = 1.0
 """Seconds between two looks for a bug that was built in."""
 IN_MEMORY: Final = ("1ms", "50ms", "500ms", "10s")
 """How long a run waits in memory before it leaves that: the seed decides."""
 PLUGINS: Final = Path(__file__).parent / "workflows"
-
-
-class Wrong(ValueError):
-    """What was asked for cannot be done; the message says why."""
-
-
-class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done. `seed` decides the programs and the moments of the faults."""
-
-    seconds: float
-    seed: int
-    faults: tuple[Fault, ...]
-    plant: str | None = None
-    workers: int = WORKERS
 
 
 class Glance(NamedTuple):
@@ -68,6 +58,7 @@ class Glance(NamedTuple):
 class TortureReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it. `runs` counts child runs too, `steps` what was carried out, `again` those attempts that were
     carried out once more because a fault came before their record, `commands` what the programs asked for, by kind.
+    `progress_s`: by fault, the longest time from when all was whole again until something was acknowledged, in seconds.
     """
 
     runs: int
@@ -82,53 +73,10 @@ class TortureReport(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     again: int
     commands: dict[str, int]
+    store: str
+    progress_s: dict[str, float]
     plant: str | None
     kept: str | None
-
-
-def orders(
-    *,
-    seconds: float,
-    seed: int | None = None,
-    store: str | None = None,
-    redis: str | None = None,
-    nodes: int = 1,
-    faults: str | None = None,
-    plant: str | None = None,
-) -> Orders:
-    """Check what is asked for.
-
-    Raises:
-        Wrong: it is not possible, or not with the embedded store.
-    """
-    if store is not None:
-        raise Wrong(
-            "--store comes with PostgreSQL; so far there is the embedded store, in a folder of its own: leave it out"
-        )
-    if redis is not None:
-        raise Wrong("--redis comes with PostgreSQL; the embedded store is one daemon's own: leave it out")
-    if nodes != 1:
-        raise Wrong(f"--nodes {nodes} comes with PostgreSQL; the embedded store is one daemon's own: leave it out")
-    if plant is not None and plant not in PLANTS:
-        raise Wrong(f"--plant {plant}: allowed are {', '.join(PLANTS)}")
-    return Orders(
-        seconds=seconds,
-        seed=SystemRandom().randrange(1 << 32) if seed is None else seed,
-        faults=_faults(faults),
-        plant=plant,
-    )
-
-
-def _faults(text: str | None) -> tuple[Fault, ...]:
-    if text is None:
-        return FAULTS
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name in LATER:
-            raise Wrong(f"--faults {name} comes with {LATER[name]}; the embedded store has {', '.join(FAULTS)}")
-        if name not in FAULTS:
-            raise Wrong(f"--faults {name}: allowed are {', '.join(FAULTS)}, or an empty text for none")
-    return tuple(kind for kind in FAULTS if kind in names)
 
 
 def torture(what: Orders, keep: Path | None = None, watch: Callable[[Glance], None] = lambda _: None) -> TortureReport:
@@ -154,54 +102,66 @@ class _Torture:
         self._folder = folder
         self._kept = kept
         self._state = folder / "state"
-        self._journal = self._state / "jivsd.db"
         self._world = folder / "world.sqlite"
-        self._account = Account(folder / "account.sqlite")
+        self._recovery = Recovery()
+        self._account = Account(folder / "account.sqlite", self._recovery.progress)
+        self._ground: Ground
         self._planted: list[Violation] = []
         """What a planted bug has led to, as it was found first."""
 
     async def run(self, watch: Callable[[Glance], None]) -> TortureReport:
         began = time.perf_counter()
         world.make(str(self._world))
-        daemon = self._daemon()
-        try:
-            await daemon.start()
-            await self._work(daemon, watch)
-        finally:
-            self._account.close()
-        seconds = round(time.perf_counter() - began, 2)
-        return self._report(seconds, [*self._account.complaints, *await self._judge()])
+        async with place(self._what, self._folder, self._state) as self._ground:
+            daemon = self._daemon()
+            try:
+                await daemon.start()
+                await self._work(daemon, watch)
+            finally:
+                self._account.close()
+            seconds = round(time.perf_counter() - began, 2)
+            violations = [*self._account.complaints, *await self._judge()]
+            return self._report(seconds, violations, await self._ground.journal())
 
     def _daemon(self) -> Daemon:
         log = self._folder / "daemon.log"
-        settings = {"JIVSD_LIMITS__PASSIVATE_AFTER": IN_MEMORY[self._what.seed % len(IN_MEMORY)]}
+        settings = {**self._ground.environment}
         if self._what.plant is not None:
-            return PlantedDaemon(self._state, log, PLUGINS, self._what.plant)
+            return PlantedDaemon(self._state, log, PLUGINS, self._what.plant, settings)
+        settings["JIVSD_LIMITS__PASSIVATE_AFTER"] = IN_MEMORY[self._what.seed % len(IN_MEMORY)]
         return Daemon(self._state, log, ["--plugins", str(PLUGINS), "--log-level", "warning"], settings)
 
     async def _work(self, daemon: Daemon, watch: Callable[[Glance], None]) -> None:
         """Drive runs while faults happen, until all have ended; stop the daemon. A planted bug ends it when found."""
         what = self._what
-        kinds = ("takeover",) if what.plant == STALE_WRITER else what.faults
-        faults = Faults(daemon, self._account, what.seed, kinds, self._daemon)
+        kinds = (TAKE_OVER,) if what.plant == STALE_WRITER else what.faults
+        faults = Faults(daemon, self._ground, self._account, self._recovery, what.seed, self._daemon)
         until = trio.current_time() + what.seconds
         try:
             async with Client.connect(self._state, by="torture") as client:
                 await _check_plugin(client, daemon)
-                driver = Driver(client, self._account, seed=what.seed, world=str(self._world))
+                draws = draw_without if self._ground.faults else draw
+                driver = Driver(client, self._account, seed=what.seed, world=str(self._world), draw=draws)
                 with trio.move_on_at(until + PATIENCE):
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(stage.interrupt_on_sigterm)
                         nursery.start_soon(self._watch, watch)
-                        nursery.start_soon(faults.run, until)
+                        nursery.start_soon(faults.run, kinds, until)
                         if what.plant is not None:
                             nursery.start_soon(self._look_for_plant, nursery.cancel_scope, until)
                         await driver.work(what.workers, until)
                         nursery.cancel_scope.cancel()
             if what.plant is None:
-                await faults.daemon.stop()
+                await self._put_away(faults.daemon)
         finally:
             await faults.daemon.aclose()
+
+    async def _put_away(self, daemon: Daemon) -> None:
+        """Stop the daemon; it holds nothing but what it needs, and then nothing."""
+        found = await self._ground.left_open(serving=True)
+        await daemon.stop()
+        for line in [*found, *await self._ground.left_open(serving=False)]:
+            self._account.complaints.append(Violation("left open", "", "", line))
 
     async def _watch(self, watch: Callable[[Glance], None]) -> None:
         account, began = self._account, trio.current_time()
@@ -215,32 +175,34 @@ class _Torture:
         with trio.move_on_at(until):
             while not self._planted:
                 await trio.sleep(LOOK_FOR_PLANT)
-                found = self._wrong_runs()
+                found = await self._wrong_runs()
                 if any(wrong.path for wrong in found):
                     self._planted = found  # who writes without a fence may write over it yet
         scope.cancel()
 
-    def _wrong_runs(self) -> list[Violation]:
-        with looking(self._journal, self._world) as evidence:
+    async def _wrong_runs(self) -> list[Violation]:
+        with looking(await self._ground.journal(), self._world) as evidence:
             return list(check_runs(evidence, self._account))
 
     async def _judge(self) -> list[Violation]:
         """Compare everything with the model; with a bug built in, which has ended it early, only the runs."""
         if self._what.plant is not None:
-            return self._planted or self._wrong_runs()
-        with looking(self._journal, self._world) as evidence:
+            return self._planted or await self._wrong_runs()
+        with looking(await self._ground.journal(), self._world) as evidence:
             found = list(check_all(evidence, self._account))
-        async with SqliteStore(self._journal, read_only=True) as store:
-            await store.open("torture")
-            found += [Violation("store", "", "", line) for line in await store.check()]
+        found += [Violation("store", "", "", line) for line in await self._ground.check()]
+        for kind, seconds in self._recovery.worst.items():
+            if seconds > GOES_ON_WITHIN:
+                line = f"{seconds:.1f} s after {kind} was over nothing had been acknowledged yet"
+                found.append(Violation("progress", "", "", line))
         return found
 
-    def _report(self, seconds: float, violations: list[Violation]) -> TortureReport:
+    def _report(self, seconds: float, violations: list[Violation], journal: Path) -> TortureReport:
         account = self._account
         commands: Counter[str] = Counter()
         for case in account.cases.values():
             commands.update(case.plan.commands)
-        with looking(self._journal, self._world) as evidence:
+        with looking(journal, self._world) as evidence:
             counts = evidence.counts()
         return TortureReport(
             runs=counts.runs,
@@ -255,6 +217,8 @@ class _Torture:
             steps=counts.calls,
             again=counts.again,
             commands=dict(sorted((+commands).items())),
+            store=self._ground.name,
+            progress_s=dict(sorted(self._recovery.worst.items())),
             plant=self._what.plant,
             kept=str(self._folder) if self._kept else None,
         )

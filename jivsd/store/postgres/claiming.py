@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
+CLAIM_WAITS: Final = "5s"
+"""How long a change of epochs waits for a lock, that of the session it runs in notwithstanding."""
 BLOCKED: Final = 1.0
 """Seconds that a change of epochs waits for a transaction under an old one before its session is ended."""
 
@@ -112,9 +114,7 @@ class Claim:
 
     @asynccontextmanager
     async def _session(self, connection: Connection) -> AsyncGenerator[int]:
-        """The process that works for a connection, and goes on doing so meanwhile."""
-        if not self._address.pooled:
-            yield connection.get_server_pid()
-            return
+        """The process that works for a connection, and goes on doing so; it waits until blockers have been ended."""
         async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{CLAIM_WAITS}'")
             yield await connection.fetchval("SELECT pg_backend_pid()")

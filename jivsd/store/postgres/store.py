@@ -412,7 +412,7 @@ class PostgresStore:
     def _make_pools(self) -> None:
         self._journal = self._pool(1, partial(self._connect_writer, "journal", JOURNAL_WAITS))
         self._writers = self._pool(WRITERS, partial(self._connect_writer, "writer", WRITER_WAITS))
-        self._readers = self._pool(READERS, partial(self._connect, "reader"))
+        self._readers = self._pool(READERS, lambda: self._connect(f"reader of {self._node}"))
 
     def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
         return Pool(self._bridge, make, size=size, good=usable, drop=drop, spoils=spoils)
