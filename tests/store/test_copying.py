@@ -126,20 +126,23 @@ def full(house, tmp_path):
     return file_url(tmp_path / "full.db")
 
 
-@pytest.fixture
-def empty(postgres):
-    """The URL of a PostgreSQL database in which nothing is."""
+@pytest.fixture(scope="module")
+def ask(postgres):
+    """Ask a PostgreSQL database of these tests' own."""
     databases = postgres(NEWEST)
-    name = f"house_{uuid4().hex}"
-    databases.sql(f"CREATE DATABASE {name}")
-    yield databases.server.url(name)
-    databases.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    databases.sql("CREATE DATABASE house")
+    yield partial(databases.sql, database="house")
+    databases.sql("DROP DATABASE house WITH (FORCE)")
 
 
 @pytest.fixture
-def ask(postgres, empty):
-    """Ask that database."""
-    return partial(postgres(NEWEST).sql, database=empty.rpartition("/")[2])
+def empty(postgres, ask):
+    """The URL of that database, in which nothing is."""
+    ask(*CLEAR, "SELECT 1")
+    return postgres(NEWEST).server.url("house")
+
+
+CLEAR = ["DROP SCHEMA IF EXISTS jivsd CASCADE", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]
 
 
 TABLES_THERE = """
@@ -542,7 +545,7 @@ def test_every_value_comes_back_as_it_was(empty, ask, tmp_path, values, said):
         "postgres": ("text", "int8", "float8", "bytea", "boolean"),
     }
     shop = plugin(*(f"CREATE TABLE shelf (a {a}, b {b}, c {c}, d {d}, e {e})" for a, b, c, d, e in kinds.values()))
-    ask("DROP SCHEMA IF EXISTS jivsd CASCADE", "DROP TABLE IF EXISTS shelf", "SELECT 1")
+    ask(*CLEAR, "SELECT 1")
     folder = tmp_path / uuid4().hex
     folder.mkdir()
     old, new = folder / "old.db", folder / "new.db"
