@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -42,6 +43,10 @@ LAST_PAUSE: Final = 2.0
 """Seconds between attempts while the store is away: doubled from the first to the last."""
 BUSY_PAUSE: Final = 0.01
 """Seconds before a run whose row somebody holds is tried again, when nothing else is to be written."""
+ENOUGH: Final = 128
+"""Entries that make a batch worth being written right behind another one; with fewer the runs take turns."""
+ROW: Final = 0.1
+"""Seconds for which batches may be written in a row before the committer, and others who want to write, have a turn."""
 
 _log = structlog.get_logger(__name__)
 
@@ -82,8 +87,34 @@ def _concerned(entry: Entry | Post) -> str:
     return entry.run_id if isinstance(entry, Entry) else entry.message.run_id or ""
 
 
+def _leads(slot: _Slot, verdict: Verdict) -> bool:
+    """Whether a verdict decides over entries that wait: they must not be written before that has been seen to."""
+    if verdict is WRITTEN:
+        return False
+    if isinstance(verdict, Refused):
+        return isinstance(slot.entry, Entry) and not verdict.lives(slot.entry)
+    return isinstance(verdict, Busy)
+
+
+def _begins_on_trio(slot: _Slot) -> bool:
+    """Whether the store has to be asked on trio's thread: it may have to finish a transaction step there."""
+    return isinstance(slot.entry, Entry) and slot.entry.tx is not None
+
+
+class _Written(NamedTuple):
+    """A batch that the store has answered, and the seconds that it took."""
+
+    batch: list[_Slot]
+    verdicts: list[Verdict]
+    seconds: float
+
+
 class Committer:
-    """Collects entries and writes them in batches. All methods are called on the trio thread."""
+    """Collects entries and writes them in batches. All methods are called on the trio thread.
+
+    As long as many wait and all goes well, the store's thread helps itself to the next batch as soon as it has written
+    one: trio may be a while in the runs before it hears of that.
+    """
 
     def __init__(
         self,
@@ -120,8 +151,17 @@ class Committer:
         self._on_fenced = on_fenced
         self._on_away = on_away
         self._on_held = on_held
+        self._owed = 0
         self._waiting: deque[_Slot] = deque()
+        """What goes from here to `_writing` and on to `_written` goes in the store's thread, too."""
         self._writing: list[_Slot] = []
+        self._written: deque[_Written] = deque()
+        """What nobody has been told of so far."""
+        self._began = 0.0
+        self._row_ends = 0.0
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._news = trio.Event()
+        """Set when there is something in `_written`."""
         self._unknown: set[int] = set()
         """Shards of commits whose outcome is being found out; what is for them waits."""
         self._pause = FIRST_PAUSE
@@ -133,11 +173,12 @@ class Committer:
     @property
     def pending(self) -> int:
         """How many entries have no verdict yet."""
-        return len(self._waiting) + len(self._writing)
+        return self._owed
 
     def starting(self) -> set[str]:
         """The run ids of the starts that have no verdict yet, though they may be committed already."""
-        slots = (*self._waiting, *self._writing)
+        slots = [*self._waiting, *self._writing]  # in the order in which they go, perhaps just now
+        slots += [slot for written in list(self._written) for slot in written.batch]
         return {slot.entry.run_id for slot in slots if isinstance(slot.entry, Entry) and slot.entry.new is not None}
 
     @property
@@ -152,6 +193,7 @@ class Committer:
         """
         if isinstance(entry, Entry):
             entry.epoch = self.epochs[entry.shard]
+        self._owed += 1
         self._waiting.append(_Slot(entry, done))
         if self._work is not None:
             self._wake()
@@ -187,7 +229,9 @@ class Committer:
         Raises:
             StoreError: the store says something unexpected; no entry is lost.
         """
+        self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._teller)
             if self._unknown:
                 nursery.start_soon(self._shut_out, frozenset(self._unknown))
             task_status.started()
@@ -220,39 +264,81 @@ class Committer:
         return free
 
     async def _write(self, batch: list[_Slot], nursery: trio.Nursery) -> None:
-        """Have one batch committed and tell everyone; or keep it."""
+        """Have one batch committed, and perhaps more in a row, and tell everyone; what was not written is kept."""
         self._writing = batch
-        began = time.perf_counter()
+        self._began = time.perf_counter()
+        self._row_ends = self._began + ROW
         try:
             with _shield():  # the outcome of a commit that nobody waits for is unknown
-                verdicts = await self._store.commit([slot.entry for slot in batch])
+                verdicts = await self._store.commit([slot.entry for slot in batch], self._next)
         except StoreAway as error:
-            self._keep(batch)
+            self._keep(self._last())
+            self._tell_written()
             self._note_away(error)
             await self._stay_away()
         except OutcomeUnknown as error:
-            self._keep(batch)
-            self._find_out(batch, error, nursery)
+            unknown = self._last()
+            self._keep(unknown)
+            self._find_out(unknown, error, nursery)
+            self._tell_written()
         except BaseException:
-            self._keep(batch)
+            self._keep(self._last())
             raise
         else:
-            seconds = time.perf_counter() - began
-            all_held = self._settle(batch, verdicts)
-            self._note_back()
-            self._on_batch(len(batch), seconds)
-            if all_held:
+            self._written.append(_Written(self._last(), verdicts, time.perf_counter() - self._began))
+            if self._tell_written():
                 with trio.move_on_after(BUSY_PAUSE):
                     await self._new_work()
 
+    def _next(self, verdicts: list[Verdict]) -> list[Entry | Post]:
+        """In the store's thread: what to write right behind the last batch; nothing if somebody has to look first."""
+        now = time.perf_counter()
+        if self._unknown or now > self._row_ends or len(self._waiting) < ENOUGH:
+            return []
+        following = list(islice(self._waiting, max(1, self._cap())))
+        if any(map(_leads, self._writing, verdicts)) or any(map(_begins_on_trio, following)):
+            return []
+        self._written.append(_Written(self._writing, verdicts, now - self._began))
+        self._began, self._writing = now, following
+        for _ in following:
+            self._waiting.popleft()
+        assert self._token is not None
+        self._token.run_sync_soon(self._announce, idempotent=True)
+        return [slot.entry for slot in following]
+
+    def _last(self) -> list[_Slot]:
+        """The batch that the store has had last."""
+        batch, self._writing = self._writing, []
+        return batch
+
+    def _announce(self) -> None:
+        self._news.set()
+
+    async def _teller(self) -> None:
+        """Tell of batches while others are being written."""
+        while True:
+            self._tell_written()
+            await self._news.wait()
+            self._news = trio.Event()
+
+    def _tell_written(self) -> bool:
+        """Tell of what has been written. True if nothing of the last batch could be because all rows were held."""
+        all_held = False
+        while self._written:
+            batch, verdicts, seconds = self._written.popleft()
+            try:
+                all_held = self._settle(batch, verdicts)
+            finally:
+                self._note_back()
+                self._on_batch(len(batch), seconds)
+        return all_held
+
     def _keep(self, batch: list[_Slot]) -> None:
-        self._writing = []
         self._waiting.extendleft(reversed(batch))
 
     def _settle(self, batch: list[_Slot], verdicts: list[Verdict]) -> bool:
         """Tell everyone what became of a batch. True if nothing could be written because all rows were held."""
         if verdicts.count(WRITTEN) == len(batch):
-            self._writing = []
             self._tell(zip(batch, verdicts, strict=True))
             return False
         told: list[tuple[_Slot, Verdict]] = []
@@ -269,8 +355,8 @@ class Committer:
                 told.append((slot, verdict))
                 if isinstance(verdict, Refused) and isinstance(slot.entry, Entry) and not verdict.lives(slot.entry):
                     refused[slot.entry.run_id] = verdict
-        self._keep(held)
         if held:
+            self._keep(held)
             self._on_held([_concerned(slot.entry) for slot in held])
         if refused:
             told += self._later_entries(refused)
@@ -295,6 +381,7 @@ class Committer:
     def _tell(self, told: Iterable[tuple[_Slot, Verdict]]) -> None:
         errors: list[Exception] = []
         for slot, verdict in told:
+            self._owed -= 1
             try:
                 slot.done(verdict)
             except Exception as error:  # the others must still hear of theirs

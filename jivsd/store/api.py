@@ -199,6 +199,9 @@ class Busy(msgspec.Struct, frozen=True):
 Verdict = Written | Existing | Duplicate | Delivered | Refused | Busy
 """What became of one entry of a batch."""
 
+More = Callable[[list[Verdict]], "list[Entry | Post]"]
+"""Takes the verdicts on a batch that is durable; returns the batch that is to be written next, empty: none."""
+
 
 class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which runs to list: those that meet everything that is given. Times: from `after` on, and before `before`."""
@@ -276,12 +279,15 @@ class Store(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         """Write a batch in one transaction, durably, and return a verdict for each entry, in order.
 
         Once an entry of a run is Refused or Busy, the later entries of that run in the batch get the same verdict,
         unless it was a start and the run lives already (see `Refused.lives`). An entry that was written before, as a
         whole and equal byte for byte, is Written again without effect.
+
+        `more` may be called, in any thread, when a batch is durable: it takes that one's verdicts and returns the next
+        batch, or nothing. What is returned or raised in the end is about the last batch.
 
         Raises:
             StoreAway: nothing was written.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from jivsd.clock import Duration
     from jivsd.engine.engine import Engine
-    from jivsd.store.api import Entry, Post, Verdict
+    from jivsd.store.api import Entry, More, Post, Verdict
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class _MortalStore(SqliteStore):
         self.appends = 0
         self._deaths = list(deaths)
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         last, where = self._deaths[0] if self._deaths else (0, "")
         if not 0 < last <= len(batch):
             self.appends += len(batch)

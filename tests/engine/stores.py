@@ -12,7 +12,7 @@ from jivsd.store.sqlite.store import SqliteStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jivsd.store.api import Entry, Post, Verdict
+    from jivsd.store.api import Entry, More, Post, Verdict
 
 
 class FickleStore(SqliteStore):
@@ -24,7 +24,7 @@ class FickleStore(SqliteStore):
         self.reads_fail = False
         self.commits = 0
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         self.commits += 1
         if self.writes_fail:
             raise StoreAway("the disk is full")
@@ -46,7 +46,7 @@ class SlowStore(SqliteStore):
         """The batch that waits."""
         self._written = trio.Event()
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         if self.held:
             self.batch = batch
             await self._written.wait()

@@ -97,7 +97,7 @@ class Counting(SqliteStore):
         super().__init__(":memory:", threaded=False)
         self.writes = 0
 
-    async def commit(self, batch):
+    async def commit(self, batch, more=None):
         self.writes += any(getattr(entry, "progress", ()) for entry in batch)
         return await super().commit(batch)
 

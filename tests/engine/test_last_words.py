@@ -22,7 +22,7 @@ class SlowStore(FickleStore):
 
     seconds = 0.0
 
-    async def commit(self, batch):
+    async def commit(self, batch, more=None):
         await trio.sleep(self.seconds)
         return await super().commit(batch)
 

@@ -272,7 +272,7 @@ class Restarting(Env):
 class SlowStore(FickleStore):
     """Whose commits take a second."""
 
-    async def commit(self, batch):
+    async def commit(self, batch, more=None):
         await trio.sleep(1)
         return await super().commit(batch)
 

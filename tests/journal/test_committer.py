@@ -53,7 +53,7 @@ class Gate:
         await trio.testing.wait_all_tasks_blocked()
         self.open.set()
 
-    async def commit(self, batch):
+    async def commit(self, batch, more=None):
         self.batches.append(list(batch))
         await self.open.wait()
         answer = self.answers.pop(0) if self.answers else None
@@ -271,7 +271,7 @@ async def test_attempts_come_less_and_less_often():
         run = await b.started()
         times = []
 
-        async def commit(batch):
+        async def commit(batch, more=None):
             times.append(trio.current_time())
             if len(times) < 12:
                 raise StoreAway("read-only")

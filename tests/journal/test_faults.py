@@ -13,7 +13,7 @@ from databases import NEWEST
 from store.builders import end, event, new_run, post, start
 from store.faulty import FaultyStore
 
-from jivsd.journal import Committer
+from jivsd.journal import Committer, committer
 from jivsd.records import encode
 from jivsd.store.api import Delivered, Duplicate, Entry, Refused, TxStep, Written
 from jivsd.store.postgres import PostgresStore
@@ -189,11 +189,18 @@ async def unfold(seed, faults, inner=None):
 FAULTS = ("fence", "lost", "never", "later", "away", "busy")
 
 
+@pytest.fixture(autouse=True)
+def rows(monkeypatch):
+    """Batches are written in a row already when two entries wait."""
+    monkeypatch.setattr(committer, "ENOUGH", 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_each_fault_by_itself(fault):
     counts = await unfold(1, (fault,))
     assert counts[fault] > 5
+    assert counts["in a row"] > 0
 
 
 @pytest.mark.slow

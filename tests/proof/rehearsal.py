@@ -74,7 +74,7 @@ class MortalStore(SqliteStore):
         self.left: int | None = None
         self.behind = False
 
-    async def commit(self, batch: Any) -> Any:
+    async def commit(self, batch: Any, more: Any = None) -> Any:
         if self.left is None or len(batch) < self.left:
             if self.left is not None:
                 self.left -= len(batch)

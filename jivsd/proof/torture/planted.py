@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Self
 
-    from jivsd.store.api import Post, Store, Verdict
+    from jivsd.store.api import More, Post, Store, Verdict
 
 EVERY: Final = 8
 """Of how many steps' outcomes one is written wrongly."""
@@ -66,7 +66,7 @@ class _Planted:
 class StepTwice(_Planted):
     """Writes a step's outcome twice, as a store would that forgets what it has written when it is asked again."""
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         doubled = [entry for entry in batch if isinstance(entry, Entry) and self._chosen(entry)]
         for entry in doubled:
             if entry.tx is not None:
@@ -105,7 +105,7 @@ def _again(entry: Entry) -> Entry:
 class LoseAck(_Planted):
     """Acknowledges what it has not written: of the starts and the steps' outcomes one in many."""
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         lost = {place for place, entry in enumerate(batch) if isinstance(entry, Entry) and self._chosen(entry)}
         kept = iter(await self._store.commit([entry for place, entry in enumerate(batch) if place not in lost]))
         return [Written() if place in lost else next(kept) for place in range(len(batch))]
@@ -120,7 +120,7 @@ class LoseAck(_Planted):
 class StaleWriter(_Planted):
     """Writes under whatever epoch is the present one, and asks nobody whether it may: nothing keeps two apart."""
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         epochs = await self._store.present_epochs()
         for entry in batch:
             if isinstance(entry, Entry):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jivsd.store.api import (
         Entry,
         Migration,
+        More,
         Plugin,
         Post,
         Recorded,
@@ -160,13 +161,13 @@ class PostgresStore:
         self._opened = self._claimed = False
         await self._bridge.close()
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         """See `Store.commit`."""
         self._check_writable()
         stage = batches.Stage(batch)
         try:
             return await self._journal.use(
-                lambda connection: self._commit(connection, batch, stage), timeout=COMMIT_TIMEOUT
+                lambda connection: self._commit(connection, batch, stage, more), timeout=COMMIT_TIMEOUT
             )
         except StoreError:
             raise
@@ -365,13 +366,15 @@ class PostgresStore:
     # ---- in the bridge's loop
 
     async def _commit(
-        self, connection: Connection, batch: Sequence[Entry | Post], stage: batches.Stage
+        self, connection: Connection, batch: Sequence[Entry | Post], stage: batches.Stage, more: More | None
     ) -> list[Verdict]:
-        verdicts = await batches.commit(connection, self._sql, self.address, batch, stage)
-        self._batches += 1
-        if self._batches % FOLD_EVERY == 0:
-            await connection.execute(self._sql["fold_counts"])
-        return verdicts
+        while True:
+            verdicts = await batches.commit(connection, self._sql, self.address, batch, stage)
+            self._batches += 1
+            if self._batches % FOLD_EVERY == 0:
+                await connection.execute(self._sql["fold_counts"])
+            if more is None or not (batch := more(verdicts)):
+                return verdicts
 
     async def _connect_writer(self, purpose: str, waits: str) -> Connection:
         """Connect, and look whether it is still a server that may be written to."""

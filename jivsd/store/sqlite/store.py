@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jivsd.store.api import (
         Entry,
         Migration,
+        More,
         Plugin,
         Post,
         Recorded,
@@ -122,12 +123,19 @@ class SqliteStore:
             self._lock.release()
             self._lock = None
 
-    async def commit(self, batch: Sequence[Entry | Post]) -> list[Verdict]:
+    async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         """See `Store.commit`."""
         if self._batches is None or self._writer is None:
             raise self._not_writable()
         batches = self._batches
-        return await self._writer.call(lambda _: batches.commit(batch))
+
+        def work(_: apsw.Connection) -> list[Verdict]:
+            verdicts = batches.commit(batch)
+            while more is not None and self._threaded and (following := more(verdicts)):
+                verdicts = batches.commit(following)
+            return verdicts
+
+        return await self._writer.call(work)
 
     async def raise_epoch(self, node: str, shards: Mapping[int, int]) -> dict[int, int]:
         """See `Store.raise_epoch`. There is one writer, so no older transaction can be under way."""

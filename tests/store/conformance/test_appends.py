@@ -222,3 +222,39 @@ async def test_progress_is_replaced_and_forgotten_by_path(journal):
         assert recorded.progress == [further]
         assert ghost is None
         assert [one.attempt for one in second.progress] == [3]
+
+
+async def test_a_store_may_ask_for_more(journal):
+    async with journal() as j:
+        runs = [await j.start() for _ in range(4)]
+        entries = [append(run, 2) for run in runs]
+        for entry in entries:
+            entry.epoch = j.epoch
+        waiting, heard = [entries[2:3], entries[3:]], []
+
+        def more(verdicts):
+            heard.append(verdicts)
+            return waiting.pop(0) if waiting else []
+
+        verdicts = await j.store.commit(entries[:2], more)
+        if heard:  # one that works on the caller's own thread gains nothing by it
+            assert heard == [[Written()] * 2, [Written()], [Written()]]
+            assert verdicts == heard[-1]
+            written = runs
+        else:
+            assert j.store.path == ":memory:"
+            assert verdicts == [Written()] * 2
+            written = runs[:2]
+        assert [await j.seqs(run) for run in runs] == [[1, 2] if run in written else [1] for run in runs]
+
+
+async def test_what_goes_wrong_with_more_leaves_what_was_written_before(journal):
+    async with journal() as j:
+        runs = [await j.start() for _ in range(2)]
+        first, second = (append(run, 2) for run in runs)
+        first.epoch, second.epoch = j.epoch, j.epoch - 1
+        waiting = [[second]]
+        verdicts = await j.store.commit([first], lambda verdicts: waiting.pop() if waiting else [])
+        if not waiting:
+            assert verdicts == [Refused("fenced")]
+        assert [await j.seqs(run) for run in runs] == [[1, 2], [1]]
