@@ -19,7 +19,7 @@ import trio
 import uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
     from typing import Self
 
@@ -188,10 +188,15 @@ class Bridge:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CUT)
 
-    def _begin(self, call: _Call) -> None:
-        task = self._loop.create_task(self._work(call))
+    def look_after(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """In the loop: begin work that outlives its call; a bridge that is closed gives it the same time to end."""
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _begin(self, call: _Call) -> None:
+        self.look_after(self._work(call))
 
     async def _work(self, call: _Call) -> None:
         result: outcome.Outcome[Any]

@@ -61,6 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _journal(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--journal") == "postgresql":
+        if request.node.get_closest_marker("embedded"):
+            pytest.skip("it looks into the embedded store")
         request.getfixturevalue("journals_in_postgres")
 
 

@@ -79,6 +79,8 @@ _EMPTY = [
     "SELECT setval(pg_get_serial_sequence('jivsd.' || name, 'number'), 1, false)"
     " FROM unnest('{run,inbox,outbox,incident}'::text[]) AS name",
     "UPDATE jivsd.shard SET epoch = 0, node = '', claim = NULL",
+    "DROP SCHEMA public CASCADE",  # what plugins have made there
+    "CREATE SCHEMA public",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 import inspect
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -17,7 +18,7 @@ from jivsd.authoring.signature import Signature, hints_of
 from jivsd.clock import Duration, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
 MAX_DETAILS: Final = 16 * 1024
 """Bytes of JSON that the details of a heartbeat may have."""
@@ -102,18 +103,32 @@ def checked(details: Any, done: float | None, total: float | None) -> bytes | No
     return data
 
 
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
 class Transaction(Protocol):
     """A transaction in jivsd's own database whose commit also records the step.
 
-    A step whose first parameter is a `Transaction` may await only its methods.
+    A step whose first parameter is a `Transaction` may await only its methods, which are those of no other object: the
+    same plugin runs on SQLite and on PostgreSQL where its SQL does. Parameters are given in order for `?`, by name for
+    `:name`; PostgreSQL's own `$1` is understood, too. On SQLite a step has 100 ms, in the thread that writes; on
+    PostgreSQL a connection of its own, and 60 s if it has no `timeout`.
     """
 
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Awaitable[int]:
-        """Run one statement; the number of rows that it changed."""
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Awaitable[int]:
+        """Run one statement, or several without parameters; the number of rows that the last one changed."""
         ...
 
-    def fetch(self, sql: str, parameters: Sequence[Any] = (), /) -> Awaitable[list[dict[str, Any]]]:
+    def fetch(self, sql: str, parameters: Parameters = (), /) -> Awaitable[list[dict[str, Any]]]:
         """Run one query; its rows, each by column name."""
+        ...
+
+    def fetchrow(self, sql: str, parameters: Parameters = (), /) -> Awaitable[dict[str, Any] | None]:
+        """Run one query; its first row by column name, or None."""
+        ...
+
+    def fetchval(self, sql: str, parameters: Parameters = (), /) -> Awaitable[Any]:
+        """Run one query; the first value of its first row, or None."""
         ...
 
 

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import beginnings, closing, effects, intake, locking, parking, troubles, unwind
+from jivsd.engine import beginnings, closing, effects, intake, locking, parking, transacting, troubles, unwind
 from jivsd.engine.attempts import Exit, Stale
 from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open, Phase
@@ -376,7 +376,7 @@ class Actor(Pen):
             if not effects.settle_cancelled(self, entry):
                 self.carry_out(entry)
                 troubles.find_held(self, event.path)
-        elif event.kind == Kind.RESUMED or event.path in (START, LOCK):
+        elif event.kind in (Kind.RESUMED, Kind.RECOVERED) or event.path in (START, LOCK):
             self._catching_up = event.kind == Kind.RESUMED and effects.catch_up(self)
             if not self._catching_up:
                 self._carry_out_all()
@@ -458,9 +458,9 @@ class Actor(Pen):
                     self.filed = False
                     if self.live and self.machine.blocked is None:
                         self._carry_out_all()
+                if tx_event is not None and event is not None:
+                    transacting.recorded(self, event, tx_event)
                 event = tx_event or event
-                if tx_event is not None:
-                    self.attempts.pop(tx_event.path, None)
                 if event is not None:
                     self._mail.append(event)
                 if entry.ends:
@@ -468,7 +468,7 @@ class Actor(Pen):
             case Refused(why, _, detail):
                 log.warning("append refused", why=why, **self.words())
                 if entry.tx is not None and event is not None:
-                    self.attempts.pop(event.path, None)
+                    transacting.refused(self, entry, event)
                 if why == "fenced":
                     self._ask = Exit.FENCED
                 else:

@@ -14,6 +14,8 @@ from jivsd.authoring.errors import Cancelled, NotDurable, TimedOut
 from jivsd.clock import SECOND
 from jivsd.engine import unwind
 from jivsd.engine.replay.interrupts import from_terminal
+from jivsd.store.api import TransactionLate
+from jivsd.store.txstep import OpenTx
 
 if TYPE_CHECKING:
     from jivsd.authoring.commands import StepCall
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from jivsd.engine.replay import Open  # noqa: TC004 -- nobody decodes an attempt
     from jivsd.engine.slots import Turn  # noqa: TC004 -- nobody decodes an attempt
     from jivsd.engine.timers import Timer  # noqa: TC004 -- nobody decodes an attempt
+    from jivsd.store.txstep import Transactions
 
 
 class Exit(Enum):
@@ -50,6 +53,13 @@ class Raised(msgspec.Struct, frozen=True):
 
     error: BaseException
     unknown: bool = False
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A transaction step has returned; what it wrote is committed with its record."""
+
+    result: msgspec.Raw
+    open: OpenTx
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -98,7 +108,7 @@ class Attempt(msgspec.Struct, eq=False):
         A thread runs to its end, unless it beats: then it is told with the next heartbeat.
         """
         call = cast("StepCall", self.entry.command)
-        if (call.step.mode != "async" and self.heart is None) or self.scope is None or self.stopping:
+        if (call.step.mode == "plain" and self.heart is None) or self.scope is None or self.stopping:
             return False
         self.interrupted = why
         self.cancel()
@@ -157,6 +167,41 @@ class Attempt(msgspec.Struct, eq=False):
             await unwind.close_what_is_open(before)
             how = Raised(RuntimeError(f"step {step.name!r} has left one of trio's scopes open"))
         return how
+
+    async def transact(self, transactions: Transactions, scope: trio.CancelScope) -> Taken | Raised | Stopped:
+        """Run a transaction step once, in a transaction of its own that stays open when it has returned.
+
+        Whatever else becomes of it, all is rolled back when this returns.
+
+        Raises trio.Cancelled only when the whole node stops at once.
+        """
+        call = cast("StepCall", self.entry.command)
+        step = call.step
+        self.scope = scope
+        if self.stopping:
+            scope.cancel()
+        try:
+            arguments = step.signature.decode(call.args)
+            limit = None if step.timeout is None else step.timeout / SECOND
+            taken = await transactions.open(lambda tx: step.function(tx, *arguments), limit)
+        except TransactionLate as error:
+            return Raised(TimedOut(f"step {step.name!r} took longer than {error.seconds:g} s: all is rolled back"))
+        except BaseException as error:  # whatever the author's code raises is the attempt's outcome
+            if from_terminal(error):
+                raise
+            if not _only_cancelled(error):
+                return Raised(error)
+            if not scope.cancel_called:
+                raise
+            return Raised(TimedOut(f"step {step.name!r} was {self.interrupted}")) if self.interrupted else Stopped()
+        finally:
+            self.scope = None
+            self.cut_short = scope.cancel_called
+        try:
+            return Taken(to_json(step, taken.value), taken)
+        except TypeError as error:
+            await taken.abandon()
+            return Raised(error)
 
 
 def to_json(step: Any, value: Any) -> msgspec.Raw:

@@ -13,31 +13,28 @@ from jivsd import attributes, logs
 from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.clock import SECOND
-from jivsd.engine import beginnings, continuing, heartbeats, incidents, locking, outward, parking, troubles
+from jivsd.engine import beginnings, continuing, heartbeats, incidents, locking, outward, parking, transacting, troubles
 from jivsd.engine.api import EngineError, Invalid
-from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, drive, to_json
+from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, Taken
 from jivsd.engine.ends import to_child
 from jivsd.engine.heartbeats import LiveContext
 from jivsd.engine.replay import START
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import (
-    AttemptFailed,
     ChildEnded,
     Ended,
     ErrorRecord,
-    Event,
     Kind,
     Marker,
     Message,
     Status,
     StepCancelled,
     StepDone,
-    StepFailed,
     TimerFired,
     derived_id,
     encode,
 )
-from jivsd.store.api import Entry, Refused, RunChange, TxStep, Verdict, Written
+from jivsd.store.api import Entry, Refused, RunChange, Verdict, Written
 
 if TYPE_CHECKING:
     from typing import Any
@@ -157,8 +154,8 @@ def _start_step(actor: Actor, entry: Open, call: commands.StepCall) -> None:
     attempt = Attempt(entry, entry.failures + 1)
     actor.active.add(entry.path)
     actor.attempts[entry.path] = attempt
-    if call.step.mode == "transaction":
-        _submit_transaction(actor, attempt)
+    if call.step.mode == "transaction" and actor.services.transactions is None:
+        transacting.submit(actor, attempt)
         return
     slots = actor.services.slots
     if slots.take(actor.workflow):
@@ -212,7 +209,11 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
     context = LiveContext.of(actor, attempt, _silent) if step.wants_context else None
     began = time.perf_counter()
     try:
-        how = await attempt.run(services.threads, scope, context)
+        if step.mode != "transaction":
+            how = await attempt.run(services.threads, scope, context)
+        else:
+            assert services.transactions is not None
+            how = await attempt.transact(services.transactions, scope)
     except trio.Cancelled:
         heartbeats.keep(actor, attempt)
         raise
@@ -229,16 +230,20 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
     actor.guard(_record, actor, attempt, how)
 
 
-def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> None:
+def _record(actor: Actor, attempt: Attempt, how: Done | Taken | Raised | Stopped) -> None:
     entry = attempt.entry
     if actor.incidents:
         troubles.attempt_ended(actor, entry.path)
     if isinstance(how, Done):
         event = _STEP_DONE, entry.path, StepDone(entry.command.args_hash, how.result)
     elif isinstance(how, Raised):
-        event = failure(actor, attempt, how.error, unknown=how.unknown)
+        event = transacting.failure(actor, attempt, how.error, unknown=how.unknown)
+    elif isinstance(how, Taken):
+        transacting.record(actor, attempt, how)
+        return
     elif entry.abandoned or entry.cancelling:
-        event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, "unknown")
+        started = "no" if _step_of(entry).mode == "transaction" else "unknown"
+        event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, started)
     else:
         heartbeats.keep(actor, attempt)
         return  # the run leaves memory: the next life finds the step in flight
@@ -247,41 +252,6 @@ def _record(actor: Actor, attempt: Attempt, how: Done | Raised | Stopped) -> Non
         actor.append(*event, attempt=attempt.number)
     else:
         heartbeats.append(actor, attempt, *event)
-
-
-def failure(actor: Actor, attempt: Attempt, error: BaseException, *, unknown: bool = False) -> tuple[Kind, str, Any]:
-    """The event that a failed attempt becomes: another try is due, or it has failed for good, or a person decides."""
-    entry = attempt.entry
-    step = _step_of(entry)
-    record = record_error(error)
-    args_hash = entry.command.args_hash
-    delay = step.retry.delay(attempt.number, error, actor.machine.idempotency_key(entry.path))
-    if delay is not None:
-        actor.services.metrics.step_retries.inc()
-        due = actor.services.clock.now() + delay
-        return Kind.ATTEMPT_FAILED, entry.path, AttemptFailed(args_hash, record, due, unknown)
-    if step.on_exhausted == "incident" and not (entry.abandoned or entry.cancelling):
-        return Kind.ATTEMPT_FAILED, entry.path, AttemptFailed(args_hash, record, None, unknown)
-    return Kind.STEP_FAILED, entry.path, StepFailed(args_hash, record, unknown)
-
-
-def _submit_transaction(actor: Actor, attempt: Attempt) -> None:
-    """Hand a transaction step to the writer, which drives it inside the batch that records it."""
-    entry = attempt.entry
-    call = entry.command
-    assert isinstance(call, commands.StepCall)
-    step = call.step
-    place = actor.new_event(Kind.STEP_DONE, entry.path, b"", attempt.number)
-
-    def body(tx: Any) -> Event:
-        value = drive(step.function(tx, *step.signature.decode(call.args)))
-        return msgspec.structs.replace(place, payload=encode(StepDone(call.args_hash, to_json(step, value))))
-
-    def failed(error: BaseException) -> Event:
-        kind, _, payload = failure(actor, attempt, error)
-        return msgspec.structs.replace(place, kind=kind, payload=encode(payload))
-
-    actor.append_transaction(place, TxStep(place.seq, body, failed))
 
 
 def stop(actor: Actor, attempt: Attempt) -> None:

@@ -108,6 +108,7 @@ class Host(ABC):
             intensity: how often a workflow may crash before it is quarantined.
         """
         self.store = store
+        self.transactions = store.transactions
         self.code = code
         self.node = node
         self.store_url = store_url

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jivsd.engine.services import Services
-    from jivsd.store.api import TxStep, Verdict
+    from jivsd.store.api import Verdict
+    from jivsd.store.txstep import TxDone, TxStep
 
 
 class Pen(ABC):
@@ -67,7 +68,7 @@ class Pen(ABC):
         event = Event(run.run_id, self.seq, kind, path, body, self.at, attempt, by)
         self.submit(Entry(run.run_id, run.shard, 0, (event,), **rest), event, then)
 
-    def append_transaction(self, event: Event, tx: TxStep) -> None:
+    def append_transaction(self, event: Event, tx: TxStep | TxDone) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""
         self.submit(Entry(**self.address(), tx=tx), event)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jivsd.metrics import Metrics
     from jivsd.records import Event, Message, Run
     from jivsd.store.api import NewRun, Verdict
+    from jivsd.store.txstep import Transactions
 
 
 class Services(Protocol):
@@ -58,6 +59,11 @@ class Services(Protocol):
 
     @property
     def threads(self) -> trio.CapacityLimiter | None: ...
+
+    @property
+    def transactions(self) -> Transactions | None:
+        """Who runs transaction steps; None: the journal's writer."""
+        ...
 
     @property
     def answers(self) -> Answers: ...

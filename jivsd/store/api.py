@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run, Status
 from jivsd.store.tickets import Holder, Tickets
+from jivsd.store.txstep import TxDone, TxStep
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from jivsd.store.removal import Journals, PruneCount, RunIds
+    from jivsd.store.txstep import Transactions
 
 
 class StoreError(Exception):
@@ -29,6 +31,18 @@ class StoreAway(StoreError):
 
 class OutcomeUnknown(StoreError):
     """The commit may or may not have happened. Raise the epoch of the shards, then re-read, before deciding."""
+
+
+class TransactionError(StoreError):
+    """A transaction step did what it may not do, or took too long; all that it wrote was rolled back."""
+
+
+class TransactionLate(TransactionError):
+    """A transaction step took longer than it may. `seconds`: how long that is."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the transaction step took longer than {seconds:g} s: nothing was written")
+        self.seconds = seconds
 
 
 class BadCursor(StoreError):
@@ -64,21 +78,6 @@ class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
     parked: bool = False
 
 
-class TxStep(msgspec.Struct, frozen=True):
-    """A transaction step: `body` is driven by the writer inside a savepoint; its result becomes the event.
-
-    `body` gets the transaction and returns the event to write. When it raises, the savepoint is rolled back and
-    `failed` turns the error into the event that is written instead (an AttemptFailed or StepFailed).
-    Both are called in the store's own thread. When the batch around it has to be written again, the body is run
-    again after all that it did has been rolled back.
-    """
-
-    seq: int
-    """The seq of the event that it will yield: if that event is there already, the body is not run again."""
-    body: Callable[[Any], Event]
-    failed: Callable[[BaseException], Event]
-
-
 class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run to be inserted, with what decides whether it may be."""
 
@@ -98,7 +97,8 @@ class Entry(msgspec.Struct, eq=False):
     """What one run wants to have written, all or nothing, in one batch.
 
     `events` have contiguous seqs. `epoch` is filled in by the committer. With `tx`, the event that it yields comes
-    after `events` and has the next seq.
+    after `events` and has the next seq (see `TxStep` and `TxDone`: which of them a store takes, `Store.transactions`
+    says).
     `inbox` are messages for other runs (a child's end for its parent), delivered without the open check, but dropped
     when there is no such run;
     `consumed` are the ids of this run's messages that have become `events`.
@@ -114,7 +114,7 @@ class Entry(msgspec.Struct, eq=False):
     events: Sequence[Event] = ()
     change: RunChange | None = None
     new: NewRun | None = None
-    tx: TxStep | None = None
+    tx: TxStep | TxDone | None = None
     consumed: Sequence[str] = ()
     inbox: Sequence[Message] = ()
     incidents: Sequence[Incident] = ()
@@ -266,6 +266,11 @@ class Store(Protocol):
 
     Every method may raise `StoreAway`, and `StoreError` when the database says something unexpected.
     """
+
+    @property
+    def transactions(self) -> Transactions | None:
+        """Who runs transaction steps, for a `TxDone`; None: the writer does, inside batches, which get a `TxStep`."""
+        ...
 
     async def open(self, node: str) -> int:
         """Check the database, bring its schema up to date, claim all shards for `node`; return the epoch."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jivsd.clock import Duration
     from jivsd.engine.engine import Engine
     from jivsd.store.api import Entry, More, Post, Verdict
+    from jivsd.store.txstep import Transactions
 
 T = TypeVar("T")
 
@@ -128,6 +129,9 @@ class _MortalStore(SqliteStore):
             return await super().commit(batch)
         del self._deaths[0]
         await super().commit(batch[: last if where == "behind" else last - 1])
+        steps: Transactions | None = self.transactions
+        if steps is not None:
+            await steps.abandon_all()
         raise Crash
 
     def spare(self) -> int:

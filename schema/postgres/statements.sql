@@ -361,6 +361,11 @@ SELECT code_hash, name, files, at FROM jivsd.plugin_code WHERE code_hash = $1
 -- The migrations of a plugin that have been applied, in order.
 SELECT number, hash FROM jivsd.plugin_migration WHERE plugin = $1 ORDER BY number
 
+-- name: search_path
+-- The schemas in which names are looked for that have none, but for our own.
+SELECT quote_ident(name) FROM unnest(current_schemas(false)) WITH ORDINALITY AS schemas (name, place)
+WHERE name <> $1 ORDER BY place
+
 -- name: put_plugin_migration
 -- A migration of a plugin has been applied.
 INSERT INTO jivsd.plugin_migration (plugin, number, name, hash, tables) VALUES ($1, $2, $3, $4, $5)

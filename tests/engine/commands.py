@@ -119,7 +119,7 @@ async def dig(ctx: StepContext, seconds: float) -> str:
 
 @step
 async def enter(tx: Transaction, item: str, amount: int) -> int:
-    await tx.execute("CREATE TABLE IF NOT EXISTS ledger (item TEXT, amount INTEGER) STRICT")
+    await tx.execute("CREATE TABLE IF NOT EXISTS ledger (item TEXT, amount INTEGER)")
     await tx.execute("INSERT INTO ledger VALUES (?, ?)", (item, amount))
     rows = await tx.fetch("SELECT sum(amount) AS total FROM ledger WHERE item = ?", (item,))
     if amount < 0:

@@ -196,7 +196,7 @@ def in_a_thread(seconds: float) -> str:
 
 @step
 async def in_a_transaction(tx: Transaction, item: str, amount: int) -> int:
-    await tx.execute("CREATE TABLE IF NOT EXISTS purse (item TEXT, amount INTEGER) STRICT")
+    await tx.execute("CREATE TABLE IF NOT EXISTS purse (item TEXT, amount INTEGER)")
     await tx.execute("INSERT INTO purse VALUES (?, ?)", (item, amount))
     if amount < 0:
         raise Stubborn("nothing below zero")
@@ -266,6 +266,7 @@ async def test_a_transaction_step_commits_with_its_record_or_not_at_all():
 
 
 @pytest.mark.slow
+@pytest.mark.embedded
 async def test_what_a_transaction_step_may_not_do():
     async with Env(here) as env:
         found = await env.result(await env.start("bad-transactions"))

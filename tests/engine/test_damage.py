@@ -14,6 +14,7 @@ from jivsd.engine.api import Conflict
 from jivsd.records import IncidentState, Kind, Status
 from jivsd.registry.registry import Registry
 from jivsd.store.api import DamagedRow
+from jivsd.store.postgres import PostgresStore
 from jivsd.testing import Env
 
 pytestmark = pytest.mark.jump
@@ -29,6 +30,11 @@ async def long(ctx: Context, steps: int) -> int:
 
 
 async def damage(env: Env, run: str, seq: int) -> None:
+    if isinstance(env.store, PostgresStore):
+        sql = "UPDATE jivsd.event SET payload = payload || '\\x20'::bytea WHERE run_id = $1 AND seq = $2"
+        await env.store._write(lambda db: db.execute(sql, run, seq))  # pyright: ignore
+        return
+
     def spoil(db):
         db.execute(
             "UPDATE event SET payload = CAST(CAST(payload AS TEXT) || ' ' AS BLOB) WHERE run_id = ? AND seq = ?",
@@ -180,6 +186,7 @@ async def test_a_blocked_run_keeps_one_incident_over_crashes():
         assert (await env.ended(run)).status is Status.TERMINATED
 
 
+@pytest.mark.embedded
 async def test_a_damaged_row_of_a_run_keeps_no_other_from_being_recovered():
     commands.fresh_world()
     async with Twice(here) as env:

@@ -148,6 +148,7 @@ async def test_a_step_that_beats_but_is_over_soon_writes_nothing():
         assert store.writes == 0
 
 
+@pytest.mark.embedded
 async def test_what_was_written_survives_a_crash_and_is_not_older_than_five_seconds(tmp_path):
     begun.clear()
     copied = tmp_path / "killed.db"

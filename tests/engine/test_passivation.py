@@ -151,6 +151,7 @@ async def test_a_retry_that_came_due_while_the_run_was_parked_is_not_in_doubt():
         assert "Recovered" not in [event.kind for event in await env.events(run)]
 
 
+@pytest.mark.embedded
 async def test_the_waker_comes_back_when_it_has_crashed(monkeypatch):
     commands.fresh_world()
     original, broken = SqliteStore.wakes, [True]

@@ -170,6 +170,7 @@ async def test_a_child_is_of_its_parents_version(write, folder):
         assert await env.result(run) == "old"
 
 
+@pytest.mark.embedded
 async def test_new_migrations_are_applied_and_one_that_fails_keeps_the_version_before(write, folder):
     write("shelf/__init__.py", PACKAGE, table="shelf_books")
     write("shelf/migrations/sqlite/0001_first.sql", "CREATE TABLE shelf_books (title TEXT);")

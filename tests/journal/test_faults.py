@@ -15,9 +15,10 @@ from store.faulty import FaultyStore
 
 from jivsd.journal import Committer, committer
 from jivsd.records import encode
-from jivsd.store.api import Delivered, Duplicate, Entry, Refused, TxStep, Written
+from jivsd.store.api import Delivered, Duplicate, Entry, Refused, Written
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.sqlite import SqliteStore
+from jivsd.store.txstep import TxStep
 
 pytestmark = pytest.mark.jump
 

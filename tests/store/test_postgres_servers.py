@@ -89,7 +89,7 @@ async def test_durable_stays_durable_when_the_server_is_reconfigured(databases, 
 async def test_a_role_with_too_few_connections(databases, url):
     with role(databases, "narrow", "CONNECTION LIMIT 3") as narrow:
         said = await refusal(f"{narrow}?schema=narrow")
-    assert "its role may have (ALTER ROLE … CONNECTION LIMIT) 3 connections; jivsd needs 7" in said
+    assert "its role may have (ALTER ROLE … CONNECTION LIMIT) 3 connections; jivsd needs 15" in said
 
 
 async def test_a_role_without_rights_on_one_table(databases, url):

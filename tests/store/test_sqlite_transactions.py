@@ -8,8 +8,9 @@ import apsw
 import pytest
 
 from jivsd.records import Event, Kind, encode
-from jivsd.store.api import Entry, Refused, TxStep, Written
+from jivsd.store.api import Entry, Refused, Written
 from jivsd.store.sqlite import SqliteStore, transaction
+from jivsd.store.txstep import TxStep
 from store.builders import AT, Journal, append, end, event
 
 

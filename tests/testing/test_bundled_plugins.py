@@ -38,6 +38,11 @@ def test_orders(card):
     assert crash_everywhere([SHOWCASE], scenario) > 5
 
 
+@pytest.mark.usefixtures("journals_in_postgres")
+def test_an_order_with_its_journal_in_postgresql():
+    test_orders("declined")
+
+
 def test_a_campaign():
     async def scenario(env):
         run = await env.start("campaign", {"letters": 4, "at_once": 2}, id="spring")

@@ -16,13 +16,14 @@ from jivsd import config, daemon
 from jivsd.config import sqlite_path
 from jivsd.proof.daemons import Daemon
 from jivsd.records import Kind
-from jivsd.store.api import Entry, TxStep, Written
+from jivsd.store.api import Entry, Written
 from jivsd.store.choice import is_postgres
 from jivsd.store.postgres import PostgresStore, claiming
 from jivsd.store.sqlite import store as sqlite_store
 from jivsd.store.sqlite.database import query
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.store.statements import statements
+from jivsd.store.txstep import TxStep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ class StepTwice(_Planted):
     async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         doubled = [entry for entry in batch if isinstance(entry, Entry) and self._chosen(entry)]
         for entry in doubled:
-            if entry.tx is not None:
+            if isinstance(entry.tx, TxStep):
                 entry.tx = _twice(entry.tx)
         verdicts = await self._store.commit(batch)
         again = [_again(entry) for entry in doubled if entry.tx is None]

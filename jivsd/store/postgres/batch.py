@@ -29,14 +29,14 @@ from jivsd.store.api import (
     Written,
 )
 from jivsd.store.postgres import outsiders, rows
-from jivsd.store.postgres.connections import translated, translated_commit
+from jivsd.store.postgres.connections import FENCED, HELD, translated, translated_commit
 from jivsd.store.postgres.content import Content, columns
 from jivsd.store.postgres.known import Known, look_up
 from jivsd.store.postgres.queues import Queues, concerns_queues
 from jivsd.store.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Sequence
 
     from jivsd.records import Event, Message
     from jivsd.store.api import NewRun, Verdict
@@ -48,9 +48,6 @@ _BUSY: Final = Busy()
 
 MOST_WAITS: Final = 8
 """How often one batch waits for what somebody has written and not committed; after that, such entries are put off."""
-HELD: Final = "JV001"
-FENCED: Final = "JV002"
-"""What the function `write_batch` says: a row is missing or held; a shard has another owner."""
 
 
 class _Way(IntEnum):
@@ -63,22 +60,9 @@ class _Way(IntEnum):
 class Stage:
     """How far a commit has come, and what it needs of the caller's thread."""
 
-    def __init__(self, batch: Sequence[Entry | Post]) -> None:
+    def __init__(self) -> None:
         self.decisive = False
         """What makes the batch durable has been sent: from now on silence means that nobody knows."""
-        self.failed = {
-            (entry.run_id, entry.tx.seq): entry.tx.failed(TransactionsMissing(_MISSING))
-            for entry in batch
-            if isinstance(entry, Entry) and entry.tx is not None
-        }
-        """The events of transaction steps, all of which fail."""
-
-
-class TransactionsMissing(StoreError):
-    """Transaction steps cannot be run here."""
-
-
-_MISSING: Final = "transaction steps are not there with PostgreSQL yet: make it a plain step, or use the embedded store"
 
 
 async def commit(
@@ -107,7 +91,7 @@ def _is_plain(entry: Entry | Post) -> bool:
     """Whether it is written by the one function, without anything being looked up."""
     if isinstance(entry, Post) or entry.inbox or entry.incidents or entry.publishes or entry.progress:
         return False
-    return entry.tx is None and entry.successor is None and not concerns_queues(entry)
+    return entry.successor is None and not concerns_queues(entry)
 
 
 def _stands_in_the_way(error: BaseException) -> bool:
@@ -149,9 +133,9 @@ async def _transact(
     await connection.execute(sql["begin"])
     try:
         if way is _Way.CAREFUL:
-            verdicts = await _carefully(connection, sql, batch, stage, held)
+            verdicts = await _carefully(connection, sql, batch, held)
         else:
-            verdicts = await _together(connection, sql, batch, stage, doubtful=way is _Way.DOUBTING, held=held)
+            verdicts = await _together(connection, sql, batch, doubtful=way is _Way.DOUBTING, held=held)
         stage.decisive = True
         await connection.execute(sql["commit"])
     except Exception:
@@ -163,24 +147,16 @@ async def _transact(
 
 
 async def _together(
-    connection: Connection,
-    sql: Sql,
-    batch: Sequence[Entry | Post],
-    stage: Stage,
-    *,
-    doubtful: bool,
-    held: Container[int],
+    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], *, doubtful: bool, held: Container[int]
 ) -> list[Verdict]:
     known = await look_up(connection, sql, batch, doubtful=doubtful)
-    attempt = _Attempt(connection, sql, batch, known, stage.failed, held)
+    attempt = _Attempt(connection, sql, batch, known, held)
     verdicts = await attempt.decide()
     await attempt.write()
     return verdicts
 
 
-async def _carefully(
-    connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage, held: set[int]
-) -> list[Verdict]:
+async def _carefully(connection: Connection, sql: Sql, batch: Sequence[Entry | Post], held: set[int]) -> list[Verdict]:
     """Write each entry in a savepoint, so that it fails alone."""
     verdicts: list[Verdict] = []
     stopped: dict[str, Verdict] = {}
@@ -197,7 +173,7 @@ async def _carefully(
             continue
         await connection.execute(sql["savepoint"])
         try:
-            (verdict,) = await _together(connection, sql, [entry], stage, doubtful=True, held=held)
+            (verdict,) = await _together(connection, sql, [entry], doubtful=True, held=held)
         except Exception as error:
             if not _concerns_content(error):
                 raise
@@ -209,7 +185,7 @@ async def _carefully(
             verdict = _fault(error)
         await connection.execute(sql["release"])
         verdicts.append(verdict)
-        if run_id is not None and isinstance(entry, Entry) and (later := _for_later(entry, verdict)) is not None:
+        if run_id is not None and isinstance(entry, Entry) and (later := for_later(entry, verdict)) is not None:
             stopped[run_id] = later
     return verdicts
 
@@ -230,7 +206,7 @@ def _fault(error: Exception) -> Verdict:
     return Refused("invalid", detail=f"{type(error).__name__}: {error}")
 
 
-def _for_later(entry: Entry, verdict: Verdict) -> Verdict | None:
+def for_later(entry: Entry, verdict: Verdict) -> Verdict | None:
     """The verdict for the later entries of a run, if this one decides theirs."""
     if isinstance(verdict, Existing):
         return Refused("exists", entry.run_id)
@@ -248,7 +224,6 @@ class _Attempt:
         sql: Sql,
         batch: Sequence[Entry | Post],
         known: Known,
-        failed: Mapping[tuple[str, int], Event],
         held: Container[int],
     ) -> None:
         self.content = Content()
@@ -256,7 +231,6 @@ class _Attempt:
         self._sql = sql
         self._batch = batch
         self._known = known
-        self._failed = failed
         self._held = held
         self._stopped: dict[str, Verdict] = {}
         self._posted: list[tuple[str, str, str]] = []
@@ -308,7 +282,7 @@ class _Attempt:
         if (earlier := self._stopped.get(entry.run_id)) is not None:
             return earlier
         verdict = await self._entry(entry)
-        if (later := _for_later(entry, verdict)) is not None:
+        if (later := for_later(entry, verdict)) is not None:
             self._stopped[entry.run_id] = later
         return verdict
 
@@ -347,11 +321,7 @@ class _Attempt:
             self._known.ends(entry.run_id)
             if self._queues_matter:
                 await self._queues.release(entry.run_id)
-        if entry.tx is None:
-            return WRITTEN if held_by is None else Written(held_by=held_by)
-        event = self._failed[entry.run_id, entry.tx.seq]
-        self._append(event)
-        return Written(event)
+        return WRITTEN if held_by is None else Written(held_by=held_by)
 
     def _append(self, event: Event) -> None:
         self.content.append(event)
@@ -462,14 +432,11 @@ class _Attempt:
         known = self._known.stored
         try:
             stored = [_intact(known.get((event.run_id, event.seq))) for event in entry.events]
-            done = None if entry.tx is None else _intact(known.get((entry.run_id, entry.tx.seq)))
         except DamagedRow as error:
             return Refused("exists", entry.run_id, str(error))
-        if done is None and not any(stored):
+        if not any(stored):
             return None
-        if stored != list(entry.events):
-            return Refused("exists", entry.run_id)
-        return WRITTEN if done is None else Written(done)
+        return WRITTEN if stored == list(entry.events) else Refused("exists", entry.run_id)
 
 
 def _intact(event: Event | DamagedRow | None) -> Event | None:

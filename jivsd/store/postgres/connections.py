@@ -72,7 +72,11 @@ JOURNAL_WAITS: Final = "250ms"
 WRITER_WAITS: Final = "5s"
 """How long a batch, or another statement, waits for a lock that somebody holds."""
 
-_LOST: Final = (
+HELD: Final = "JV001"
+FENCED: Final = "JV002"
+"""What the functions of our schema say: a row is missing or held; a shard has another owner."""
+
+LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the driver is confused, by a server that speaks out of turn when it is shut down
@@ -85,16 +89,15 @@ _LOST: Final = (
     BridgeClosed,
 )
 """The connection is gone or does not answer: what was asked last may have been done."""
-_AWAY: Final = (
-    *_LOST,
+HELD_UP: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientPrivilegeError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
     asyncpg.PostgresIOError,
 )
+_AWAY: Final = (*LOST, *HELD_UP, asyncpg.TransactionRollbackError)
 """PostgreSQL cannot do it just now, and said that it did not."""
 _EXPLAINED: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -175,7 +178,7 @@ def drop(connection: Connection) -> None:
 def spoils(error: Exception) -> bool:
     """Whether an error means that the connection, on which it came, is of no use any more."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
-    return isinstance(cause, (*_LOST, asyncpg.ReadOnlySQLTransactionError))  # another host may be the primary now
+    return isinstance(cause, (*LOST, asyncpg.ReadOnlySQLTransactionError))  # another host may be the primary now
 
 
 def starts_just_now(error: StoreError) -> bool:
@@ -253,7 +256,7 @@ def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 def translated_commit(error: BaseException, address: Address) -> StoreError:
     """What an error means that came in answer to what makes a batch durable."""
-    if isinstance(error, _LOST):
+    if isinstance(error, LOST):
         return OutcomeUnknown(
             f"the database {address.shown} did not say whether it has committed: {masked(str(error))}"
         )

@@ -102,8 +102,6 @@ async def look_up(connection: Connection, sql: Sql, batch: Sequence[Entry | Post
         await look.receivers(posts)
     if doubtful:
         await look.what_is_there(entries)
-    elif any(entry.tx is not None for entry in entries):
-        await look.stored([entry for entry in entries if entry.tx is not None])
     return known
 
 
@@ -168,7 +166,6 @@ class _Look:
 
     async def stored(self, entries: Sequence[Entry]) -> None:
         wanted = [(event.run_id, event.seq) for entry in entries for event in entry.events]
-        wanted += [(entry.run_id, entry.tx.seq) for entry in entries if entry.tx is not None]
         wanted = [(run_id, seq) for run_id, seq in wanted if rows.is_id(run_id) and _is_seq(seq)]
         for run_id, seq, *rest in await self._ask("stored_events", *_turned(wanted)):
             try:

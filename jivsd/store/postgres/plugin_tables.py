@@ -16,13 +16,26 @@ if TYPE_CHECKING:
     from jivsd.store.postgres.connections import Connection, Sql
 
 
+async def their_schemas(connection: Connection, sql: Sql) -> str:
+    """What makes names without a schema mean plugins' tables, to the end of a transaction.
+
+    They are looked for, and made, where the user's search_path says: in the schema public, mostly. Our own is left out:
+    it has the user's name, often, and would come first.
+    """
+    found = await connection.fetch(sql["search_path"], sql.schema)
+    names = ", ".join(row[0] for row in found) or "''"
+    return f"SET LOCAL search_path = {names}"
+
+
 async def migrate(connection: Connection, sql: Sql, plugin: str, migrations: Sequence[Migration]) -> None:
-    """See `Store.migrate_plugin`. The tables go where the user's search_path says: into the schema public, mostly."""
+    """See `Store.migrate_plugin`. For where the tables go, see `their_schemas`."""
+    path = await their_schemas(connection, sql)
     applied = {row["number"]: row["hash"] for row in await connection.fetch(sql["plugin_migrations"], plugin)}
     for where, migration, row in pending(plugin, migrations, applied):
         try:
             async with connection.transaction():
                 before = await _tables(connection, sql)
+                await connection.execute(path)
                 await connection.execute(migration)
                 made = sorted(await _tables(connection, sql) - before)
                 await connection.execute(sql["put_plugin_migration"], *row, made)

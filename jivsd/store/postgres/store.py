@@ -28,8 +28,10 @@ from jivsd.store.postgres.connections import (
     translated_commit,
     usable,
 )
+from jivsd.store.postgres.recording import Recorder, has_steps
 from jivsd.store.postgres.schema import check_version
 from jivsd.store.postgres.server import check, clock_off
+from jivsd.store.postgres.transactions import STEPS, PostgresTransactions
 from jivsd.store.postgres.upkeep import Checker
 from jivsd.store.upkeep import REPORTED
 
@@ -59,7 +61,7 @@ T = TypeVar("T")
 READERS: Final = 4
 WRITERS: Final = 2
 """Connections for what is not a batch: incidents, plugins, removals, epochs."""
-CONNECTIONS: Final = 1 + WRITERS + READERS
+CONNECTIONS: Final = 1 + WRITERS + READERS + STEPS
 """The most that a store has: that one more writes batches."""
 OPEN_TIMEOUT: Final = 60.0
 STARTING: Final = 30.0
@@ -109,6 +111,11 @@ class PostgresStore:
         """Shards of which nobody knows whether their epoch was raised, and the epoch before."""
         self._bridge = Bridge("jivsd-postgres", blocking=not threaded)
         self._make_pools()
+
+    @property
+    def transactions(self) -> PostgresTransactions:
+        """See `Store.transactions`."""
+        return self._transactions
 
     async def __aenter__(self) -> PostgresStore:
         return self
@@ -164,7 +171,15 @@ class PostgresStore:
     async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         """See `Store.commit`."""
         self._check_writable()
-        stage = batches.Stage(batch)
+        if has_steps(batch):
+            recorder = Recorder(
+                batch, bridge=self._bridge, sql=self._sql, write=self._write_batch, stored=self._stored_event
+            )
+            return await recorder.commit()
+        return await self._write_batch(batch, more)
+
+    async def _write_batch(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
+        stage = batches.Stage()
         try:
             return await self._journal.use(
                 lambda connection: self._commit(connection, batch, stage, more), timeout=COMMIT_TIMEOUT
@@ -173,6 +188,9 @@ class PostgresStore:
             raise
         except Exception as error:
             raise (translated_commit if stage.decisive else translated)(error, self.address) from error
+
+    async def _stored_event(self, run_id: str, seq: int) -> Event | None:
+        return next(iter(await self.events(run_id, seq - 1, 1)), None)
 
     async def raise_epoch(self, node: str, shards: Mapping[int, int]) -> dict[int, int]:
         """See `Store.raise_epoch`. A session that holds a shard under an old epoch for long is ended."""
@@ -376,7 +394,7 @@ class PostgresStore:
             if more is None or not (batch := more(verdicts)):
                 return verdicts
 
-    async def _connect_writer(self, purpose: str, waits: str) -> Connection:
+    async def _connect_writer(self, purpose: str, waits: str | None) -> Connection:
         """Connect, and look whether it is still a server that may be written to."""
         connection = await self._connect(f"{purpose} of {self._node}", waits)
         try:
@@ -416,6 +434,8 @@ class PostgresStore:
         self._journal = self._pool(1, partial(self._connect_writer, "journal", JOURNAL_WAITS))
         self._writers = self._pool(WRITERS, partial(self._connect_writer, "writer", WRITER_WAITS))
         self._readers = self._pool(READERS, lambda: self._connect(f"reader of {self._node}"))
+        steps = self._pool(STEPS, partial(self._connect_writer, "transaction step", None))
+        self._transactions = PostgresTransactions(self._bridge, steps, self.address, self._sql)
 
     def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
         return Pool(self._bridge, make, size=size, good=usable, drop=drop, spoils=spoils)

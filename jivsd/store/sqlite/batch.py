@@ -32,6 +32,7 @@ from jivsd.store.sqlite.queues import Queues
 from jivsd.store.sqlite.transaction import Guard, Lost, drive
 from jivsd.store.statements import statements
 from jivsd.store.tickets import Ticket
+from jivsd.store.txstep import TxStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -410,7 +411,7 @@ class _Attempt:
 
     def _step(self, place: int, entry: Entry) -> Event:
         """Run a transaction step; return the event of its success or of its failure."""
-        assert entry.tx is not None
+        assert isinstance(entry.tx, TxStep)
         failure = self._failures.get(place)
         if failure is None:
             self._run(self._sql["savepoint"])

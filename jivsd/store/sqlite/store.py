@@ -81,6 +81,10 @@ class SqliteStore:
         self._batches: BatchWriter | None = None
         self._sql = statements("sqlite")
 
+    @property
+    def transactions(self) -> None:
+        """The writer runs transaction steps, inside batches."""
+
     async def __aenter__(self) -> SqliteStore:
         return self
 

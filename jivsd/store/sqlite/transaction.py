@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
-from jivsd.store.api import StoreError
+from jivsd.store.api import TransactionError
 from jivsd.store.sqlite.database import AWAY, own_names
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from jivsd.records import Event
-    from jivsd.store.api import TxStep
+    from jivsd.store.txstep import TxStep
 
 LIMIT: Final = 0.1
 """How long a transaction step may take, in seconds: every other append waits behind it."""
@@ -51,10 +51,6 @@ _FORBIDDEN: Final = {
     apsw.SQLITE_CREATE_TEMP_INDEX: "temporary indices",
     apsw.SQLITE_CREATE_TEMP_TRIGGER: "temporary triggers",
 }
-
-
-class TransactionError(StoreError):
-    """A transaction step did what it may not do, or took too long; all that it wrote was rolled back."""
 
 
 class Lost(Exception):
@@ -132,6 +128,14 @@ class SqliteTransaction:
     async def fetch(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises as `execute` does."""
         return self._run(sql, parameters)
+
+    async def fetchrow(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> dict[str, Any] | None:
+        """Run a query; return its first row, or None. Raises as `execute` does."""
+        return next(iter(self._run(sql, parameters)), None)
+
+    async def fetchval(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> Any:
+        """Run a query; return the first value of its first row, or None. Raises as `execute` does."""
+        return next((value for row in self._run(sql, parameters) for value in row.values()), None)
 
     def close(self) -> None:
         """The step has returned: whoever kept the transaction can do nothing with it."""
