@@ -18,7 +18,6 @@ from databases import NEWEST
 from jivsd.proof.daemons import DaemonFailed
 from jivsd.proof.torture import servers
 from jivsd.proof.torture.faults import ON_DAEMON
-from jivsd.proof.torture.orders import Wrong, orders
 from jivsd.proof.torture.serverfaults import ON_OWN
 from jivsd.store.postgres import PostgresStore
 
@@ -105,26 +104,6 @@ def test_nothing_is_wrong_after_a_minute_on_postgresql(seed, faults):
     command = [sys.executable, "-m", "jivsd", "torture", "--seconds", "60", "--seed", str(seed)]
     done = subprocess.run([*command, "--store", "postgresql", "--faults", faults], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-WRONG = [
-    (("--nodes", "2"), "--nodes 2: there is one daemon so far"),
-    (("--store", "mysql://x"), "write postgresql://"),
-    (("--faults", "cut"), "--faults cut: needs PostgreSQL"),
-    (("--store", "postgresql", "--faults", "flush"), "comes with Redis"),
-    (("--store", "postgresql://h/d", "--faults", "pg-restart"), "needs a server that the torture may restart"),
-    (("--store", "postgresql://h/d?sslmode=verify-full", "--faults", "cut"), "lets no proxy in between"),
-    (("--store", "postgresql://a,b/d", "--faults", "lose"), "several hosts"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "why"), WRONG)
-def test_what_cannot_be_is_wrong_usage(arguments, why):
-    options = dict(zip([one.removeprefix("--") for one in arguments[::2]], arguments[1::2], strict=True))
-    if "nodes" in options:
-        options["nodes"] = int(options["nodes"])
-    with pytest.raises(Wrong, match=re.escape(why)):
-        orders(seconds=1, **options)
 
 
 def test_wrong_usage_is_said_in_a_sentence():

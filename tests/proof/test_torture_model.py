@@ -16,8 +16,9 @@ from jivsd.proof.torture import language as say
 from jivsd.proof.torture.account import Account, Case
 from jivsd.proof.torture.evidence import looking
 from jivsd.proof.torture.model import foresee, plan_of
+from jivsd.proof.torture.orders import Wrong, orders
 from jivsd.proof.torture.programs import draw
-from jivsd.proof.torture.torturer import Wrong, orders, torture
+from jivsd.proof.torture.torturer import torture
 from jivsd.proof.torture.verdict import check_all
 from jivsd.records import Status, derived_id, new_id
 
@@ -426,10 +427,14 @@ def test_two_that_were_under_one_lock_at_once(copy):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"store": "postgresql://localhost/x"}, "--store comes with PostgreSQL"),
-        ({"redis": "redis://localhost"}, "--redis comes with PostgreSQL"),
-        ({"nodes": 3}, "--nodes 3 comes with PostgreSQL"),
-        ({"faults": "kill,flush"}, "--faults flush comes with Redis; the embedded store has kill, stop"),
+        ({"store": "mysql://localhost/x"}, "--store mysql://localhost/x: write postgresql://"),
+        ({"redis": "redis://localhost"}, "--redis comes with several nodes"),
+        ({"nodes": 3}, "--nodes 3: there is one daemon so far"),
+        ({"faults": "kill,flush"}, "--faults flush comes with Redis; there are kill, stop"),
+        ({"faults": "cut"}, "--faults cut: needs PostgreSQL: --store postgresql"),
+        ({"faults": "pg-stop", "store": "postgresql://h/d"}, "needs a server that the torture may restart, stop"),
+        ({"faults": "cut", "store": "postgresql://h/d?sslmode=verify-full"}, "sslmode=verify-full lets no proxy in"),
+        ({"faults": "lose", "store": "postgresql://a,b/d"}, "no proxy can be put in between: it names several hosts"),
         ({"faults": "fire"}, "--faults fire: allowed are kill, stop"),
         ({"plant": "roses"}, "--plant roses: allowed are step-twice, lose-ack, stale-writer"),
     ],
