@@ -52,19 +52,19 @@ def folder(tmp_path):
 
 
 @contextmanager
-def running(folder, *arguments):
+def running(folder, *arguments, kill=False):
     daemon = Daemon(folder, *arguments)
     try:
-        yield daemon
+        yield
     finally:
-        daemon.end()
+        daemon.end(kill=kill)
 
 
 @pytest.mark.slow
-def test_a_daemon_moves_into_postgresql_and_back(url, folder, tmp_path, run):
+def test_a_daemon_that_was_killed_moves_into_postgresql_and_back(url, folder, tmp_path, run):
     place = ["--data-dir", folder]
     old, third = f"sqlite:///{folder}/jivsd.db", f"sqlite:///{tmp_path}/third.db"
-    with running(folder):
+    with running(folder, kill=True):
         run("start", "gate", "--id", "first", *place)
         run("start", "gate", "--id", "second", *place)
         later = run("start", "add-up", "--input", "3", "--delay", "2s", "--json", *place).json["run_id"]

@@ -91,7 +91,9 @@ class PostgresEnd:
 
     async def begin(self) -> None:
         """Shut a daemon out that does not hold its session (behind a pooler); read one snapshot from now on."""
+        await self._begin()
         await self.call(lambda db: db.fetch(self._sql["claim_shards"], NODE, None))
+        await self.commit()
         await self._begin(isolation="repeatable_read", readonly=True)
 
     async def open_target(self) -> None:
