@@ -12,7 +12,7 @@ import random
 import threading
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import outcome
 import trio
@@ -221,6 +221,21 @@ class Bridge:
             trio.lowlevel.reschedule(call.task, result)
 
 
+class Usage(NamedTuple):
+    """How much a pool has to do. The bridge's thread counts; a look from trio sees some of it a moment late."""
+
+    open: int
+    """Connections that there are."""
+    used: int
+    """Connections that are lent."""
+    waiting: int
+    """Pieces of work that wait for one."""
+    made: int
+    """Connections ever made; many more than there are: they die."""
+    failures: int
+    """How often none could be made."""
+
+
 class Pool(Generic[C]):
     """Connections of one kind in a bridge's loop, each lent to one piece of work at a time.
 
@@ -249,8 +264,11 @@ class Pool(Generic[C]):
             drop: closes one at once, without waiting for anything.
             spoils: whether an error out of the work means that its connection is not to be lent again.
         """
-        self.size = 0
-        """How many connections there are; written by the bridge's thread."""
+        self._size = 0
+        self._lent = 0
+        self._waiting = 0
+        self._made = 0
+        self._failures = 0
         self._bridge = bridge
         self._connect = connect
         self._good = good
@@ -265,6 +283,16 @@ class Pool(Generic[C]):
         self._closed = False
         bridge.at_close(self._close)
 
+    @property
+    def size(self) -> int:
+        """How many connections there are."""
+        return self._size
+
+    @property
+    def usage(self) -> Usage:
+        """How much the pool has to do."""
+        return Usage(self._size, self._lent, self._waiting, self._made, self._failures)
+
     async def use(self, work: Callable[[C], Awaitable[T]], *, timeout: float) -> T:
         """From trio: let `work` have a connection for at most `timeout` seconds, and return its result.
 
@@ -276,17 +304,29 @@ class Pool(Generic[C]):
 
     async def lend(self, work: Callable[[C], Awaitable[T]]) -> T:
         """In the bridge's loop: let `work` have a connection, and return its result."""
-        async with self._places:
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             connection = await self._take()
-            back = False
-            try:
-                result = await work(connection)
-                back = True
-            except Exception as error:
-                back = not self._spoils(error)  # a CancelledError is none of these: it always does
-                raise
-            finally:
-                self._give_back(connection, unharmed=back)
+            return await self._work(connection, work)
+        finally:
+            self._places.release()
+
+    async def _work(self, connection: C, work: Callable[[C], Awaitable[T]]) -> T:
+        back = False
+        self._lent += 1
+        try:
+            result = await work(connection)
+            back = True
+        except Exception as error:
+            back = not self._spoils(error)  # a CancelledError is none of these: it always does
+            raise
+        finally:
+            self._lent -= 1
+            self._give_back(connection, unharmed=back)
         return result
 
     async def close(self) -> None:
@@ -322,13 +362,15 @@ class Pool(Generic[C]):
         try:
             connection = await self._connect()
         except Exception as error:
+            self._failures += 1
             self._failure = error
             self._next_attempt = monotonic() + self._pause * random.uniform(0.5, 1)
             self._pause = min(self._pause * 2, LAST_PAUSE)
             raise
         self._failure = None
         self._pause = FIRST_PAUSE
-        self.size += 1
+        self._size += 1
+        self._made += 1
         return connection
 
     def _give_back(self, connection: C, *, unharmed: bool) -> None:
@@ -338,5 +380,5 @@ class Pool(Generic[C]):
             self._discard(connection)
 
     def _discard(self, connection: C) -> None:
-        self.size -= 1
+        self._size -= 1
         self._drop(connection)

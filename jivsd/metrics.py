@@ -155,6 +155,7 @@ class Metrics(Collector):
         self.supervisor_restarts = self._counters(
             "jivsd_supervisor_restarts_total", "Restarts of a supervised child", "child"
         )
+        self._add_store()
         self.before_scrape: Callable[[], None] | None = None
         """Called on each scrape, to bring up to date what is too dear to be counted all the time."""
         self.registry = CollectorRegistry()
@@ -177,6 +178,20 @@ class Metrics(Collector):
         self.runs_active = self._gauges("jivsd_runs_active", "Runs in memory that do not wait", "workflow")
         self.run_duration = self._histograms(
             "jivsd_run_duration_seconds", "Time from a run's start to its end", RUN_SECONDS, "workflow", "status"
+        )
+
+    def _add_store(self) -> None:
+        self.store_up = self._gauge("jivsd_store_up", "1 while the store can be written to, else 0")
+        self.connections = self._gauges("jivsd_store_connections", "Connections to the database", "kind")
+        self.connections_used = self._gauges(
+            "jivsd_store_connections_used", "Connections to the database that are at work", "kind"
+        )
+        self.connections_waiting = self._gauges(
+            "jivsd_store_connections_waiting", "Questions to the database that wait for a connection", "kind"
+        )
+        self.connects = self._counters("jivsd_store_connects_total", "Connections to the database ever made", "kind")
+        self.connect_failures = self._counters(
+            "jivsd_store_connect_failures_total", "Attempts to connect to the database that failed", "kind"
         )
 
     def collect(self) -> Iterable[Metric]:

@@ -8,6 +8,7 @@ import trio
 
 from jivsd.admin.http import Route, answer
 from jivsd.admin.wire import StatusView
+from jivsd.store.api import StoreAway
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -42,14 +43,14 @@ class StatusRoutes:
 
     async def ready(self) -> Response:
         status = await self._checked()
-        up = status is not None and status.store_away is None
+        up = not isinstance(status, str) and status.store_away is None
         return answer({"status": _word(up)}, 200 if up else 503)
 
     async def health(self) -> Response:
         """Each component; a plugin that does not load harms no other and leaves the daemon UP."""
         status = await self._checked()
-        if status is None:
-            down = {"status": "DOWN", "detail": f"it did not answer within {CHECK_SECONDS:g} s"}
+        if isinstance(status, str):
+            down = {"status": "DOWN", "detail": status}
             return answer({"status": "DOWN", "components": {"database": down}}, 503)
         up = status.store_away is None
         problems = {plugin.name: plugin.problem for plugin in status.plugins if plugin.problem is not None}
@@ -60,10 +61,14 @@ class StatusRoutes:
         }
         return answer({"status": _word(up), "components": components}, 200 if up else 503)
 
-    async def _checked(self) -> EngineStatus | None:
-        with trio.move_on_after(CHECK_SECONDS):
-            return await self._engine.status()
-        return None
+    async def _checked(self) -> EngineStatus | str:
+        """How the daemon is, or why that cannot be found out."""
+        try:
+            with trio.move_on_after(CHECK_SECONDS):
+                return await self._engine.status()
+        except StoreAway as error:
+            return str(error)
+        return f"it did not answer within {CHECK_SECONDS:g} s"
 
 
 def _word(up: bool) -> str:

@@ -32,6 +32,17 @@ class Gauges:
         for workflow in (*host.metrics.runs_active.series, *((name,) for name in active)):
             host.metrics.runs_active.labels(*workflow).set(active[workflow[0]])
         host.metrics.steps_running.set(host.slots.used)
+        self._measure_store()
+
+    def _measure_store(self) -> None:
+        host, metrics = self._host, self._host.metrics
+        metrics.store_up.set(host.committer.away is None)
+        for kind, found in host.store.connections().items():
+            metrics.connections.labels(kind).set(found.open)
+            metrics.connections_used.labels(kind).set(found.used)
+            metrics.connections_waiting.labels(kind).set(found.waiting)
+            metrics.connects.labels(kind).value = found.made
+            metrics.connect_failures.labels(kind).value = found.failures
 
     def away(self, reason: str | None) -> None:
         """The store cannot be written to, or is back."""

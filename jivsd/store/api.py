@@ -14,6 +14,7 @@ from jivsd.store.txstep import TxDone, TxStep
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from jivsd.bridge import Usage
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.txstep import Transactions
 
@@ -481,6 +482,10 @@ class Store(Protocol):
 
     async def clock_off(self) -> float:
         """By how many seconds the database's clock is ahead of this node's (negative: behind); 0: it has none."""
+        ...
+
+    def connections(self) -> dict[str, Usage]:
+        """The connections to the database, by what they are for; none if it is embedded."""
         ...
 
     async def outsiders(self) -> list[str]:

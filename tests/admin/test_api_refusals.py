@@ -154,3 +154,12 @@ async def test_health_says_when_the_store_is_away(tmp_path):
         assert health.json()["components"]["database"] == {"status": "DOWN", "detail": "disk full"}
         assert (await served.unix.get("/health/live")).status_code == 200
         served.engine.committer.away = None
+
+
+async def test_health_says_when_the_store_does_not_answer_questions(tmp_path):
+    """Nothing is to be written just now, so that nobody has found out yet."""
+    async with serving(tmp_path, Refusing(StoreAway("nobody listens"))) as served:
+        assert (await served.unix.get("/health/ready")).json() == {"status": "DOWN"}
+        health = await served.unix.get("/health")
+        assert health.status_code == 503
+        assert health.json()["components"]["database"] == {"status": "DOWN", "detail": "nobody listens"}

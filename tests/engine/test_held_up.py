@@ -42,3 +42,20 @@ async def test_why_says_who_holds_the_row_of_a_run(postgres, tmp_path, capfd, mo
         await other("COMMIT")
         assert await env.result(held) == "slept"
         assert not any(wait.kind == "row" for wait in await env.waits(held))
+
+
+@pytest.mark.slow
+async def test_what_the_connections_do_is_scraped(postgres, tmp_path):
+    (tmp_path / "nap.py").write_text(NAP)
+    async with Env(tmp_path / "nap.py", store=PostgresStore(postgres(NEWEST).clean())) as env:
+        assert await env.result(await env.start("nap", 0)) == "slept"
+        shown = env.engine.metrics.render().decode()
+    for line in (
+        "jivsd_store_up 1.0",
+        'jivsd_store_connections{kind="journal"} 1.0',
+        'jivsd_store_connections_used{kind="reader"} 0.0',
+        'jivsd_store_connections_waiting{kind="reader"} 0.0',
+        'jivsd_store_connects_total{kind="journal"} 1.0',
+        'jivsd_store_connect_failures_total{kind="writer"} 0.0',
+    ):
+        assert line in shown

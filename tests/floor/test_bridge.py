@@ -309,6 +309,28 @@ async def test_while_nothing_can_be_connected_attempts_become_rare(monkeypatch):
         assert pool.size == exchange.open == 1
 
 
+async def test_what_a_pool_has_to_do_is_counted():
+    exchange = Exchange()
+    async with Bridge() as bridge:
+        pool, ended = exchange.pool(bridge, 2), asyncio.Event()
+
+        async def stay(line):
+            await ended.wait()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(lambda: pool.use(stay, timeout=PATIENCE))
+            await until(lambda: pool.usage == (2, 2, 3, 2, 0))
+            await bridge.call(lambda: _done(ended.set()), timeout=PATIENCE)
+        assert pool.usage == (2, 0, 0, 2, 0)
+        exchange.down = "nobody listens"
+        for line in exchange.lines:
+            line.busy = True
+        with pytest.raises(ConnectionRefusedError):
+            await pool.use(stay, timeout=PATIENCE)
+        assert pool.usage.failures == 1
+
+
 async def cancel_at_random(times):
     """Callers leave at random moments; afterwards nothing is lent, lost or waiting."""
     random = Random(5)
@@ -342,6 +364,7 @@ async def cancel_at_random(times):
         await until(lambda: bridge.under_way == 0)
         assert 0 < reached < times, "some were cancelled, and some were not"
         assert pool.size == exchange.open <= 4
+        assert pool.usage[1:] == (0, 0, pool.size, 0), "nothing is lent, nobody waits"
         assert len(exchange.lines) <= 4, "no connection was lost, so none was replaced"
         assert await pool.use(lambda line: line.ask("well"), timeout=PATIENCE) == "well"
         assert await bridge.call(lambda: _done(len(asyncio.all_tasks())), timeout=PATIENCE) == 2, (

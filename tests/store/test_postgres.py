@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import asynccontextmanager
 from pathlib import Path
-from random import Random
 
 import asyncpg
 import pytest
@@ -397,38 +396,6 @@ async def test_a_commit_that_does_not_answer_has_an_unknown_outcome(url, monkeyp
         assert await j.store.commit([late]) == [Written()]
         assert before in ([1], [1, 2])
         assert await j.seqs(run) == [1, 2]
-
-
-async def test_cancelled_questions_leak_no_session(url):
-    random = Random(3)
-    async with opened(url) as j, somebody(url) as ask:
-        run = await j.start()
-        left = iter(range(2_000))
-
-        async def questions():
-            for _ in left:
-                with trio.move_on_after(random.random() * 0.004):
-                    await random.choice(
-                        [
-                            lambda: j.store.run(run.run_id),
-                            lambda: j.store.recorded([run.run_id]),
-                            j.store.counts,
-                            j.store.probe,
-                        ]
-                    )()
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(20):
-                nursery.start_soon(questions)
-        assert await j.one(append(run, 2)) == Written()
-        assert (await j.store.run(run.run_id)).run_id == run.run_id
-        found = await ask(
-            "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'jivsd %'"
-            " AND datname = current_database() GROUP BY 1"
-        )
-        most = {"jivsd journal of node-a": 1, "jivsd reader of node-a": 4, "jivsd writer of node-a": 2}
-        assert all(count <= most[name] for name, count in found)
-        assert await ask("SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == []
 
 
 async def test_counts_stay_right_when_they_are_added_up(url, monkeypatch):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
     from types import TracebackType
 
+    from jivsd.bridge import Usage
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
@@ -372,6 +373,10 @@ class PostgresStore:
     async def clock_off(self) -> float:
         """See `Store.clock_off`."""
         return await self._read(lambda db: clock_off(db, self._now))
+
+    def connections(self) -> dict[str, Usage]:
+        """See `Store.connections`."""
+        return {"journal": self._journal.usage, "writer": self._writers.usage, "reader": self._readers.usage}
 
     async def outsiders(self) -> list[str]:
         """See `Store.outsiders`."""

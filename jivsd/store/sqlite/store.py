@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from jivsd.bridge import Usage
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
@@ -322,6 +323,10 @@ class SqliteStore:
     async def clock_off(self) -> float:
         """See `Store.clock_off`. It has this machine's clock."""
         return 0.0
+
+    def connections(self) -> dict[str, Usage]:
+        """See `Store.connections`."""
+        return {}
 
     async def outsiders(self) -> list[str]:
         """See `Store.outsiders`. There are no locks of rows here."""
