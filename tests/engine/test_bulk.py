@@ -76,7 +76,7 @@ async def test_they_are_committed_in_groups():
         batches: list[int] = []
         commit = env.store.commit
 
-        async def counted(batch):
+        async def counted(batch, more=None):
             batches.append(len(batch))
             return await commit(batch)
 
