@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from databases import NEWEST
 
 import jivsd
 from jivsd.bridge import Bridge
-from jivsd.proof.pgserver import VERSIONS
+from jivsd.proof.pgserver import VERSIONS, programs
 from jivsd.records import Status, new_id
+from jivsd.resources import bundled
 from jivsd.store.api import (
     Busy,
     Delivered,
@@ -32,6 +34,7 @@ from jivsd.store.api import (
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
+from jivsd.store.postgres.connections import in_schema
 from jivsd.store.postgres.server import objection
 from jivsd.store.statements import statements
 from store.builders import Journal, append, end, event, message, new_run, post, start
@@ -97,6 +100,27 @@ def test_every_statement_is_described_used_and_fits_the_schema(postgres, version
     databases.clean()
     assert len(prepared) > 70
     databases.sql(*prepared, "SELECT 1", database=databases.common)
+
+
+def test_the_full_picture_is_the_sum_of_the_migrations(postgres):
+    databases = postgres(NEWEST)
+    url = databases.clean()
+    picture = in_schema((bundled("schema") / "postgres" / "schema.sql").read_text(), "picture")
+    databases.sql("CREATE SCHEMA picture", picture, "SELECT 1", database=databases.common)
+    try:
+        painted, made = (_dump(url, schema) for schema in ("picture", "jivsd"))
+    finally:
+        databases.sql("DROP SCHEMA picture CASCADE", "SELECT 1", database=databases.common)
+    assert painted == made
+    assert made.count("CREATE TABLE") > 15
+
+
+def _dump(url, schema):
+    """A schema as pg_dump has it, without the lines that name it or the moment."""
+    command = [programs(NEWEST) / "pg_dump", "--schema-only", f"--schema={schema}", "--no-comments", url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in said.splitlines() if line and not line.startswith(("--", "\\", "CREATE SCHEMA"))]
+    return "\n".join(lines).replace(f"{schema}.", "jivsd.").replace(f"SCHEMA {schema}", "SCHEMA jivsd")
 
 
 def test_the_event_table_has_its_primary_key_and_no_other_index(postgres):
