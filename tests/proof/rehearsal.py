@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from random import Random
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,13 @@ from jivsd.proof.torture.evidence import looking
 from jivsd.proof.torture.verdict import check_all
 from jivsd.proof.torture.workflows import steps, world
 from jivsd.records import encode
+from jivsd.store.api import Migration
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.supervision import Intensity
 from jivsd.testing.env import EPOCH, Env
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from typing import Self
 
     from jivsd.proof.torture.found import Violation
 
@@ -114,6 +116,13 @@ class Rehearsal(Env):
         faulty: Any = FaultyStore(self.mortal, self.random, rate=fates.answers, faults=ANSWERS)
         self.faulty = faulty
         super().__init__(workflows, store=faulty)
+
+    async def __aenter__(self) -> Self:
+        folder = Path(workflows.__file__).parent / "migrations" / "sqlite"
+        (ledger,) = folder.iterdir()  # a plugin that is given as a module brings none
+        await super().__aenter__()
+        await self.store.migrate_plugin(workflows.NAME, {"sqlite": [Migration(1, "ledger", ledger.read_text())]})
+        return self
 
     def make_engine(self, epoch: int) -> Engine:
         fates = self.fates

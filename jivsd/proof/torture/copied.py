@@ -5,12 +5,14 @@ The tables have the same names and columns as in PostgreSQL; JSON that is kept a
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from jivsd.store.postgres.connections import Connection
@@ -19,10 +21,10 @@ AT_ONCE: Final = 2_000
 """Rows that are read at once."""
 
 _TABLES: Final = """
-SELECT relname, array_agg(attname::text ORDER BY attnum) AS columns
-FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
-WHERE relnamespace = $1::text::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
-GROUP BY relname ORDER BY relname
+SELECT nspname, relname, array_agg(attname::text ORDER BY attnum) AS columns
+FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = ANY ($1::text[]) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+GROUP BY nspname, relname ORDER BY nspname, relname
 """
 _INDEXES: Final = (
     "CREATE INDEX run_id ON run (run_id)",
@@ -33,11 +35,12 @@ _INDEXES: Final = (
     'CREATE INDEX inbox_by ON inbox ("by")',
     "CREATE INDEX outbox_run ON outbox (run_id)",
     "CREATE INDEX attribute_run ON attribute (run_number)",
+    "CREATE INDEX ledger_run ON torture_ledger (run_id)",
 )
 
 
-async def copy(connection: Connection, schema: str, target: Path) -> None:
-    """Write all tables of a schema, as they are at one moment, into a new file, in place of one that is there.
+async def copy(connection: Connection, schemas: Sequence[str], target: Path) -> None:
+    """Write all tables of schemas, as they are at one moment, into a new file, in place of one that is there.
 
     Raises:
         Exception: whatever the driver says.
@@ -47,7 +50,7 @@ async def copy(connection: Connection, schema: str, target: Path) -> None:
     with closing(sqlite3.connect(made, check_same_thread=False)) as db:
         db.execute("PRAGMA synchronous = OFF")
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            for table, columns in await connection.fetch(_TABLES, schema):
+            for schema, table, columns in await connection.fetch(_TABLES, schemas):
                 await _copy_table(connection, schema, table, columns, db)
         for index in _INDEXES:
             db.execute(index)
@@ -68,6 +71,8 @@ def _plain(value: Any) -> Any:
     match value:
         case bytes():
             return value.decode()
+        case list():
+            return json.dumps(value)
         case UUID():
             return str(value)
         case _:

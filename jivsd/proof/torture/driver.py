@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from jivsd.client import Client
     from jivsd.proof.torture.account import Account
     from jivsd.proof.torture.plans import Fate, Launched, Plan, Question, Send
-    from jivsd.proof.torture.programs import Scenario
     from jivsd.records import Run
 
 T = TypeVar("T")
@@ -47,16 +46,7 @@ MEND_EVERY: Final = 0.3
 class Driver:
     """Drives scenarios one after the other, several side by side."""
 
-    def __init__(
-        self,
-        client: Client,
-        account: Account,
-        *,
-        seed: int,
-        world: str,
-        draw: Callable[[int, int], Scenario] = draw,
-    ) -> None:
-        self._draw = draw
+    def __init__(self, client: Client, account: Account, *, seed: int, world: str) -> None:
         self._client = client
         self._account = account
         self._seed = seed
@@ -96,7 +86,7 @@ class Driver:
             await self._ask_at_last(case)
 
     async def _start(self, number: int) -> Case | None:
-        scenario = self._draw(self._seed, number)
+        scenario = draw(self._seed, number)
         key = f"torture-{self._seed}-{number}"
         options = StartOptions(
             idempotency_key=key,

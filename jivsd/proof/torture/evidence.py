@@ -138,11 +138,6 @@ class Evidence:
     def __init__(self, journal: apsw.Connection, world: apsw.Connection) -> None:
         self._journal = journal
         self._world = world
-        self._ledgers = self._has_ledgers()
-
-    def _has_ledgers(self) -> bool:
-        found = self._rows("SELECT count(*) FROM sqlite_master WHERE name IN ('torture_ledger', 'torture_counter')")
-        return found[0][0] == 2
 
     def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return query(self._journal, sql, parameters).fetchall()
@@ -233,21 +228,15 @@ class Evidence:
         return [Call(*found) for found in query(self._world, sql, (run_id,)).fetchall()]
 
     def _ledger(self, run_id: str) -> list[Entry]:
-        if not self._ledgers:
-            return []
         sql = "SELECT name, amount FROM torture_ledger WHERE run_id = ? ORDER BY entry"
         return [Entry(*found) for found in self._rows(sql, run_id)]
 
     def sections(self) -> list[tuple[str, str]]:
         """Who has come into a part under a lock, or has left it, in this order: run, and what it has entered."""
-        if not self._ledgers:
-            return []
         sql = "SELECT run_id, name FROM torture_ledger WHERE name GLOB 'enter-*' OR name GLOB 'leave-*' ORDER BY entry"
         return [(run_id, name) for run_id, name in self._rows(sql)]
 
     def _counted(self, run_id: str) -> tuple[int, int]:
-        if not self._ledgers:
-            return 0, 0
         found = self._rows("SELECT entries, sum FROM torture_counter WHERE run_id = ?", run_id)
         return (found[0][0], found[0][1]) if found else (0, 0)
 

@@ -110,11 +110,11 @@ async def postgres(store: str, seed: int, kinds: Collection[str], folder: Path) 
                 if server.room is not None:
                     await first.ask(f"CREATE TABLESPACE {DATABASE} LOCATION '{server.room.folder}'")
                 await first.ask(f"CREATE DATABASE {DATABASE}{space}")
-                async with made.proxied(kinds):
+                async with made.schemas_of_its_own(), made.proxied(kinds):
                     yield made
         else:
             made = _Postgres(_with_schema(store), bridge, folder, None)
-            async with made.schema_of_its_own(), made.proxied(kinds):
+            async with made.schemas_of_its_own(), made.proxied(kinds):
                 yield made
 
 
@@ -143,13 +143,15 @@ async def _own_server(seed: int, *, room: bool) -> AsyncGenerator[Server]:
 class _Postgres:
     def __init__(self, url: str, bridge: Bridge, folder: Path, server: Server | None) -> None:
         self.name = "PostgreSQL" if server is None else f"PostgreSQL {server.version}"
-        self._url = url
         self._address = address_of(url)
+        self._tables = f"{self._address.schema}_steps"
+        """The schema for what steps write."""
+        self._url = f"{url}{'&' if '?' in url else '?'}search_path={self._tables}"
         self._bridge = bridge
         self._copy = folder / "journal.sqlite"
         self._node = f"torture-{uuid4().hex[:8]}"
         self._faults = ServerFaults(self.ask, self._node, server)
-        self.environment = {"JIVSD_STORE": url, "JIVSD_NODE": self._node}
+        self.environment = {"JIVSD_STORE": self._url, "JIVSD_NODE": self._node}
 
     @property
     def faults(self) -> Collection[str]:
@@ -174,22 +176,24 @@ class _Postgres:
             drop(connection)
 
     @asynccontextmanager
-    async def schema_of_its_own(self) -> AsyncGenerator[None]:
-        """Take a schema that is not there, or empty, and drop it at the end."""
+    async def schemas_of_its_own(self) -> AsyncGenerator[None]:
+        """Take a schema that is not there, or empty, and one beside it for what steps write; drop both at the end."""
         schema, shown = self._address.schema, self._address.shown
         try:
             found = await self.ask(
-                "SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = $1", schema
+                "SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname IN ($1, $2)",
+                *(schema, self._tables),
             )
+            if found:
+                raise DaemonFailed(f"the schema {schema} of {shown} has something in it: name a new one, or none")
+            await self.ask(f"CREATE SCHEMA IF NOT EXISTS {self._tables}")
         except StoreError as error:
             raise DaemonFailed(str(error)) from None
-        if found:
-            raise DaemonFailed(f"the schema {schema} of {shown} has something in it: name a new one, or none")
         try:
             yield
         finally:
             with trio.CancelScope(shield=True):
-                await self.ask(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+                await self.ask(f"DROP SCHEMA IF EXISTS {schema}, {self._tables} CASCADE")
 
     @asynccontextmanager
     async def proxied(self, kinds: Collection[str]) -> AsyncGenerator[None]:
@@ -230,7 +234,7 @@ class _Postgres:
     async def _copied(self) -> None:
         connection = await connect(self._address, "torture")
         try:
-            await copy(connection, self._address.schema, self._copy)
+            await copy(connection, [self._address.schema, self._tables], self._copy)
         finally:
             drop(connection)
 

@@ -21,9 +21,7 @@ from jivsd.proof.torture.found import Violation
 from jivsd.proof.torture.language import WORKFLOW
 from jivsd.proof.torture.orders import Orders, place
 from jivsd.proof.torture.planted import STALE_WRITER, PlantedDaemon
-from jivsd.proof.torture.programs import draw
 from jivsd.proof.torture.recovery import Recovery
-from jivsd.proof.torture.untransacted import draw_without
 from jivsd.proof.torture.verdict import check_all, check_runs
 from jivsd.proof.torture.workflows import world
 
@@ -140,8 +138,7 @@ class _Torture:
         try:
             async with Client.connect(self._state, by="torture") as client:
                 await _check_plugin(client, daemon)
-                draws = draw_without if self._ground.faults else draw
-                driver = Driver(client, self._account, seed=what.seed, world=str(self._world), draw=draws)
+                driver = Driver(client, self._account, seed=what.seed, world=str(self._world))
                 with trio.move_on_at(until + PATIENCE):
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(stage.interrupt_on_sigterm)

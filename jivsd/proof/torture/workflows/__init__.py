@@ -17,7 +17,9 @@ from jivsd.proof.torture.language import Program, Result
 
 from .steps import THREAD_S, Job, step_of, undo_child
 
-__all__ = ["Torture"]
+__all__ = ["NAME", "Torture"]
+
+NAME = "torture"
 
 NEVER = "never"
 """A signal that nobody sends."""

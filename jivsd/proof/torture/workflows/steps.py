@@ -143,33 +143,14 @@ async def undo_child(ctx: StepContext, result: Result | None, program: Program) 
     world.call(program.world, ctx, undone_with(counter, unknown=ctx.outcome_unknown))
 
 
-CREATE = """
-CREATE TABLE IF NOT EXISTS torture_ledger (
-    entry INTEGER NOT NULL PRIMARY KEY,
-    run_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    amount INTEGER NOT NULL
-) STRICT
-"""
-INDEX = "CREATE INDEX IF NOT EXISTS torture_ledger_run ON torture_ledger (run_id)"
-CREATE_COUNTER = """
-CREATE TABLE IF NOT EXISTS torture_counter (
-    run_id TEXT NOT NULL PRIMARY KEY,
-    entries INTEGER NOT NULL,
-    sum INTEGER NOT NULL
-) STRICT
-"""
 INSERT = "INSERT INTO torture_ledger (run_id, name, amount) VALUES (?, ?, ?)"
 COUNT = """
-INSERT INTO torture_counter VALUES (?, 1, ?)
-ON CONFLICT (run_id) DO UPDATE SET entries = entries + 1, sum = sum + excluded.sum
+INSERT INTO torture_counter (run_id, entries, sum) VALUES (?, 1, ?)
+ON CONFLICT (run_id) DO UPDATE SET entries = torture_counter.entries + 1, sum = torture_counter.sum + excluded.sum
 """
 
 
 async def _enter(tx: Transaction, run_id: str, name: str, amount: int) -> None:
-    await tx.execute(CREATE)
-    await tx.execute(INDEX)
-    await tx.execute(CREATE_COUNTER)
     await tx.execute(INSERT, (run_id, name, amount))
     await tx.execute(COUNT, (run_id, amount))
 
