@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jivsd.records import SHARDS, Decision, Incident, Progress, Publication, Status
-from jivsd.store.api import Duplicate, Existing, Migration, Plugin, RunFilter, StoreError, Wake, Written
+from jivsd.store.api import Duplicate, Existing, Migration, OutcomeUnknown, Plugin, RunFilter, StoreError, Wake, Written
 from jivsd.store.copying import copy
 from jivsd.store.copying.postgres import PostgresEnd
 from jivsd.store.copying.sqlite import SqliteEnd
@@ -307,6 +307,19 @@ async def test_what_the_target_has_not_kept_is_noticed(house, empty, ask, tmp_pa
         await move(file_url(house), empty if end is PostgresEnd else file_url(tmp_path / "new.db"))
     assert ask(TABLES_THERE) == []
     assert not list(tmp_path.glob("new.db*y*"))
+
+
+async def test_a_server_that_does_not_say_whether_it_has_committed(house, empty, ask, monkeypatch):
+    async def problems_found(_):
+        ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'jivsd copy'")
+        return []
+
+    monkeypatch.setattr(PostgresEnd, "problems", problems_found)
+    with pytest.raises(OutcomeUnknown, match=r"did not say whether it has committed: .*; copy again: if all is there"):
+        await move(file_url(house), empty)
+    monkeypatch.undo()
+    await move(file_url(house), empty)
+    assert await problems(empty) == []
 
 
 async def test_a_damaged_source_is_refused(full, empty, ask):

@@ -9,12 +9,12 @@ import trio
 
 from jivsd.bridge import Bridge
 from jivsd.masking import masked
-from jivsd.store.api import StoreError
+from jivsd.store.api import OutcomeUnknown, StoreError
 from jivsd.store.copying.foreign import Foreign
 from jivsd.store.copying.tables import KEPT_ANYWAY, TABLES, Kind, quoted, refuse_content, refuse_other_version
 from jivsd.store.postgres import plugin_tables
 from jivsd.store.postgres.address import address_of
-from jivsd.store.postgres.connections import connect, drop, sql_of, translated
+from jivsd.store.postgres.connections import connect, drop, sql_of, translated, translated_commit
 from jivsd.store.postgres.schema import check_version, keep_others_out, migrate
 from jivsd.store.postgres.server import check, check_rights
 from jivsd.store.statements import migrations
@@ -207,8 +207,18 @@ class PostgresEnd:
         return [f"the runs of {workflow} are miscounted" for workflow, _ in found]
 
     async def commit(self) -> None:
-        """Make it so, durably."""
-        await self.call(lambda _: self._transaction.commit())
+        """Make it so, durably.
+
+        Raises:
+            OutcomeUnknown: the connection was lost meanwhile.
+        """
+        try:
+            await self._bridge.call(self._transaction.commit, timeout=PATIENCE)
+        except Exception as error:
+            meant = translated_commit(error, self.address)
+            if isinstance(meant, OutcomeUnknown):
+                raise OutcomeUnknown(f"{meant}; copy again: if all is there, that is refused") from error
+            raise meant from error
 
     # ---- in trio
 
