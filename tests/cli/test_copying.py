@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sqlite3
 import subprocess
 import time
 from contextlib import closing, contextmanager
+from itertools import count
+from types import SimpleNamespace
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from conftest import COMMAND, Daemon
 from databases import NEWEST
+
+from jivsd.cli import database
 
 PATIENCE = 30.0
 
@@ -117,6 +122,15 @@ def house(tmp_path):
             f"INSERT INTO incident ({columns}) VALUES (1, 'i', 'plugin', 'x', 1, '', '{{}}', 'OPEN', '[]', 0, '')"
         )
     return f"sqlite:///{tmp_path}/house.db"
+
+
+def test_on_a_terminal_it_says_how_far_it_is_once_a_second(house, tmp_path, run, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=count(step=1).__next__))
+    said = run("db", "copy", house, f"sqlite:///{tmp_path}/new.db").err.splitlines()
+    assert said[0] == "checking"
+    assert re.fullmatch(r"copying [\d,]+ of 6[\d,]+ rows", said[1])
+    assert re.fullmatch(r"verifying (6\d\d) of \1 rows", said[-2])
 
 
 @pytest.mark.slow

@@ -349,6 +349,7 @@ async def test_what_is_no_house_of_ours(house, full, empty, tmp_path):
         (source, full, "full.db has schema version 1, and only version 2 is copied: .*jivsd db upgrade"),
         (empty, left, "has no journal in the schema jivsd"),
         (source, source, "cannot be copied to itself"),
+        (source, f"{empty}?pgbouncer=true", "leads to a pooler: to copy, name the server itself"),
         (source, "mysql://x/y", "the URL of a store must be sqlite:////absolute/path.*or postgresql://"),
         (source, "sqlite:////nowhere/at/all.db", "cannot open the database /nowhere/at/all.db"),
     ):
