@@ -15,17 +15,15 @@ import msgspec
 import trio
 
 from jivsd import logs
-from jivsd.engine import beginnings, closing, effects, intake, locking, parking, transacting, troubles, unwind
+from jivsd.engine import ahead, beginnings, closing, effects, intake, locking, parking, transacting, troubles, unwind
 from jivsd.engine.attempts import Exit, Stale
 from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open, Phase
 from jivsd.engine.seat import Seat, cancel_status
-from jivsd.records import ENDED, NULL, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
+from jivsd.records import ENDED, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
 from jivsd.store.api import WRITTEN, Entry, Refused, Verdict, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.attempts import Attempt
     from jivsd.engine.beginnings import Ticket
@@ -47,7 +45,6 @@ class Actor(Pen):
         "_ask",
         "_catching_up",
         "_changed",
-        "_early",
         "_ending",
         "_failure",
         "_loaded",
@@ -57,7 +54,9 @@ class Actor(Pen):
         "_seen",
         "_terminated",
         "active",
+        "ahead",
         "attempts",
+        "early",
         "errands",
         "filed",
         "final",
@@ -92,6 +91,8 @@ class Actor(Pen):
         """Whether the run is paused once what has been appended is delivered."""
         self.active: set[str] = set()
         """Paths of open commands that are being carried out."""
+        self.ahead: Event | None = None
+        """What the code has seen though it is not committed yet; see `ahead`."""
         self.attempts: dict[str, Attempt] = {}
         self.timers: dict[str, Timer | Ticket] = {}
         self.errands = 0
@@ -107,7 +108,8 @@ class Actor(Pen):
         self.incidents: dict[str, Incident] = {}
         """Open incidents by their place; see `incidents.place`."""
         self._mail: deque[Event] = deque()
-        self._early: list[Message] = []
+        self.early: list[Message] = []
+        """Messages that came before the journal was read."""
         self._seen: set[str] = set()
         self._changed: trio.Event | None = None
         self._ask: Exit | None = None
@@ -140,7 +142,7 @@ class Actor(Pen):
         try:
             self._replay(events)
             if self.machine.foreign:
-                await self._freeze()  # before any other await: the task still stands in scopes that are not its own
+                await self.freeze()  # before any other await: the task still stands in scopes that are not its own
             await troubles.forget_old_letters(self)
             self._recover()
             while True:
@@ -175,6 +177,7 @@ class Actor(Pen):
                         await seat.take_over()
                 if attempt.cut_short:
                     return
+                await ahead.run(self)
                 while self.pending and self._lone is None and self._ask is None and self._failure is None:
                     await seat.park()
                     await self._work_off()
@@ -200,8 +203,8 @@ class Actor(Pen):
     async def _halt(self) -> None:
         """The code goes no further: take it down if it is blocked, record the end if it has come."""
         if self.machine.blocked is not None and (self.machine.foreign or not self.machine.frozen):
-            await self._freeze()
-        self._try_end()
+            await self.freeze()
+        self.try_end()
 
     async def _relieve(self) -> bool:
         """Stand in for the run's own task while that is lent to a step, which is cut short if the run must leave."""
@@ -270,13 +273,6 @@ class Actor(Pen):
         self._failure = self._failure or error
         self.wake()
 
-    def guard(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a part of this run that somebody else has the call of: a timer, the journal."""
-        try:
-            function(*args)
-        except Exception as error:
-            self.fail(error)
-
     @property
     def leaving(self) -> bool:
         """Whether the run is about to leave memory: nothing more is started."""
@@ -302,7 +298,7 @@ class Actor(Pen):
         while self.attempts or self.pending:
             await seat.park()
 
-    async def _freeze(self) -> None:
+    async def freeze(self) -> None:
         for foreign in self.machine.freeze():
             await unwind.undo(foreign)
 
@@ -330,9 +326,9 @@ class Actor(Pen):
             self.started_until = self.seq
         in_flight = effects.in_flight(self) if settle and not self.filed else []
         overdue = effects.overdue(self) if settle and not self.run.paused else []
-        for message in self._early:
+        for message in self.early:
             self.receive(message)
-        self._early.clear()
+        self.early.clear()
         effects.fire(self, overdue)
         if in_flight:
             self.append(Kind.RECOVERED, "", Recovered(in_flight), by="recovery")
@@ -354,7 +350,10 @@ class Actor(Pen):
     def _turn(self, event: Event) -> None:
         machine, ordinary = self.machine, event.kind == _STEP_DONE
         self.active.discard(event.path)
-        machine.deliver(event)
+        if event is self.ahead:
+            self.ahead = None
+        else:
+            machine.deliver(event)
         if not ordinary and event.kind in (Kind.PAUSED, Kind.RESUMED):
             self.run.paused = event.kind == Kind.PAUSED
         if ordinary or event.kind != Kind.RECOVERED:
@@ -424,17 +423,18 @@ class Actor(Pen):
             if not self.attempts or self.incidents or self.run.status is not _RUNNING or machine.phase is not _FORWARD:
                 troubles.sync_status(self)
         elif machine.blocked is None and self.final is None:
-            outcome = machine.outcome
-            self.final = Ended(outcome.status, outcome.output or NULL, outcome.error, raised_at=outcome.raised_at)
+            self.final = closing.final(machine.outcome)
 
     def end_as(self, ended: Ended | None) -> None:
         """Let the run end as soon as nothing is under way; or, after all, not. Termination comes before that."""
         if self._terminated is None:
             self.final = ended
 
-    def _try_end(self) -> None:
-        """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key)."""
-        if self.final is None or self._ending or self.leaving or self.attempts or self.pending or self._mail:
+    def try_end(self) -> None:
+        """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key), or one to come."""
+        if self.final is None or self._ending or self.leaving or self.attempts or self._mail:
+            return
+        if self.pending and self.ahead is None:
             return
         if self.final.status is Status.CONTINUED and self.run.paused:
             return
@@ -479,14 +479,10 @@ class Actor(Pen):
 
     # ---- messages
 
-    def early(self, messages: Iterable[Message]) -> None:
-        """Messages that were in the inbox before the actor was there."""
-        self._early = [*messages, *self._early]
-
     def receive(self, message: Message) -> None:
         """Turn a message of the inbox into an event."""
         if not self._loaded:
-            self._early.append(message)
+            self.early.append(message)
             return
         if message.message_id in self._seen or self._ending:
             return

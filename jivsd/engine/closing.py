@@ -10,15 +10,20 @@ import msgspec
 from jivsd.authoring import commands
 from jivsd.engine import continuing, effects, locking, troubles
 from jivsd.engine.ends import end_entry
-from jivsd.records import Ended, Event, Kind, Message, Status
+from jivsd.records import NULL, Ended, Event, Kind, Message, Status
 from jivsd.store.api import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jivsd.engine.actor import Actor
-    from jivsd.engine.replay import Open
+    from jivsd.engine.replay import Open, Outcome
     from jivsd.store.api import Entry, Verdict
+
+
+def final(outcome: Outcome) -> Ended:
+    """How the journal says that the code has come to its end."""
+    return Ended(outcome.status, outcome.output or NULL, outcome.error, raised_at=outcome.raised_at)
 
 
 def end(actor: Actor, final: Ended, asked: Message | None) -> tuple[Entry, Event, Callable[[Verdict], None]]:

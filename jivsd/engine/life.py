@@ -184,7 +184,7 @@ class Life:
         finally:
             del host.arriving[run_id]
         host.pulses.arrived(run_id, recorded.progress)
-        actor.early([*recorded.messages, *early])
+        actor.early = [*recorded.messages, *early]
         host.actors[run_id] = actor
         host.arrived(run_id)
         (host.metrics.activations if run.parked else host.metrics.recoveries).inc()

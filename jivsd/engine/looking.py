@@ -12,6 +12,7 @@ import trio
 
 from jivsd.authoring import commands
 from jivsd.engine import beginnings, heartbeats, locking, unwind
+from jivsd.engine.ahead import settled
 from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.engine.replay.interrupts import from_terminal
@@ -100,7 +101,7 @@ class Looking:
         except ValueError as error:
             raise Invalid(str(error), query=name) from None
         actor = self._host.actors.get(run.run_id)
-        if actor is not None and actor.live:
+        if actor is not None and await settled(actor):
             return _answer(partial(actor.machine.query, name, arguments), handler, actor.machine.seq)
         async with replayed(workflow, run, await self._host.store.events(run.run_id)) as machine:
             return _answer(partial(machine.query, name, arguments), handler, machine.seq)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class Pen(ABC):
     """Writes one run's journal. `run` is its row, kept as it will be once what is appended has been committed.
 
-    `seq` and `at` are those of the last event; `pending` is how many verdicts the journal still owes.
+    `appended` is the last event, `seq` and `at` are its; `pending` is how many verdicts the journal still owes.
     """
 
-    __slots__ = ("at", "pending", "run", "seq", "services")
+    __slots__ = ("appended", "at", "pending", "run", "seq", "services")
 
     def __init__(self, services: Services, run: Run) -> None:
         self.services = services
@@ -33,6 +33,7 @@ class Pen(ABC):
         self.seq = 0
         self.at = 0
         self.pending = 0
+        self.appended: Event | None = None
 
     def address(self) -> dict[str, Any]:
         return {"run_id": self.run.run_id, "shard": self.run.shard}
@@ -65,7 +66,7 @@ class Pen(ABC):
         if now > self.at:
             self.at = now
         body = payload if isinstance(payload, bytes) else encode(payload)
-        event = Event(run.run_id, self.seq, kind, path, body, self.at, attempt, by)
+        event = self.appended = Event(run.run_id, self.seq, kind, path, body, self.at, attempt, by)
         self.submit(Entry(run.run_id, run.shard, 0, (event,), **rest), event, then)
 
     def append_transaction(self, event: Event, tx: TxStep | TxDone) -> None:
@@ -107,6 +108,13 @@ class Pen(ABC):
     @abstractmethod
     def fail(self, error: Exception) -> None:
         """Something has gone wrong in what was done for this run: it crashes, and nobody else."""
+
+    def guard(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a part of this run that somebody else has the call of: a timer, the journal."""
+        try:
+            function(*args)
+        except Exception as error:
+            self.fail(error)
 
     def words(self) -> dict[str, Any]:
         """What every log line about this run carries."""

@@ -1,0 +1,57 @@
+"""Running ahead: the code sees the outcome of a lone step while that is being committed.
+
+What it asks for then is carried out after the commit, as ever (DESIGN.md section 4, rule 5). Only its end, if it has
+come to that, is written right behind the outcome, mostly in the same batch: a run of one step takes two commits
+instead of three. An outcome that is refused ends the actor's life, and with that what its code has seen too early.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from jivsd.authoring.commands import Sleep
+from jivsd.engine import closing
+from jivsd.records import Kind, Status
+
+if TYPE_CHECKING:
+    from jivsd.engine.actor import Actor
+
+PATIENCE: Final = 1.0
+"""Seconds that a question to the live code waits for a commit, before it is answered from the journal."""
+_STEP_DONE: Final = Kind.STEP_DONE
+_COMPLETED: Final = Status.COMPLETED
+
+
+async def run(actor: Actor) -> None:
+    """Deliver what has just been appended, if that is a step's result and nothing else is under way."""
+    machine, event = actor.machine, actor.appended
+    if (
+        actor.pending != 1
+        or event is None
+        or event.kind != _STEP_DONE
+        or not event.seq == actor.seq == machine.seq + 1
+        or not (actor.live and actor.startable)
+    ):
+        return
+    actor.ahead = event
+    machine.deliver(event)
+    if machine.blocked is not None:
+        await actor.freeze()
+    elif (
+        machine.outcome is not None
+        and machine.outcome.status is _COMPLETED
+        and not machine.fresh
+        and all(isinstance(entry.command, Sleep) for entry in machine.dropped)
+    ):
+        actor.final = closing.final(machine.outcome)
+        actor.try_end()
+
+
+async def settled(actor: Actor) -> bool:
+    """Wait until the code has seen nothing but what is committed. False if that takes too long, or it has gone."""
+    with trio.move_on_after(PATIENCE):
+        while actor.live and actor.ahead is not None:
+            await actor.changed()
+    return actor.live and actor.ahead is None

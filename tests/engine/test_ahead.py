@@ -1,0 +1,191 @@
+"""Running ahead: what the code sees of a step that is being committed, and what others see of that."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.stores import SlowStore
+from jivsd import Context, query, step, workflow
+from jivsd.records import Kind, Status
+from jivsd.store.api import Entry, Refused
+from jivsd.testing import Env, crash_everywhere
+
+pytestmark = pytest.mark.jump
+here = sys.modules[__name__]
+
+did: list[str] = []
+
+
+@step
+async def note(what: str) -> str:
+    did.append(what)
+    return what
+
+
+@workflow("one")
+async def one(ctx: Context) -> str:
+    return await ctx.step(note, "only")
+
+
+@workflow("timed", timeout="1h")
+async def timed(ctx: Context) -> str:
+    return await ctx.step(note, "only")
+
+
+@workflow("strays")
+async def strays(ctx: Context) -> None:
+    await ctx.step(note, "first")
+    with trio.CancelScope():
+        await trio.sleep(1)
+
+
+@workflow("fails")
+async def fails(ctx: Context) -> None:
+    await ctx.step(note, "first")
+    raise ValueError("planted")
+
+
+@workflow("steps")
+class Steps:
+    seen = ""
+
+    @query
+    def so_far(self) -> str:
+        return self.seen
+
+    async def run(self, ctx: Context) -> str:
+        for what in "ab":
+            self.seen += await ctx.step(note, what)
+        await ctx.sleep("1h")
+        return self.seen
+
+
+class Watched(SlowStore):
+    """Keeps what was written together; `taken_over`: a run whose step is done has another owner by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[str]] = []
+        self.taken_over = False
+
+    async def commit(self, batch: Any, more: Any = None) -> Any:
+        kinds = [event.kind for entry in batch if isinstance(entry, Entry) for event in entry.events]
+        self.batches.append(kinds)
+        if self.taken_over and Kind.STEP_DONE in kinds:
+            return [Refused("fenced")] * len(batch)
+        return await super().commit(batch)
+
+
+@pytest.fixture(autouse=True)
+def nothing_done():
+    did.clear()
+
+
+async def waiting(store: SlowStore) -> list[str]:
+    """The kinds of the events that wait to be committed."""
+    await trio.testing.wait_all_tasks_blocked()
+    return [event.kind for entry in store.batch if isinstance(entry, Entry) for event in entry.events]
+
+
+@pytest.mark.parametrize("name", ["one", "timed"])
+async def test_the_end_is_written_with_the_outcome_that_leads_to_it(name):
+    store = Watched()
+    async with Env(here, store=store) as env:
+        run = await env.start(name)
+        assert await env.result(run) == "only"
+        assert store.batches == [[Kind.STARTED], [Kind.STEP_DONE, Kind.ENDED]]
+        assert (await env.show(run)).status is Status.COMPLETED
+
+
+async def test_the_next_step_begins_after_the_commit():
+    store = SlowStore()
+    async with Env(here, store=store) as env:
+        run = await env.start("steps")
+        await trio.testing.wait_all_tasks_blocked()
+        did.clear()
+        store.held = True
+        other = await start_held(env, store, "steps")
+        assert await waiting(store) == [Kind.STEP_DONE]
+        assert did == ["a"], "the second step waits for the first one's commit"
+        store.held = False
+        store.let_go()
+        await trio.testing.wait_all_tasks_blocked()
+        assert did == ["a", "b"]
+        assert {run, other} == set(env.engine.actors)
+
+
+async def test_a_query_sees_what_is_committed_only():
+    store = SlowStore()
+    async with Env(here, store=store) as env:
+        store.held = True
+        run = await start_held(env, store, "steps")
+        assert await waiting(store) == [Kind.STEP_DONE]
+        assert await env.query(run, "so_far") == "", "it takes too long: the journal answers"
+        async with trio.open_nursery() as nursery:
+            answers: list[str] = []
+
+            async def ask() -> None:
+                answers.append(await env.query(run, "so_far"))
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            store.held = False
+            store.let_go()
+        assert answers == ["a"] or answers == ["ab"]
+
+
+async def start_held(env: Env, store: SlowStore, name: str) -> str:
+    """Start a run of which nothing but the start is committed."""
+    async with trio.open_nursery() as nursery:
+        found: list[str] = []
+
+        async def begin() -> None:
+            found.append(await env.start(name))
+
+        nursery.start_soon(begin)
+        assert await waiting(store) == [Kind.STARTED]
+        store.let_go()
+    return found[0]
+
+
+async def test_an_outcome_that_is_refused_takes_the_end_with_it():
+    store = Watched()
+    async with Env(here, store=store) as env:
+        store.taken_over = True
+        run = await env.start("one")
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.batches == [[Kind.STARTED], [Kind.STEP_DONE, Kind.ENDED]]
+        assert [event.kind for event in await env.events(run)] == [Kind.STARTED]
+        assert run not in env.engine.actors, "it was dropped"
+        assert (await env.show(run)).status is Status.RUNNING
+
+
+async def test_what_the_code_may_not_do_is_undone_before_the_commit():
+    async with Env(here) as env:
+        run = await env.start("strays")
+        await trio.testing.wait_all_tasks_blocked()
+        (incident,) = (await env.engine.incidents(None)).items
+        assert (incident.run_id, incident.kind) == (run, "foreign")
+        assert (await env.show(run)).status is Status.BLOCKED
+        assert [event.kind for event in await env.events(run)] == [Kind.STARTED, Kind.STEP_DONE]
+        assert await env.result(await env.start("one")) == "only"
+
+
+async def test_a_failure_is_recorded_after_the_commit():
+    async with Env(here) as env:
+        run = await env.start("fails")
+        assert (await env.ended(run)).status is Status.FAILED
+        assert [event.kind for event in await env.events(run)] == [Kind.STARTED, Kind.STEP_DONE, Kind.ENDED]
+
+
+@pytest.mark.parametrize("name", ["one", "timed", "steps", "fails"])
+def test_a_crash_between_the_two_changes_nothing(name):
+    async def scenario(env: Env) -> None:
+        await env.ended(await env.start(name, id="only"))
+
+    assert crash_everywhere([here], scenario) >= 3
