@@ -66,7 +66,7 @@ class Room:
 
     def fill(self) -> None:
         """Let there be no more room than is taken."""
-        taken = f"$(df --block-size=1 --output=used '{self.folder}' | tail -1)"
+        taken = f"$(($(df --block-size=1 --output=used '{self.folder}' | tail -1)))"
         for _ in range(ATTEMPTS):
             if self._mounts(f"-o remount,size={taken}"):
                 return

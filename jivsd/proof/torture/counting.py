@@ -14,6 +14,8 @@ def counted_as(node: say.Node_) -> str:
             return "plain step"
         case say.Work(how="patient"):
             return "step that waits when cancelled"
+        case say.Work() if node.beats and node.fails:
+            return "step with heartbeats"
         case say.Work() if node.doomed:
             return "step that fails for good"
         case say.Work() if node.fails:

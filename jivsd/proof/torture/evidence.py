@@ -253,6 +253,11 @@ class Evidence:
         known = "SELECT DISTINCT run_id FROM event WHERE run_id NOT IN (SELECT run_id FROM run)"
         return [run_id for (run_id,) in self._rows(known)]
 
+    def unsettled(self) -> list[tuple[str, str]]:
+        """Run and path of what long steps have said of themselves, though their run has ended."""
+        sql = "SELECT progress.run_id, path FROM progress JOIN run ON run.run_id = progress.run_id WHERE NOT open"
+        return [(run_id, path) for run_id, path in self._rows(sql)]
+
     def incidents(self) -> list[tuple[str | None, str, str]]:
         """Run, path and message of each open incident."""
         sql = "SELECT run_id, path, message FROM incident WHERE state = 'OPEN' AND run_id IS NOT NULL"

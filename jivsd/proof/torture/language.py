@@ -29,6 +29,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 class Work(Node, frozen=True, tag="work"):
     """A step that is noted in the outside world. `how`: an async one, a plain one in a thread, or an async one whose
     scope waits for it when it is cancelled. Its first `fails` attempts fail, of `attempts` that are allowed.
+    `beats`: it tells the next attempt, by a heartbeat, which one it was, and fails if it is not told the same.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Work(Node, frozen=True, tag="work"):
     ms: int = 0
     pause: int = 10
     """Milliseconds before the second attempt."""
+    beats: bool = False
 
     @property
     def doomed(self) -> bool:

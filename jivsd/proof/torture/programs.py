@@ -147,6 +147,7 @@ class _Maker:
             undo=self._chance(0.4),
             ms=self._rng.choice((0, 0, 1, 20, 150)),
             pause=self._rng.choice((0, 10, 50, 500)),
+            beats=self._chance(0.4),
         )
 
     def ledger(self, depth: int) -> say.Node_:

@@ -34,6 +34,8 @@ def check_all(evidence: Evidence, account: Account) -> Iterator[Violation]:
         yield Violation("not ended", row.run_id, "" if last is None else last.path, f"it is {row.status}{where}")
     for run_id, path, message in evidence.incidents():
         yield Violation("incident", run_id or "", path, message)
+    for run_id, path in evidence.unsettled():
+        yield Violation("progress", run_id, path, "the run has ended, and what it said of its progress is still there")
     yield from _check_locks(evidence)
     yield from _check_sections(evidence)
 

@@ -177,7 +177,7 @@ class Torture:
     def _job(self, node: say.Work | say.Stuck | say.Late, detail: str = "") -> Job:
         match node:
             case say.Work():
-                return Job(self.world, node.name, node.amount, node.fails, node.ms, detail)
+                return Job(self.world, node.name, node.amount, node.fails, node.ms, detail, node.beats)
             case say.Stuck():
                 return Job(self.world, node.name, node.amount)
             case say.Late():

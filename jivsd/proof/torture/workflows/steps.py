@@ -30,6 +30,10 @@ class Shaky(Exception):
     """An attempt fails."""
 
 
+class Misled(Exception):
+    """An attempt is told by a heartbeat what none before it has said."""
+
+
 class Broken(Exception):
     """A transaction fails."""
 
@@ -43,6 +47,7 @@ class Job(msgspec.Struct, frozen=True):
     fails: int = 0
     ms: int = 0
     detail: str = ""
+    beats: bool = False
 
 
 def policy(attempts: int, pause_ms: int = 10) -> Retry:
@@ -52,6 +57,16 @@ def policy(attempts: int, pause_ms: int = 10) -> Retry:
 
 def _note(ctx: StepContext, job: Job) -> None:
     world.call(job.world, ctx, job.detail)
+    if job.beats:
+        _beat(ctx)
+
+
+def _beat(ctx: StepContext) -> None:
+    """What an attempt before it has said is there, or what it has said itself before its process was killed."""
+    told = ctx.last_details()
+    if told not in (ctx.attempt, ctx.attempt - 1 or None):
+        raise Misled(f"attempt {ctx.attempt} of {ctx.path} was told {told}")
+    ctx.heartbeat(ctx.attempt, done=ctx.attempt)
 
 
 def _judge(ctx: StepContext, job: Job) -> int:
