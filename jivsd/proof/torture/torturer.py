@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 PATIENCE: Final = 60.0
-"""Seconds that the last runs may take to end, once nothing is done to the daemon any more."""
+"""Seconds in which something is acknowledged, once nothing is done to the daemon any more, until all have ended."""
 LOOK: Final = 0.5
 """Seconds between two glances that a watcher gets."""
 GOES_ON_WITHIN: Final = 10.0
@@ -102,7 +102,8 @@ class _Torture:
         self._state = folder / "state"
         self._world = folder / "world.sqlite"
         self._recovery = Recovery()
-        self._account = Account(folder / "account.sqlite", self._recovery.progress)
+        self._account = Account(folder / "account.sqlite", self._went_on)
+        self._patience = trio.CancelScope()
         self._ground: Ground
         self._planted: list[Violation] = []
         """What a planted bug has led to, as it was found first."""
@@ -135,11 +136,12 @@ class _Torture:
         kinds = (TAKE_OVER,) if what.plant == STALE_WRITER else what.faults
         faults = Faults(daemon, self._ground, self._account, self._recovery, what.seed, self._daemon)
         until = trio.current_time() + what.seconds
+        self._patience.deadline = until + PATIENCE
         try:
             async with Client.connect(self._state, by="torture") as client:
                 await _check_plugin(client, daemon)
                 driver = Driver(client, self._account, seed=what.seed, world=str(self._world))
-                with trio.move_on_at(until + PATIENCE):
+                with self._patience:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(stage.interrupt_on_sigterm)
                         nursery.start_soon(self._watch, watch)
@@ -152,6 +154,10 @@ class _Torture:
                 await self._put_away(faults.daemon)
         finally:
             await faults.daemon.aclose()
+
+    def _went_on(self) -> None:
+        self._recovery.progress()
+        self._patience.deadline = max(self._patience.deadline, trio.current_time() + PATIENCE)
 
     async def _put_away(self, daemon: Daemon) -> None:
         """Stop the daemon; it holds nothing but what it needs, and then nothing."""
