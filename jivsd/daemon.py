@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from jivsd import logs, memory
+from jivsd import connections, logs, memory
 from jivsd.clock import SECOND, SystemClock
 from jivsd.engine.api import ChildState, EngineError
 from jivsd.engine.blame import at_fault
@@ -84,6 +84,7 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     for name in config.workflows:
         if registry.workflow(name) is None:
             log.warning("limits are configured for a workflow that is not loaded", workflow=name)
+    connections.configure({name: one.url.get_secret_value() for name, one in config.connections.items()})
     words = LastWords(config.data_dir)
     url = config.store.get_secret_value()
     async with open_store(url) as store:

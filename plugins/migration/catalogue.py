@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from .model import Definition, Table
 
-_kinds = ("table", "index", "view", "trigger")
+_kinds = ("type", "function", "sequence", "table", "index", "reference", "view", "trigger")
 """In the order in which they can be made."""
 
 
@@ -30,6 +30,8 @@ class Catalogue:
     sequences: dict[str, int]
     analysed: bool
     fenced: bool
+    notes: list[str] = field(default_factory=list[str])
+    """What will not come over as it is, a sentence each."""
 
     @property
     def names(self) -> list[str]:
@@ -39,10 +41,10 @@ class Catalogue:
     def definitions_for(self, tables: Sequence[str]) -> list[Definition]:
         """The objects of the schema that go with these tables, in an order in which they can be made.
 
-        Views belong to no table: all of them go.
+        Views, and what has no table at all (types, functions), belong to no table: all of them go.
         """
         views = {it.name.casefold() for it in self.definitions if it.kind == "view"}
-        homes = {name.casefold() for name in tables} | views
+        homes = {name.casefold() for name in tables} | views | {""}
         chosen = [it for it in self.definitions if it.table.casefold() in homes]
         return sorted(chosen, key=lambda it: _kinds.index(it.kind))
 

@@ -32,6 +32,8 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     key: list[KeyColumn]
     primary: list[str] = []
     refers_to: list[str] = []
+    kinds: list[str] = []
+    """The types of `columns` in the target, when that is of another system."""
 
     @property
     def hidden(self) -> list[str]:

@@ -10,11 +10,27 @@ import msgspec
 from .errors import refuse
 from .model import Job, Pair, Survey, Table
 from .planning import order, select
-from .request import DATA_ONLY, UPSERT
+from .request import BULK, DATA_ONLY, POSTGRESQL, SQLITE, UPSERT
 
 if TYPE_CHECKING:
     from .catalogue import Catalogue, TargetState
     from .request import Endpoint, Request
+
+
+_fresh = {
+    SQLITE: f"a new file, or type {DATA_ONLY} to fill tables that are there",
+    POSTGRESQL: "a database or a schema with nothing in it",
+}
+
+
+def refuse_pair(request: Request, source: Endpoint, target: Endpoint) -> None:
+    """Raises PlanRefused for what these two systems cannot do with each other."""
+    if target.system == SQLITE and source.system != SQLITE:
+        raise refuse(["from postgresql only a postgresql target can be loaded"])
+    if target.system == SQLITE and request.load.strategy == BULK:
+        raise refuse([f"strategy {BULK} is for a postgresql target"])
+    if target.system == POSTGRESQL and request.type == DATA_ONLY:
+        raise refuse([f"type {DATA_ONLY} is for sqlite targets; a postgresql target has to be empty"])
 
 
 def survey(request: Request, source: Endpoint, target: Endpoint, held: Catalogue, state: TargetState) -> Survey:
@@ -26,7 +42,7 @@ def survey(request: Request, source: Endpoint, target: Endpoint, held: Catalogue
     chosen, problems = select(held.names, request.tables, request.exclude)
     problems += [f"{held.unsupported[name]}; leave it out with exclude" for name in chosen if name in held.unsupported]
     if held.fenced:
-        problems.append(f"the source {source.path} is itself the target of an unfinished migration")
+        problems.append(f"the source {source.shown} is itself the target of an unfinished migration")
     problems += state.problems
     tables = [held.tables[name] for name in chosen if name in held.tables]
     pairs, mismatches = _pairs(request, tables, state)
@@ -37,12 +53,11 @@ def survey(request: Request, source: Endpoint, target: Endpoint, held: Catalogue
         fingerprint, owner = state.fence
         taken_over = fingerprint == job.fingerprint
         if not taken_over:
-            problems.append(f"the target {target.path} holds an unfinished migration of other content, by run {owner}")
+            problems.append(f"the target {target.shown} holds an unfinished migration of other content, by run {owner}")
     elif job.full and state.catalogue is not None and state.catalogue.definitions:
         first = state.catalogue.definitions[0]
         problems.append(
-            f"the target {target.path} is not empty: it has {first.kind} {first.name!r}; "
-            f"give a new file, or type {DATA_ONLY} to fill tables that are there"
+            f"the target {target.shown} is not empty: it has {first.kind} {first.name!r}; give {_fresh[target.system]}"
         )
     if problems:
         raise refuse(problems)
@@ -62,6 +77,7 @@ def _ordered(job: Job, pairs: list[Pair], held: Catalogue, state: TargetState, t
         for referenced in targets
         if referenced not in by_name and job.full
     ]
+    warnings += held.notes
     definitions = held.definitions_for(list(by_name)) if job.full else []
     return Survey(
         job=job,

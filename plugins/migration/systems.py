@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from .postgresql.source import PostgresDatabase
+from .postgresql.target import PostgresTarget
+from .request import POSTGRESQL
 from .sqlite.source import SqliteDatabase
 from .sqlite.target import SqliteTarget
+from .translation import SqliteForPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +100,14 @@ class Target(Source, Protocol):
         ...
 
 
-def source_of(endpoint: Endpoint) -> Source:
+def source_of(endpoint: Endpoint, target: Endpoint | None = None) -> Source:
+    """The source; when the target is of another system, with all in that system's words."""
+    if endpoint.system == POSTGRESQL:
+        return PostgresDatabase(endpoint, "source")
+    if target is not None and target.system == POSTGRESQL:
+        return SqliteForPostgres(endpoint.path, "source")
     return SqliteDatabase(endpoint.path, "source")
 
 
 def target_of(endpoint: Endpoint) -> Target:
-    return SqliteTarget(endpoint.path)
+    return PostgresTarget(endpoint) if endpoint.system == POSTGRESQL else SqliteTarget(endpoint.path)

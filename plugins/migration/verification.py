@@ -19,17 +19,18 @@ def schema_differences(
     Rows alone do not bring a schema: of DATA_ONLY only the sequences are compared.
     """
     tables = [pair.source.name for pair in survey.pairs]
+    alike = survey.job.source.system == survey.job.target.system  # or else their SQL is not
     return [
-        *(_definitions(tables, source, target, left_out) if survey.job.full else []),
+        *(_definitions(tables, source, target, left_out, alike=alike) if survey.job.full else []),
         *_sequences(tables, source, target, exactly=survey.job.full),
     ]
 
 
 def _definitions(
-    tables: list[str], source: Catalogue, target: Catalogue, left_out: Collection[tuple[str, str]]
+    tables: list[str], source: Catalogue, target: Catalogue, left_out: Collection[tuple[str, str]], *, alike: bool
 ) -> list[str]:
     wanted = {(it.kind, it.name): it.sql for it in source.definitions_for(tables) if (it.kind, it.name) not in left_out}
-    made = {(it.kind, it.name): it.sql for it in target.definitions}
+    made = {(it.kind, it.name): it.sql if alike else wanted.get((it.kind, it.name), "") for it in target.definitions}
     return [
         *(f"the target has no {kind} {name!r}" for kind, name in wanted if (kind, name) not in made),
         *(f"the target has {kind} {name!r}, the source has not" for kind, name in made if (kind, name) not in wanted),

@@ -32,8 +32,12 @@ def test_all_but_source_and_target_has_defaults():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"source": "crm"}, "source is the name 'crm', but migrations cannot use named connections yet"),
-        ({"target": {"system": "postgresql", "url": "x"}}, "system is 'postgresql'; this version can migrate: sqlite"),
+        ({"target": {"system": "postgresql", "url": "x"}}, "for postgresql it is postgresql://user@host/database"),
+        (
+            {"target": {"system": "oracle", "url": "x"}},
+            "system is 'oracle'; this version can migrate: sqlite, postgresql",
+        ),
+        ({"source": "crm", "target": "crm"}, "source and target are the same database, crm"),
         ({"source": {"system": "sqlite", "url": "/data/x.db"}}, "for sqlite it is sqlite:////absolute/path"),
         ({"source": {"system": "sqlite", "url": "sqlite://x.db"}}, "for sqlite it is sqlite:////absolute/path"),
         ({"source": {"system": "sqlite", "url": "sqlite:///:memory:"}}, "names no file"),
