@@ -15,6 +15,7 @@ from store.test_postgres import opened, somebody
 from jivsd.journal import Committer
 from jivsd.store.api import StoreError, Written
 from jivsd.store.postgres import PostgresStore
+from jivsd.testing import Env
 
 RUNS = 20
 HEALED = 10.0
@@ -88,6 +89,36 @@ async def end_sessions(url):
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
             " AND datname = current_database()"
         )
+
+
+PAY = """
+from jivsd import Context, Transaction, step, workflow
+
+@step
+async def pay(tx: Transaction, name: str) -> int:
+    await tx.execute("INSERT INTO public.paid (name) VALUES ($1)", (name,))
+    return await tx.fetchval("SELECT count(*) FROM public.paid")
+
+@workflow("pay")
+async def paying(ctx: Context, name: str) -> int:
+    return await ctx.step(pay, name)
+"""
+
+
+@pytest.mark.slow
+async def test_transaction_steps_behind_a_pooler(databases, pooler, tmp_path):
+    (tmp_path / "paying.py").write_text(PAY)
+    async with somebody(databases.clean()) as ask:
+        await ask("DROP TABLE IF EXISTS public.paid")
+        await ask("CREATE TABLE public.paid (name text)")
+        store = PostgresStore(f"{pooler.url(databases.common)}?pgbouncer=true")
+        async with Env(tmp_path / "paying.py", store=store) as env:
+            runs = [await env.start("pay", f"n{number}") for number in range(30)]
+            for run in runs:
+                assert await env.result(run) >= 1
+        assert len(await ask("SELECT DISTINCT name FROM public.paid")) == 30
+        assert len(await ask("SELECT name FROM public.paid")) == 30
+        await ask("DROP TABLE public.paid")
 
 
 async def test_our_settings_last_for_each_transaction_and_no_longer(databases, pooler):

@@ -376,7 +376,12 @@ class PostgresStore:
 
     def connections(self) -> dict[str, Usage]:
         """See `Store.connections`."""
-        return {"journal": self._journal.usage, "writer": self._writers.usage, "reader": self._readers.usage}
+        return {
+            "journal": self._journal.usage,
+            "writer": self._writers.usage,
+            "reader": self._readers.usage,
+            "step": self._steps.usage,
+        }
 
     async def outsiders(self) -> list[str]:
         """See `Store.outsiders`."""
@@ -439,8 +444,8 @@ class PostgresStore:
         self._journal = self._pool(1, partial(self._connect_writer, "journal", JOURNAL_WAITS))
         self._writers = self._pool(WRITERS, partial(self._connect_writer, "writer", WRITER_WAITS))
         self._readers = self._pool(READERS, lambda: self._connect(f"reader of {self._node}"))
-        steps = self._pool(STEPS, partial(self._connect_writer, "transaction step", None))
-        self._transactions = PostgresTransactions(self._bridge, steps, self.address, self._sql)
+        self._steps = self._pool(STEPS, partial(self._connect_writer, "transaction step", None))
+        self._transactions = PostgresTransactions(self._bridge, self._steps, self.address, self._sql)
 
     def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
         return Pool(self._bridge, make, size=size, good=usable, drop=drop, spoils=spoils)
