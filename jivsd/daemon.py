@@ -283,4 +283,5 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 def _sentence(error: BaseException) -> str:
     said, cause = str(error), str(error.__cause__ or "")
-    return masked(said if cause in said else f"{said} ({cause})")
+    whole = isinstance(error, StoreError) or cause in said
+    return masked(said if whole else f"{said} ({cause})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def environment(program):
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(folders))}
 
 
+@cache
 def _unpack(package):
     """Download a package with what it needs, and unpack all of it. Returns why that cannot be."""
     archives = ASIDE / "archives"

@@ -218,6 +218,8 @@ def _reason(error: BaseException, address: Address, host: str) -> str:
     match error:
         case TimeoutError():
             return "it does not answer in time"
+        case ConnectionRefusedError():
+            return "nobody listens there (connection refused)"
         case socket.gaierror():
             return f"the name {host} cannot be resolved ({error.strerror})"
         case ssl.SSLCertVerificationError():
