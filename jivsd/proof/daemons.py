@@ -58,7 +58,7 @@ async def start_runs(client: Client, workflow: str, input: object, count: int) -
 
 
 async def insist(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask a daemon that is killed meanwhile, or has no room, until there is an answer.
+    """Ask a daemon that is killed or stands still meanwhile, or has no room, until there is an answer.
 
     Raises:
         ClientError: it refuses.
@@ -69,7 +69,7 @@ async def insist(ask: Callable[[], Awaitable[T]]) -> T:
         except DaemonNotRunning:
             pass
         except ClientError as error:
-            if error.status != 503:
+            if error.status not in (408, 503):
                 raise
         await trio.sleep(ASK_AGAIN)
 

@@ -36,7 +36,7 @@ WORK: Final = (0.2, 1.5)
 NOT_FOR_EVER: Final = 20.0
 """Seconds for which that is waited for."""
 STOPPED_FOR: Final = (0.1, 2.0)
-STALE_FOR: Final = 1.5
+STALE_FOR: Final = 4.0
 """Seconds for which one that was taken over goes on."""
 LOOK_AGAIN: Final = 0.05
 """Seconds between two looks at the daemon."""

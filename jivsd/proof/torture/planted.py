@@ -16,7 +16,7 @@ from jivsd import config, daemon
 from jivsd.config import sqlite_path
 from jivsd.proof.daemons import Daemon
 from jivsd.records import Kind
-from jivsd.store.api import Entry, Written
+from jivsd.store.api import Entry, Refused, Written
 from jivsd.store.choice import is_postgres
 from jivsd.store.postgres import PostgresStore, claiming
 from jivsd.store.sqlite import store as sqlite_store
@@ -119,14 +119,26 @@ class LoseAck(_Planted):
 
 
 class StaleWriter(_Planted):
-    """Writes under whatever epoch is the present one, and asks nobody whether it may: nothing keeps two apart."""
+    """Writes under whatever epoch is the present one, behind whatever is there: nothing keeps two writers apart."""
 
     async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         epochs = await self._store.present_epochs()
         for entry in batch:
             if isinstance(entry, Entry):
                 entry.epoch = epochs[entry.shard]
-        return await self._store.commit(batch)
+        verdicts = await self._store.commit(batch)
+        return [await self._insist(entry, verdict) for entry, verdict in zip(batch, verdicts, strict=True)]
+
+    async def _insist(self, entry: Entry | Post, verdict: Verdict) -> Verdict:
+        """Where another writer was first, write what is to be written behind that."""
+        if not isinstance(entry, Entry) or entry.new is not None or entry.tx is not None or not entry.events:
+            return verdict
+        if not isinstance(verdict, Refused) or verdict.why != "exists":
+            return verdict
+        last = (await self._store.events(entry.run_id))[-1].seq
+        events = [msgspec.structs.replace(event, seq=last + place) for place, event in enumerate(entry.events, 1)]
+        (found,) = await self._store.commit([Entry(entry.run_id, entry.shard, entry.epoch, events=events)])
+        return found
 
 
 class _NoLock:
