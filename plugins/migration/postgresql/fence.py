@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from ..errors import Fenced
+from ..fencing import awaits, misplaced, missing, read_key, require_epoch, write_key
 from ..model import Claim, Copied, Part, PartState
 from .catalogue import FENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..model import Chunk, Key
+    from ..model import Chunk
 
 _create = f"""
 CREATE TABLE {FENCE} (
@@ -58,7 +56,7 @@ async def make(session: Any, job: str, run: str, claim: str, parts: Sequence[Par
     await session.executemany(
         f'INSERT INTO {FENCE} ("table", part, run, epoch, claim, job, after, until)'
         " VALUES ($1, $2, $3, 1, $4, $5, $6, $7)",
-        [(it.table, it.number, run, claim, job, _write_key(it.after), it.until) for it in parts],
+        [(it.table, it.number, run, claim, job, write_key(it.after), it.until) for it in parts],
     )
 
 
@@ -77,26 +75,17 @@ async def claim(session: Any, run: str, token: str) -> Claim:
 
 
 def _state(row: Any) -> PartState:
-    part = Part(row["table"], row["part"], _read_key(row["after"]), row["until"])
-    after = _read_key(row["watermark"]) or part.after
+    part = Part(row["table"], row["part"], read_key(row["after"]), row["until"])
+    after = read_key(row["watermark"]) or part.after
     return PartState(part, row["chunks"], after, row["rows"], row["bytes"], row["done"])
 
 
 async def require(session: Any, epoch: int) -> None:
     """Keep the target this epoch's to the end of the transaction. Raises Fenced when it is another's."""
     if not await exists(session):
-        raise Fenced("the target has no fence any more: it was finished, or replaced by another database")
+        raise missing()
     row = await session.fetchrow(f'SELECT epoch, run FROM {FENCE} ORDER BY "table", part LIMIT 1 FOR SHARE')
-    _require(epoch, row["epoch"], row["run"])
-
-
-def _require(epoch: int, current: int, run: str) -> None:
-    if epoch != current:
-        raise Fenced(
-            f"run {run} has taken over the target (epoch {current}); this attempt, of epoch {epoch}, wrote nothing",
-            epoch=epoch,
-            current=current,
-        )
+    require_epoch(epoch, row["epoch"], row["run"])
 
 
 async def committed(session: Any, epoch: int, chunk: Chunk) -> Copied | None:
@@ -106,19 +95,16 @@ async def committed(session: Any, epoch: int, chunk: Chunk) -> Copied | None:
         Fenced: the epoch is not the target's, or the part is beyond this chunk.
     """
     if not await exists(session):
-        raise Fenced("the target has no fence any more: it was finished, or replaced by another database")
+        raise missing()
     sql = f'SELECT * FROM {FENCE} WHERE "table" = $1 AND part = $2 FOR UPDATE'
     row = await session.fetchrow(sql, chunk.table.name, chunk.part)
     if row is not None:
-        _require(epoch, row["epoch"], row["run"])
-    if row is None or not chunk.number - 1 <= row["chunks"] <= chunk.number:
-        raise Fenced(
-            f"table {chunk.table.name!r} is at chunk {row and row['chunks']} in the target; "
-            f"this attempt, at chunk {chunk.number}, wrote nothing"
-        )
+        require_epoch(epoch, row["epoch"], row["run"])
+    if row is None or not awaits(chunk, row["chunks"]):
+        raise misplaced(chunk, row and row["chunks"])
     if row["chunks"] < chunk.number:
         return None
-    return Copied(row["chunk_rows"], row["chunk_bytes"], _read_key(row["watermark"]), row["done"])
+    return Copied(row["chunk_rows"], row["chunk_bytes"], read_key(row["watermark"]), row["done"])
 
 
 async def advance(session: Any, chunk: Chunk, copied: Copied) -> None:
@@ -127,7 +113,7 @@ async def advance(session: Any, chunk: Chunk, copied: Copied) -> None:
         f"UPDATE {FENCE} SET chunks = $1, watermark = $2, rows = rows + $3, bytes = bytes + $4, chunk_rows = $3,"
         ' chunk_bytes = $4, done = $5 WHERE "table" = $6 AND part = $7',
         chunk.number,
-        _write_key(copied.after),
+        write_key(copied.after),
         copied.rows,
         copied.bytes,
         copied.done,
@@ -138,11 +124,3 @@ async def advance(session: Any, chunk: Chunk, copied: Copied) -> None:
 
 async def drop(session: Any) -> None:
     await session.execute(f"DROP TABLE {FENCE}")
-
-
-def _write_key(key: Key | None) -> str | None:
-    return None if key is None else msgspec.json.encode(key).decode()
-
-
-def _read_key(text: str | None) -> Key | None:
-    return None if text is None else msgspec.json.decode(text)

@@ -7,11 +7,9 @@ taken over sees a higher epoch. BEGIN IMMEDIATE has locked the whole database by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from ..errors import Fenced
+from ..fencing import awaits, misplaced, missing, read_key, require_epoch, write_key
 from ..model import Claim, Copied, Part, PartState
 from .catalogue import FENCE
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from ..model import Chunk, Key
+    from ..model import Chunk
 
 _create = f"""
 CREATE TABLE {FENCE} (
@@ -57,7 +55,7 @@ def make(db: sqlite3.Connection, job: str, run: str, claim: str, parts: Sequence
     db.execute(_create)
     db.executemany(
         f'INSERT INTO {FENCE} ("table", part, run, epoch, claim, job, after, until) VALUES (?, ?, ?, 1, ?, ?, ?, ?)',
-        [(it.table, it.number, run, claim, job, _write_key(it.after), it.until) for it in parts],
+        [(it.table, it.number, run, claim, job, write_key(it.after), it.until) for it in parts],
     )
 
 
@@ -86,24 +84,15 @@ def _state(
     size: int,
     done: int,
 ) -> PartState:
-    part = Part(table, number, _read_key(after), until)
-    return PartState(part, chunks, _read_key(watermark) or part.after, rows, size, bool(done))
+    part = Part(table, number, read_key(after), until)
+    return PartState(part, chunks, read_key(watermark) or part.after, rows, size, bool(done))
 
 
 def require(db: sqlite3.Connection, epoch: int) -> None:
     """Raises Fenced unless `epoch` is the target's."""
     if not exists(db):
-        raise Fenced("the target has no fence any more: it was finished, or replaced by another database")
-    _require(epoch, *db.execute(f"SELECT epoch, run FROM {FENCE} LIMIT 1").fetchone())
-
-
-def _require(epoch: int, current: int, run: str) -> None:
-    if epoch != current:
-        raise Fenced(
-            f"run {run} has taken over the target (epoch {current}); this attempt, of epoch {epoch}, wrote nothing",
-            epoch=epoch,
-            current=current,
-        )
+        raise missing()
+    require_epoch(epoch, *db.execute(f"SELECT epoch, run FROM {FENCE} LIMIT 1").fetchone())
 
 
 def committed(db: sqlite3.Connection, epoch: int, chunk: Chunk) -> Copied | None:
@@ -117,13 +106,10 @@ def committed(db: sqlite3.Connection, epoch: int, chunk: Chunk) -> Copied | None
         f'SELECT chunks, watermark, chunk_rows, chunk_bytes, done FROM {FENCE} WHERE "table" = ? AND part = ?',
         (chunk.table.name, chunk.part),
     ).fetchone()
-    if row is None or not chunk.number - 1 <= row[0] <= chunk.number:
-        raise Fenced(
-            f"table {chunk.table.name!r} is at chunk {row and row[0]} in the target; "
-            f"this attempt, at chunk {chunk.number}, wrote nothing"
-        )
+    if row is None or not awaits(chunk, row[0]):
+        raise misplaced(chunk, row and row[0])
     chunks, watermark, rows, size, done = row
-    return Copied(rows, size, _read_key(watermark), bool(done)) if chunks == chunk.number else None
+    return Copied(rows, size, read_key(watermark), bool(done)) if chunks == chunk.number else None
 
 
 def advance(db: sqlite3.Connection, chunk: Chunk, copied: Copied) -> None:
@@ -133,7 +119,7 @@ def advance(db: sqlite3.Connection, chunk: Chunk, copied: Copied) -> None:
         ' chunk_bytes = ?, done = ? WHERE "table" = ? AND part = ?',
         (
             chunk.number,
-            _write_key(copied.after),
+            write_key(copied.after),
             copied.rows,
             copied.bytes,
             copied.rows,
@@ -147,11 +133,3 @@ def advance(db: sqlite3.Connection, chunk: Chunk, copied: Copied) -> None:
 
 def drop(db: sqlite3.Connection) -> None:
     db.execute(f"DROP TABLE {FENCE}")
-
-
-def _write_key(key: Key | None) -> str | None:
-    return None if key is None else msgspec.json.encode(key).decode()
-
-
-def _read_key(text: Any) -> Key | None:
-    return None if text is None else msgspec.json.decode(text)
