@@ -178,7 +178,7 @@ class Actor(Pen):
                 if attempt.cut_short:
                     return
                 await ahead.run(self)
-                while self.pending and self._lone is None and self._ask is None and self._failure is None:
+                while self.pending and self._lone is None and not self.leaving:
                     await seat.park()
                     await self._work_off()
 
@@ -299,6 +299,7 @@ class Actor(Pen):
             await seat.park()
 
     async def freeze(self) -> None:
+        """Take the code down, and undo what it awaited of trio's."""
         for foreign in self.machine.freeze():
             await unwind.undo(foreign)
 
@@ -363,8 +364,8 @@ class Actor(Pen):
                 for entry in machine.dropped:
                     effects.drop(self, entry)
                 for entry in machine.fresh:
-                    if machine.open.get(entry.path) is entry and (self.startable or closing.owed(self, entry)):
-                        effects.carry_out(self, entry)
+                    if machine.open.get(entry.path) is entry:
+                        self.carry_out(entry)
                 if not ordinary:
                     self._follow(event)
             self._after_turn()

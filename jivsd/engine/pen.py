@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Pen(ABC):
     """Writes one run's journal. `run` is its row, kept as it will be once what is appended has been committed.
 
-    `appended` is the last event, `seq` and `at` are its; `pending` is how many verdicts the journal still owes.
+    `seq` and `at` are those of the last event; `appended` is the last that `append` made (not that of a transaction
+    step, which may yet become another, nor the end). `pending` is how many verdicts the journal still owes.
     """
 
     __slots__ = ("appended", "at", "pending", "run", "seq", "services")
@@ -61,13 +62,8 @@ class Pen(ABC):
         **rest: Any,
     ) -> None:
         """Append an event, which is delivered once it is committed; `then` is told the verdict."""
-        run, now = self.run, self.services.clock.now()
-        self.seq += 1
-        if now > self.at:
-            self.at = now
-        body = payload if isinstance(payload, bytes) else encode(payload)
-        event = self.appended = Event(run.run_id, self.seq, kind, path, body, self.at, attempt, by)
-        self.submit(Entry(run.run_id, run.shard, 0, (event,), **rest), event, then)
+        event = self.appended = self.new_event(kind, path, payload, attempt, by)
+        self.submit(Entry(self.run.run_id, self.run.shard, events=(event,), **rest), event, then)
 
     def append_transaction(self, event: Event, tx: TxStep | TxDone) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""

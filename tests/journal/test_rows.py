@@ -26,8 +26,6 @@ class Row:
         self.answers = {}
         self.raised = []
         self.number = 0
-        self.between = None
-        """Called behind each batch."""
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -38,8 +36,6 @@ class Row:
         while batch:
             row.append(list(batch))
             verdicts = await self._write(batch)
-            if self.between is not None:
-                self.between()
             batch = more(verdicts)
         return verdicts
 

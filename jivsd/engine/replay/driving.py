@@ -139,11 +139,9 @@ class Driving(State):
     @coroutine
     def perform(self, command: commands.Command) -> Generator[Any, Any, Any]:
         """Issue a command for the branch that is calling and park until its outcome is delivered."""
-        branch = self._current
-        if branch is None or self.frozen or (scope := branch.scope).parent is not None or scope.cancelled:
-            branch = self.entering()
-            while self.frozen:
-                yield PARK
+        branch = self.entering()
+        while self.frozen:
+            yield PARK
         if not command.path:
             command.path = branch.allocate(command.name)
         if self._on_issue is not None:
