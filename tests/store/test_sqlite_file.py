@@ -17,7 +17,7 @@ import trio.testing
 
 from jivsd.records import Incident
 from jivsd.store.api import DamagedRow, Entry, RunFilter, StoreError, Written
-from jivsd.store.sqlite import SqliteStore
+from jivsd.store.sqlite import SqliteStore, upkeep
 from store.builders import AT, Journal, append, end, event, new_run, post, start
 
 
@@ -370,16 +370,20 @@ async def test_a_backup_given_up_leaves_nothing(path, monkeypatch):
             scope.cancel()
             await j.store.backup(str(path.with_name("backup.db")))
         monkeypatch.setattr("jivsd.store.sqlite.upkeep.BACKUP_PAGES", 1)
-        began = trio.Event()
+        began, given_up = threading.Event(), threading.Event()
+        copy = upkeep._copy
 
-        async def backup():
+        def copy_when_given_up(*arguments):
             began.set()
-            await j.store.backup(str(path.with_name("backup.db")))
+            given_up.wait()
+            copy(*arguments)
 
+        monkeypatch.setattr(upkeep, "_copy", copy_when_given_up)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(backup)
-            await began.wait()
+            nursery.start_soon(j.store.backup, str(path.with_name("backup.db")))
+            await trio.to_thread.run_sync(began.wait)
             nursery.cancel_scope.cancel()
+            given_up.set()
     assert [file.name for file in path.parent.iterdir() if file.name.startswith("backup")] == []
 
 
