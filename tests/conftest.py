@@ -17,6 +17,7 @@ from databases import NEWEST, Servers, in_memory
 from hypothesis import HealthCheck, settings
 
 from jivsd import logs
+from jivsd.proof import redisserver
 from jivsd.testing import crash
 
 if TYPE_CHECKING:
@@ -51,6 +52,20 @@ def postgres() -> Iterator[Servers]:
     servers = Servers()
     yield servers
     servers.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[redisserver.Server]:
+    """A Redis server without persistence, one a worker. Who kills it starts it again; what is in it is anybody's."""
+    with redisserver.Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[redisserver.Cluster]:
+    """A Redis Cluster of three nodes and a replica of the first, one a worker; it takes two seconds to form."""
+    with redisserver.Cluster(replicas=1) as cluster:
+        yield cluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

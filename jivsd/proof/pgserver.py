@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from jivsd.proof.guard import Guard
 from jivsd.proof.room import NoRoom, Room
 
 if TYPE_CHECKING:
@@ -41,13 +42,6 @@ _SETTINGS: Final = {
     "wal_keep_size": "0",
 }
 _RISKY: Final = {"fsync": "off", "full_page_writes": "off"}
-_GUARD: Final = """
-read -r word && exit
-kill -CONT "$1"; kill -QUIT "$1"
-for again in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" && sleep 0.3 || break; done
-rm -rf "$2"
-"""
-"""A shell that hears nothing until its starter says a word, or is no more: then the server has to end with it."""
 
 
 class ServerFailed(Exception):
@@ -113,7 +107,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix=f"pg{version}-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         account = _account()
         self._user, self._group = (None, None) if account is None else (account.pw_uid, account.pw_gid)
         self._groups = None if account is None else ()
@@ -176,13 +170,7 @@ class Server:
                 group=self._group,
                 extra_groups=self._groups,
             )
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "sh", str(self._process.pid), self.folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # what kills us and our group must leave it alive
-        )
+        self._guard = Guard(self._process.pid, self.folder, signal="QUIT")
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready(data / "postmaster.pid"):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -207,7 +195,7 @@ class Server:
             raise ServerFailed(f"PostgreSQL {self.version} did not end: {self.last_words()}") from None
         self._process = None
         if self._guard is not None:
-            self._guard.communicate(b"done\n")
+            self._guard.dismiss()
             self._guard = None
 
     def restart(self, *, immediate: bool = False) -> None:
