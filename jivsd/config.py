@@ -7,18 +7,15 @@ first one that it cannot decode, and forgets where a value came from.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
-import durationpy
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,17 +23,33 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    Secret,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
-from jivsd.clock import SECOND, microseconds
+from jivsd.clock import SECOND
 from jivsd.layers import CONFIG_VARIABLE, Given, Key, KeyPath, Layer, Reader, dotted
 from jivsd.masking import HIDDEN, masked
 from jivsd.places import ConfigError, default_data_dir, socket_path
+from jivsd.values import (
+    Address,
+    Duration,
+    Folder,
+    Microseconds,
+    SecretUrl,
+    Size,
+    Whole,
+    address,
+    any_url,
+    folders,
+    lower,
+    printable,
+    redis_url,
+    sqlite_path,
+    store_url,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -58,136 +71,6 @@ __all__ = [
 SHOWN_LIMIT = 120
 """Characters of a wrong value that an error repeats."""
 
-LONGEST = 3650 * 86_400 * SECOND
-"""The longest duration that makes sense here, in microseconds."""
-
-
-class SecretUrl(Secret[str]):
-    """A URL that may have a password in it, which is never shown; `get_secret_value()` returns all of it."""
-
-    def _display(self) -> str:
-        return masked(self.get_secret_value())
-
-
-class Address(NamedTuple):
-    """Where to listen. Port 0: any that is free."""
-
-    host: str
-    port: int
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this host can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class Duration(int):
-    """A time in microseconds that is shown as people write it: `30s`."""
-
-    def __str__(self) -> str:
-        return durationpy.to_str(timedelta(microseconds=self))
-
-
-def sqlite_path(url: str) -> Path:
-    """Return the file of a `sqlite:////absolute/path` URL; `%3F` and the like are decoded.
-
-    Raises:
-        ValueError: it is not such a URL, or its path is not absolute.
-    """
-    path = unquote(url.removeprefix("sqlite:///"))
-    if not url.startswith("sqlite:///") or not path.startswith("/") or path.endswith("/") or "\0" in path:
-        raise ValueError("must be sqlite:////absolute/path/of/a/file, with four slashes")
-    if "?" in url or "#" in url:
-        raise ValueError("must have no options: write ? as %3F and # as %23 in the path of a sqlite URL")
-    return Path(path)
-
-
-def _url(value: Any, *schemes: str) -> SecretUrl:
-    text = value.get_secret_value() if isinstance(value, SecretUrl) else value
-    scheme = re.match(r"([a-z][a-z0-9+.-]*)://.", text) if isinstance(text, str) else None
-    if not isinstance(text, str) or scheme is None or (schemes and scheme[1] not in schemes):
-        allowed = " or ".join(f"{name}://…" for name in schemes) or "scheme://…"
-        raise ValueError(f"must be a URL, {allowed}")
-    if re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise ValueError("must have no white space: write a space as %20")
-    if scheme[1] == "sqlite":
-        sqlite_path(text)
-    return SecretUrl(text)
-
-
-def _store_url(value: Any) -> SecretUrl:
-    return _url(value, "sqlite", "postgresql", "postgres")
-
-
-def _redis_url(value: Any) -> SecretUrl | None:
-    return None if value in (None, "none") else _url(value, "redis", "rediss", "unix")
-
-
-def _duration(value: Any) -> int:
-    try:
-        length = microseconds(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("must be a duration such as '250ms', '30s', '10m' or '1h30m'") from None
-    if not 0 < length <= LONGEST:
-        raise ValueError("must be longer than nothing and at most ten years, e.g. '30s'")
-    return length
-
-
-def _size(value: Any) -> Any:
-    units = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-    if isinstance(value, str):
-        parts = re.fullmatch(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*", value)
-        if parts is None or parts[2].lower() not in units:
-            raise ValueError("must be a number of bytes, or a text such as '64KiB' or '1MiB'")
-        return int(parts[1]) * units[parts[2].lower()]
-    return _whole(value)
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")
-    return value
-
-
-def _folder(value: Any) -> Path:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError("must be the path of a folder")
-    return Path(value).expanduser().absolute()
-
-
-def _folders(value: Any) -> Any:
-    if isinstance(value, str):
-        return [part for part in value.split(os.pathsep) if part]
-    return value
-
-
-def _address(value: Any) -> Any:
-    if value in (None, "none"):
-        return None
-    if not isinstance(value, str):
-        return value
-    parts = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", value)
-    if parts is None or int(parts[3]) > 65_535:
-        raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8420 or [::1]:8420, or none")
-    return Address(parts[1] or parts[2], int(parts[3]))
-
-
-def _printable(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("must be one or more printable ASCII characters without spaces")
-    return value
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
 
 def _frozen(value: Mapping[str, Connection]) -> Mapping[str, Connection]:
     for name in value:
@@ -200,12 +83,6 @@ def _fixed(value: Mapping[str, WorkflowSettings]) -> Mapping[str, WorkflowSettin
     return MappingProxyType(dict(value))
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Microseconds = Annotated[int, BeforeValidator(_duration), AfterValidator(Duration)]
-Size = Annotated[int, BeforeValidator(_size)]
-Folder = Annotated[Path, BeforeValidator(_folder)]
-
-
 class Section(BaseModel):
     """A part of the tree: frozen, without unknown keys, and silent about its input when it is wrong."""
 
@@ -215,10 +92,10 @@ class Section(BaseModel):
 class Log(Section):
     """`[log]`."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
+    level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(lower)] = Field(
         default="info", description="The least severe messages that are written"
     )
-    format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
+    format: Annotated[Literal["auto", "json", "text"], BeforeValidator(lower)] = Field(
         default="auto", description="JSON lines, or text for people; auto: text if stderr is a terminal"
     )
 
@@ -289,7 +166,7 @@ class Supervision(Section):
 class Connection(Section):
     """`[connections.NAME]`: something outside that inputs of workflows refer to by its name."""
 
-    url: Annotated[SecretUrl, BeforeValidator(_url)] = Field(description="Where it is, credentials included")
+    url: Annotated[SecretUrl, BeforeValidator(any_url)] = Field(description="Where it is, credentials included")
     system: str | None = Field(default=None, max_length=100, description="What it is, for people")
 
 
@@ -308,21 +185,24 @@ class Config(Section):
     """The whole configuration."""
 
     data_dir: Folder = Field(description="Where the daemon keeps its socket, its lock and the embedded store")
-    store: Annotated[SecretUrl, BeforeValidator(_store_url)] = Field(
+    store: Annotated[SecretUrl, BeforeValidator(store_url)] = Field(
         default_factory=lambda known: SecretUrl(f"sqlite:///{quote(str(known['data_dir'] / 'jivsd.db'))}"),
         description="Where the journal is: sqlite:////path or postgresql://…",
     )
-    redis: Annotated[SecretUrl | None, BeforeValidator(_redis_url)] = Field(
+    redis: Annotated[SecretUrl | None, BeforeValidator(redis_url)] = Field(
         default=None, description="Redis for the locks of several nodes: redis://… or none"
     )
-    plugins: Annotated[tuple[Folder, ...], BeforeValidator(_folders)] = Field(
+    plugins: Annotated[tuple[Folder, ...], BeforeValidator(folders)] = Field(
         default=(), description="Folders with plugins, besides the bundled ones"
     )
-    token: Annotated[SecretStr, AfterValidator(_printable)] | None = Field(
+    token: Annotated[SecretStr, AfterValidator(printable)] | None = Field(
         default=None, description="What HTTP clients must present"
     )
-    http: Annotated[Address | None, BeforeValidator(_address)] = Field(
+    http: Annotated[Address | None, BeforeValidator(address)] = Field(
         default=None, description="Where HTTP is served besides the Unix socket: HOST:PORT or none"
+    )
+    workers: Whole = Field(
+        default=1, ge=1, le=256, description="Processes that share this host's work, each a node; with PostgreSQL"
     )
     profile: Literal["development", "production"] = Field(default="production", description="development or production")
     node: str = Field(
@@ -350,6 +230,13 @@ class Config(Section):
     def _guarded(cls, value: Address | None, info: ValidationInfo) -> Address | None:
         if value is not None and not value.loopback and info.data.get("token", "wrong") is None:
             raise ValueError("must be a loopback address, such as 127.0.0.1, unless a token is set")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _shared(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and "store" in info.data and info.data["store"].get_secret_value().startswith("sqlite:"):
+            raise ValueError("must be 1 with an embedded store: several processes need a store postgresql://…")
         return value
 
     @classmethod

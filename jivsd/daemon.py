@@ -5,12 +5,11 @@ Order of start: store, plugins, engine, admin server; shutdown goes the other wa
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import trio
 
@@ -26,16 +25,19 @@ from jivsd.engine.plugins import settle
 from jivsd.engine.stuck import Patience, Stuck
 from jivsd.engine.trials import Trials, judge
 from jivsd.engine.watchdog import Watchdog
+from jivsd.listening import OPEN, listen_tcp, listen_unix
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
-from jivsd.places import ConfigError, socket_path
+from jivsd.notify import READY, Notifier
+from jivsd.places import ConfigError, make_folder, socket_path
 from jivsd.registry.registry import Registry
 from jivsd.store.api import StoreError
 from jivsd.store.choice import store_of
 from jivsd.supervision import ChildSpec, Intensity, RestartsExceeded, SupervisionError, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import socket
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from jivsd.admin.server import Server
@@ -55,15 +57,28 @@ HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
 
 
-def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int:
+class Household(NamedTuple):
+    """What a daemon has in common with others that were started with it on this host, as their workers.
+
+    `listeners` are open already; `siblings` are the others' sockets, by node; `notifier` is who started it.
+    """
+
+    listeners: Sequence[socket.socket] = ()
+    siblings: Mapping[str, Path] = MappingProxyType({})
+    notifier: Notifier = Notifier()
+
+
+def run(config: Config, open_store: Callable[[str], Store] | None = None, *, household: Household | None = None) -> int:
     """Run the daemon until SIGTERM or SIGINT; a second one ends it at once. Returns the exit code.
 
     `open_store` makes the store of a URL, instead of the daemon itself: for proofs of what a bad one would do.
+    `household` is given to one of several workers.
     """
     logs.configure(config.log.level, config.log.format, config.node)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    household = household or Household(notifier=Notifier.of_environment())
     try:
-        trio.run(partial(_serve, config, open_store or store_of))
+        trio.run(partial(_serve, config, open_store or store_of, household))
     except (StoreError, SupervisionError, ConfigError, OSError, ExceptionGroup) as error:
         for leaf in _leaves(error):
             log.critical("the daemon cannot run", why=_sentence(leaf))
@@ -71,8 +86,8 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None) -> int
     return OK
 
 
-async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
-    _make_folder(config.data_dir)
+async def _serve(config: Config, open_store: Callable[[str], Store], household: Household) -> None:
+    make_folder(config.data_dir)
     if config.redis is not None:
         raise StoreError("redis is for nodes that share a PostgreSQL journal, which they cannot yet; leave it out")
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
@@ -94,7 +109,7 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
         most, period = limits.takedowns, limits.takedown_period
         suspicion = await judge(store, words, now=SystemClock().now(), most=most, period=period)
         memory.settle()
-        parts = _Parts(config, store, registry, epoch, masked(url))
+        parts = _Parts(config, store, registry, epoch, household)
         parts.try_one_by_one(suspicion, words)
         watchdog = Watchdog(limits.loop_warning / SECOND, limits.loop_limit / SECOND, words)
         with words.listening(parts.at_fault):
@@ -109,17 +124,6 @@ async def _serve(config: Config, open_store: Callable[[str], Store]) -> None:
     log.info("stopped")
 
 
-def _make_folder(data_dir: Path) -> None:
-    try:
-        data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"data_dir: cannot make the folder {data_dir}: {error.strerror}") from None
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        read_only = os.statvfs(data_dir).f_flag & os.ST_RDONLY
-        why = os.strerror(errno.EROFS if read_only else errno.EACCES)
-        raise OSError(f"data_dir: cannot write to the folder {data_dir}: {why}")
-
-
 def _limits(config: Config) -> Limits:
     own = {name: Own(one.active_runs, one.running_steps) for name, one in config.workflows.items()}
     return Limits(config.limits.active_runs, config.limits.running_steps, own)
@@ -128,9 +132,10 @@ def _limits(config: Config) -> Limits:
 class _Parts:
     """The supervised children. The endpoint is one apart: it can crash and come back without a run noticing."""
 
-    def __init__(self, config: Config, store: Store, registry: Registry, epoch: int, shown_url: str) -> None:
+    def __init__(self, config: Config, store: Store, registry: Registry, epoch: int, household: Household) -> None:
         grace = config.shutdown.grace / SECOND
         self._config = config
+        self._household = household
         self._metrics = Metrics()
         self._engine = Engine(
             store,
@@ -143,7 +148,7 @@ class _Parts:
             limits=_limits(config),
             passivate_after=config.limits.passivate_after / SECOND,
             resident=config.limits.resident_runs,
-            store_url=shown_url,
+            store_url=masked(config.store.get_secret_value()),
             intensity=Intensity(config.supervision.restarts, config.supervision.period / SECOND),
         )
         self._engine.children = self._children
@@ -212,6 +217,7 @@ class _Parts:
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(self._serve, server)
             log.info("ready", listening=addresses)
+            self._household.notifier.send(READY)
             task_status.started()
         if self._closing:
             server.close()  # who comes now is told at once that nobody is here
@@ -221,20 +227,20 @@ class _Parts:
 
     def _make_server(self) -> Server:
         from jivsd.admin.app import create_app  # these take long to import, and recovery has begun by now
-        from jivsd.admin.server import Server, listen_tcp, listen_unix
+        from jivsd.admin.server import Server
 
-        config = self._config
+        config, household = self._config, self._household
         listeners = [listen_unix(socket_path(config.data_dir))]
         hosts: list[str] = []
         if config.http is not None:
-            listeners += listen_tcp(config.http.host, config.http.port)
             hosts.append(config.http.host)
-            if config.token is None:
-                log.warning(
-                    "everybody on this host may use the endpoint: no token is configured", http=str(config.http)
-                )
+            if not household.listeners:
+                listeners += listen_tcp(config.http.host, config.http.port)
+                if config.token is None:
+                    log.warning(OPEN, http=str(config.http))
         token = config.token.get_secret_value() if config.token is not None else None
-        return Server(create_app(self._engine, token=token, hosts=hosts), listeners)
+        app = create_app(self._engine, token=token, hosts=hosts, siblings=household.siblings)
+        return Server(app, listeners, lent=household.listeners)
 
     def _drain_admin(self) -> None:
         self._closing = True

@@ -156,6 +156,11 @@ class Metrics(Collector):
             "jivsd_supervisor_restarts_total", "Restarts of a supervised child", "child"
         )
         self._add_store()
+        self.workers_missed = self._counters(
+            "jivsd_worker_scrapes_missed_total",
+            "Scrapes that a worker of this host did not answer in time",
+            "worker",
+        )
         self.before_scrape: Callable[[], None] | None = None
         """Called on each scrape, to bring up to date what is too dear to be counted all the time."""
         self.registry = CollectorRegistry()

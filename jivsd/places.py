@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,3 +57,19 @@ def socket_path(data_dir: Path) -> Path:
             ]
         )
     return path
+
+
+def make_folder(data_dir: Path) -> None:
+    """Make the data folder if it is not there, for the process's user and group alone.
+
+    Raises:
+        OSError: it cannot be made or written to; the message says all.
+    """
+    try:
+        data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"data_dir: cannot make the folder {data_dir}: {error.strerror}") from None
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        read_only = os.statvfs(data_dir).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise OSError(f"data_dir: cannot write to the folder {data_dir}: {why}")

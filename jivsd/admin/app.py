@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from quart_trio import QuartTrio
@@ -11,6 +12,7 @@ from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Route, Text
 from jivsd.admin.incidents import IncidentRoutes
+from jivsd.admin.metrics import MetricsRoutes
 from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
@@ -21,18 +23,26 @@ from jivsd.admin.workflows import WorkflowRoutes
 from jivsd.jsonguard import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from jivsd.engine.engine import Engine
 
 
-def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[str] = ()) -> QuartTrio:
+def create_app(
+    engine: Engine,
+    *,
+    token: str | None = None,
+    hosts: Collection[str] = (),
+    siblings: Mapping[str, Path] = MappingProxyType({}),
+) -> QuartTrio:
     """Return the HTTP API of an engine.
 
     Args:
         engine: what answers.
         token: needed by everything that comes over TCP, except `/health/live` and `/health/ready`.
         hosts: names under which TCP clients may ask for this host, besides localhost and addresses.
+        siblings: the sockets of the host's other workers, by node: `/metrics` is of all of them.
     """
     app = QuartTrio("jivsd.admin", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
@@ -45,6 +55,7 @@ def create_app(engine: Engine, *, token: str | None = None, hosts: Collection[st
     for noun in (*(routes(engine) for routes in nouns), status):
         _add(app, API, noun.routes())
     _add(app, "", status.health_routes())
+    _add(app, "", MetricsRoutes(engine, siblings).routes())
     app.register_error_handler(Exception, _explain)
     app.asgi_app = Guard(app.asgi_app, token, hosts)
     return app

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import pwd
 import socket
-import stat
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
@@ -28,10 +25,10 @@ from jivsd import logs
 from jivsd.admin.patience import Patience
 from jivsd.admin.problems import Problem
 from jivsd.jsonguard import MAX_BYTES
+from jivsd.listening import address_of, close
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from hypercorn.typing import ASGIFramework
 
@@ -44,80 +41,10 @@ GRACE: Final = 5.0
 """Seconds that requests have to end when the server is told to."""
 MAX_CONNECTIONS: Final = 512
 """For each socket; one that is flooded leaves the others free."""
-BACKLOG: Final = 128
-SOCKET_MODE: Final = 0o660
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 _log = logs.get("jivsd.admin")
-
-
-class CannotListen(Exception):
-    """A socket cannot be opened; the message says which, why, and what would help."""
-
-
-def listen_unix(path: Path) -> socket.socket:
-    """Open the Unix socket for the owner and the group of the process. A socket file that nobody answers is replaced.
-
-    Raises:
-        CannotListen: another process answers there, or the file system does not let us.
-    """
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # On Linux the file gets the mode that the socket has: there is no moment at which others could connect.
-        os.fchmod(listener.fileno(), SOCKET_MODE)
-        listener.bind(os.fspath(path))
-        path.chmod(SOCKET_MODE)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise CannotListen(f"cannot open the socket {path}: {error.strerror or error}") from None
-    return listener
-
-
-def listen_tcp(host: str, port: int) -> list[socket.socket]:
-    """Open a TCP port on every address of a host; port 0 is any free one.
-
-    Raises:
-        CannotListen: the host has no address here, or the port is taken.
-    """
-    listeners: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(found):
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listeners.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-    return listeners
-
-
-def close(listener: socket.socket) -> None:
-    """Close a listening socket for good, and remove a Unix socket's file."""
-    if listener.family == socket.AF_UNIX:
-        with suppress(OSError):
-            os.unlink(listener.getsockname())
-    listener.close()
-
-
-def address_of(listener: socket.socket) -> str:
-    """Where a listening socket can be reached: `unix:/path` or `http://host:port`."""
-    name = listener.getsockname()
-    match listener.family:
-        case socket.AF_UNIX:
-            return f"unix:{name}"
-        case socket.AF_INET6:
-            return f"http://[{name[0]}]:{name[1]}"
-        case _:
-            return f"http://{name[0]}:{name[1]}"
 
 
 class Server:
@@ -129,12 +56,21 @@ class Server:
         app: an ASGI application. Its scopes have the state `door` ("unix" or "tcp"), `patience`, and on the Unix
             socket `user`, the name of the user at the other end.
         listeners: what `listen_unix` and `listen_tcp` return.
+        lent: further ones, of which other processes have copies: a Unix socket's file is left to them.
         grace: seconds that requests have to end after `drain`.
     """
 
-    def __init__(self, app: ASGIFramework, listeners: Sequence[socket.socket], *, grace: float = GRACE) -> None:
+    def __init__(
+        self,
+        app: ASGIFramework,
+        listeners: Sequence[socket.socket],
+        *,
+        lent: Sequence[socket.socket] = (),
+        grace: float = GRACE,
+    ) -> None:
         self._app = ASGIWrapper(_sends_to_the_end(app))
-        self._listeners = list(listeners)
+        self._own = list(listeners)
+        self._listeners = [*listeners, *lent]
         self._grace = grace
         self._config = _config()
         self._draining = trio.Event()
@@ -146,7 +82,7 @@ class Server:
     def close(self) -> None:
         """Close the listening sockets for good."""
         for listener in self._listeners:
-            close(listener)
+            close(listener) if listener in self._own else listener.close()
 
     async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained or cancelled; ready at once, with the addresses served."""
@@ -295,32 +231,6 @@ async def _user_of(sock: trio.socket.SocketType) -> str:
             return f"uid {user}"
         _users[user] = found.pw_name
     return _users[user]
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a Unix socket's file if nobody answers there.
-
-    Raises:
-        CannotListen: somebody does, or it is not a socket.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise CannotListen(f"cannot open the socket {path}: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
-        raise CannotListen(f"cannot open the socket {path}: there is a file of that name that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise CannotListen(f"cannot open the socket {path}: {error.strerror or error}") from None
-        else:
-            raise CannotListen(f"another daemon answers at {path}: stop it, or choose another data folder")
 
 
 def _sends_to_the_end(app: ASGIFramework) -> ASGIFramework:

@@ -32,6 +32,9 @@ def run(
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve HTTP there too, besides the Unix socket.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Run so many processes; they need a PostgreSQL store.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="json, text, or auto.")] = None,
     config: ConfigFile = None,
@@ -47,10 +50,15 @@ def run(
         "redis": redis,
         "plugins": plugins,
         "http": http,
+        "workers": workers,
         "log.level": log_level,
         "log.format": log_format,
     }
     settings = read_config(config, flags)
+    if settings.workers > 1:
+        from jivsd import workers as several
+
+        return several.run(settings)
     from jivsd import daemon
 
     return daemon.run(settings)

@@ -11,7 +11,8 @@ import trio
 
 from admin import shop
 from jivsd.admin.app import create_app
-from jivsd.admin.server import Server, address_of, listen_tcp, listen_unix
+from jivsd.admin.server import Server
+from jivsd.listening import address_of, listen_tcp, listen_unix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,16 +44,17 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, engine: Any = None, *, token: str | None = None, grace: float = 5.0):
+async def serving(folder: Path, engine: Any = None, *, token: str | None = None, grace: float = 5.0, siblings=None):
     """Serve an engine (by default a real one with the workflows of `shop`) on `jivsd.sock` in a folder and on TCP."""
     if engine is None:
         import jivsd.testing
 
-        async with jivsd.testing.Env(shop) as env, serving(folder, env.engine, token=token, grace=grace) as served:
+        options = {"token": token, "grace": grace, "siblings": siblings}
+        async with jivsd.testing.Env(shop) as env, serving(folder, env.engine, **options) as served:
             yield served
         return
     listeners = [listen_unix(folder / "jivsd.sock"), *listen_tcp("127.0.0.1", 0)]
-    server = Server(create_app(engine, token=token), listeners, grace=grace)
+    server = Server(create_app(engine, token=token, siblings=siblings or {}), listeners, grace=grace)
     url = address_of(listeners[1])
     pipe = httpx.AsyncHTTPTransport(uds=str(folder / "jivsd.sock"), verify=False)
     try:

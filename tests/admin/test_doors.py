@@ -15,9 +15,10 @@ import trio.testing
 from admin.serving import Refusing, connected, serving
 from jivsd.admin import server as doors
 from jivsd.admin.app import create_app
-from jivsd.admin.server import CannotListen, Server, address_of, close, listen_tcp, listen_unix
+from jivsd.admin.server import Server
 from jivsd.engine.api import NotFound
 from jivsd.jsonguard import MAX_BYTES
+from jivsd.listening import CannotListen, address_of, close, listen_tcp, listen_unix
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 NOBODY = NotFound("nobody")

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from jivsd.admin import publications, wire
 from jivsd.admin import server as doors
 from jivsd.admin.app import create_app
-from jivsd.admin.server import close, listen_unix
 from jivsd.client import Client, ClientError, ConnectionLost, DaemonNotRunning
 from jivsd.clock import microseconds
 from jivsd.engine.api import NotFound, StartOptions, Unavailable, Which
 from jivsd.jsonguard import MAX_BYTES
+from jivsd.listening import close, listen_unix
 from jivsd.places import ConfigError
 from jivsd.records import NULL, Status
 from jivsd.store.api import RunFilter

@@ -295,3 +295,14 @@ def test_workflows_have_limits_of_their_own(write):
     assert "workflows.nap.running_steps = 'many'" in said
     assert "workflows.nap.active (file" in said
     assert "workflows.x (file" in said
+
+
+def test_several_workers_need_a_store_that_they_can_share():
+    environ = {"JIVSD_DATA_DIR": "/d", "JIVSD_WORKERS": "4"}
+    with pytest.raises(ConfigError) as caught:
+        load(None, {}, environ)
+    assert caught.value.problems == [
+        "workers = '4' (environment variable JIVSD_WORKERS): must be 1 with an embedded store: several processes need "
+        "a store postgresql://…"
+    ]
+    assert load(None, {"store": "postgresql:///jobs"}, environ).workers == 4
