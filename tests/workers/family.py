@@ -1,7 +1,8 @@
 """A family of small workers, as a program: `family.py FOLDER NAME=DEED…`. The parent says on stdout what it hears.
 
 A worker writes its pid into FOLDER/NAME.pid, says that it is ready, and does its deed: `serve` answers on the shared
-socket until SIGTERM, `stubborn` ignores that, `fail` ends before it is ready, `deaf` hears nothing and is never ready.
+socket until SIGTERM, `stubborn` ignores that,
+`fail` ends before it is ready.
 """
 
 import os
@@ -29,10 +30,10 @@ def main() -> int:
         partial.replace(folder / f"{name}.pid")
         if deeds[name] == "fail":
             return 3
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if deeds[name] == "stubborn" else lambda *_: sys.exit(0))
-        signal.signal(signal.SIGHUP, lambda *_: (folder / f"{name}.hup").touch())
-        notifier.send(READY)
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if deeds[name] == "stubborn" else lambda *_: sys.exit(0))
+            signal.signal(signal.SIGHUP, lambda *_: (folder / f"{name}.hup").touch())
+            notifier.send(READY)
             serve(listener, name)
         except SystemExit:
             (folder / f"{name}.ended").touch()
