@@ -59,8 +59,7 @@ class Databases:
         """The URL of a database that is empty now, and in which the next test that asks has its journal."""
         if self.common is None:
             self.common = self.clone()
-        else:
-            self.sql(*_EMPTY, database=self.common)
+        self.sql(*_EMPTY, database=self.common)
         return self.server.url(self.common)
 
     async def _migrate(self, url):
@@ -69,8 +68,9 @@ class Databases:
 
 
 _TABLES = (
-    *("attribute", "event", "idempotency_key", "inbox", "incident", "lock", "lock_ticket", "outbox", "payload"),
-    *("plugin_code", "plugin_migration", "progress", "run", "run_count"),  # the last one: removing runs is counted
+    *("attribute", "event", "idempotency_key", "inbox", "incident", "lease", "lock", "lock_ticket", "outbox"),
+    *("payload", "plugin_code", "plugin_migration", "progress"),
+    *("run", "run_count"),  # the last one: removing runs is counted
 )
 _EMPTY = [
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
@@ -78,7 +78,7 @@ _EMPTY = [
     *(f"DELETE FROM jivsd.{name}" for name in _TABLES),
     "SELECT setval(pg_get_serial_sequence('jivsd.' || name, 'number'), 1, false)"
     " FROM unnest('{run,inbox,outbox,incident}'::text[]) AS name",
-    "UPDATE jivsd.shard SET epoch = 0, node = '', claim = NULL",
+    "UPDATE jivsd.shard SET epoch = 0, since = 0, node = '', claim = NULL",
     "DROP SCHEMA public CASCADE",  # what plugins have made there
     "CREATE SCHEMA public",
 ]

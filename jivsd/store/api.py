@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run, Status
+from jivsd.store import errors
 from jivsd.store.tickets import Holder, Tickets
 from jivsd.store.txstep import TxDone, TxStep
 
@@ -16,47 +17,16 @@ if TYPE_CHECKING:
 
     from jivsd.bridge import Usage
     from jivsd.store.removal import Journals, PruneCount, RunIds
+    from jivsd.store.sharing import Sharing
     from jivsd.store.txstep import Transactions
 
-
-class StoreError(Exception):
-    """The store cannot do what was asked; the message says why and what would help."""
-
-
-class StoreAway(StoreError):
-    """The store cannot be written to just now (full, read-only, unreachable): nothing of the batch was written.
-
-    The committer keeps its entries and tries again.
-    """
-
-
-class OutcomeUnknown(StoreError):
-    """The commit may or may not have happened. Raise the epoch of the shards, then re-read, before deciding."""
-
-
-class TransactionError(StoreError):
-    """A transaction step did what it may not do, or took too long; all that it wrote was rolled back."""
-
-
-class TransactionLate(TransactionError):
-    """A transaction step took longer than it may. `seconds`: how long that is."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the transaction step took longer than {seconds:g} s: nothing was written")
-        self.seconds = seconds
-
-
-class BadCursor(StoreError):
-    """A cursor that no page came with."""
-
-
-class DamagedRow(StoreError):
-    """A row whose checksum does not match its content."""
-
-    def __init__(self, run_id: str, seq: int, what: str = "its checksum does not match its content") -> None:
-        super().__init__(f"event {seq} of run {run_id} is damaged: {what}")
-        self.run_id = run_id
-        self.seq = seq
+BadCursor = errors.BadCursor
+DamagedRow = errors.DamagedRow
+OutcomeUnknown = errors.OutcomeUnknown
+StoreAway = errors.StoreAway
+StoreError = errors.StoreError
+TransactionError = errors.TransactionError
+TransactionLate = errors.TransactionLate
 
 
 class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -273,8 +243,16 @@ class Store(Protocol):
         """Who runs transaction steps, for a `TxDone`; None: the writer does, inside batches, which get a `TxStep`."""
         ...
 
-    async def open(self, node: str) -> int:
-        """Check the database, bring its schema up to date, claim all shards for `node`; return the epoch."""
+    @property
+    def sharing(self) -> Sharing | None:
+        """How nodes share it; None: it is embedded, or opened for reading only."""
+        ...
+
+    async def open(self, node: str, *, share: bool = False) -> int:
+        """Check the database, bring its schema up to date, claim all shards for `node`; return the epoch.
+
+        With `share` it claims nothing and returns 0: see `sharing`.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -9,12 +9,27 @@ CREATE TABLE jivsd.meta (
 );
 
 -- Who may write: an append carries the epoch under which its writer owns the shard. claim: the opening of the database
--- by a node, so that it knows what it has done itself.
+-- by a node, so that it knows what it has done itself. since: when it was claimed.
 CREATE TABLE jivsd.shard (
     id integer PRIMARY KEY,
     epoch bigint NOT NULL,
+    since bigint NOT NULL,
     node text NOT NULL,
     claim uuid
+);
+
+-- The nodes that have the database: a row each, renewed as long as it lives, and never locked by a batch. instance: as
+-- claim in shard. until: when it is over, by the clock of the database. by: what its shards are held by (redis,
+-- postgresql; alone: it does not share; or nothing yet). leaving: it hands over what it has. full: it takes no starts.
+CREATE TABLE jivsd.lease (
+    node text COLLATE "C" PRIMARY KEY,
+    instance uuid NOT NULL,
+    joined_at bigint NOT NULL,
+    until bigint NOT NULL,
+    leaving boolean NOT NULL,
+    "full" boolean NOT NULL,
+    "by" text COLLATE "C" NOT NULL,
+    version text COLLATE "C" NOT NULL
 );
 
 -- One row a run, in the order in which the runs were accepted; written when its status changes, never per step.

@@ -382,17 +382,72 @@ JOIN pg_class ON pg_class.oid = to_regclass(made) JOIN pg_namespace ON pg_namesp
 ORDER BY relname
 
 -- name: holder
--- Which session keeps a second daemon from starting.
-SELECT format('%s, process %s of %s', application_name, pid, coalesce(host(client_addr), 'this machine'))
+-- Which session has an advisory lock, and in which mode.
+SELECT format('%s, process %s of %s', application_name, pid, coalesce(host(client_addr), 'this machine')) AS who, mode
 FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND classid = $1::bigint::oid
+    AND objid = (hashtext($2)::bigint & 4294967295)::oid
     AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- name: claim_shards
 -- A node takes all shards, under an epoch that is above all that were. Rows are locked in the order of all batches.
 WITH held AS (SELECT id, epoch FROM jivsd.shard ORDER BY id FOR NO KEY UPDATE)
-UPDATE jivsd.shard SET epoch = (SELECT max(epoch) + 1 FROM held), node = $1, claim = $2 FROM held
-WHERE shard.id = held.id RETURNING shard.epoch
+UPDATE jivsd.shard SET
+    epoch = (SELECT max(epoch) + 1 FROM held), node = $1, claim = $2,
+    since = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+FROM held WHERE shard.id = held.id RETURNING shard.epoch
+
+-- name: claim_some
+-- A node takes those of some shards that are still at the epochs at which it saw them.
+WITH held AS (SELECT id FROM jivsd.shard WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
+UPDATE jivsd.shard SET
+    epoch = shard.epoch + 1, node = $3, claim = $4, since = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+FROM held JOIN unnest($1::integer[], $2::bigint[]) AS seen (id, epoch) USING (id)
+WHERE shard.id = held.id AND shard.epoch = seen.epoch
+RETURNING shard.id, shard.epoch
+
+-- name: release_shards
+-- Nobody owns those of some shards any more that this opening of the database owns. The epoch may have been raised since
+-- it was told, by nobody else.
+WITH held AS (SELECT id FROM jivsd.shard WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
+UPDATE jivsd.shard SET node = ''
+FROM held JOIN unnest($1::integer[], $2::bigint[]) AS known (id, epoch) USING (id)
+WHERE shard.id = held.id AND shard.epoch >= known.epoch AND shard.node = $3 AND shard.claim = $4
+
+-- name: owners
+-- Who owns which shard, under which epoch, since when.
+SELECT id, epoch, node, since FROM jivsd.shard ORDER BY id
+
+-- name: members
+-- The nodes that have the database, and for how many microseconds their rows are good.
+SELECT node, instance::text, joined_at, until, "by", leaving, "full", version,
+       until - (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS "left"
+FROM jivsd.lease ORDER BY node
+
+-- name: beat
+-- Makes or renews a node's row; nothing comes back when another opening of the database has the name, and its row is
+-- good, or newer than ours was.
+INSERT INTO jivsd.lease (node, instance, joined_at, until, "by", leaving, "full", version)
+SELECT $1, $2::uuid, at, at + $3::bigint, $4, $5, $6, $7
+FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) AS now
+ON CONFLICT (node) DO UPDATE SET
+    until = excluded.until, "by" = excluded."by", leaving = excluded.leaving, "full" = excluded."full"
+WHERE lease.instance = excluded.instance
+RETURNING joined_at
+
+-- name: remove_rows
+-- Removes the row that a node's name has, or ($2: the node does not share) all rows.
+DELETE FROM jivsd.lease WHERE node = $1 OR NOT $2 OR "by" = 'alone'
+
+-- name: leave
+-- Removes a node's own row.
+DELETE FROM jivsd.lease WHERE node = $1 AND instance = $2
+
+-- name: forget_nodes
+-- Removes rows that have been over for some microseconds, of nodes that own nothing.
+DELETE FROM jivsd.lease
+WHERE until < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1
+    AND NOT EXISTS (SELECT FROM jivsd.shard WHERE shard.node = lease.node)
 
 -- name: raise_epochs
 -- A node raises the epochs of shards that it still owns under the epochs that it knows.
@@ -425,7 +480,7 @@ ON CONFLICT (name) DO UPDATE SET value = (meta.value::bigint + 1)::text
 
 -- name: insert_shards
 -- The shards, when the database is made; nobody owns them yet.
-INSERT INTO jivsd.shard (id, epoch, node) SELECT id, 0, '' FROM generate_series(0, $1 - 1) AS id
+INSERT INTO jivsd.shard (id, epoch, since, node) SELECT id, 0, 0, '' FROM generate_series(0, $1 - 1) AS id
 
 -- name: count_pairs
 -- Which workflows have runs in which statuses.

@@ -70,7 +70,7 @@ async def test_the_journal_goes_on_at_the_new_primary(pair, lose, monkeypatch):
             nursery.cancel_scope.cancel()
         assert (await store.events(life.run.run_id))[1:] == life.acknowledged
         assert await store.check() == []
-        where = await store._journal.use(lambda db: db.fetchval("SELECT inet_server_port()"), timeout=10)
+        where = await store._pools.journal.use(lambda db: db.fetchval("SELECT inet_server_port()"), timeout=10)
         assert where == replica.port
 
 

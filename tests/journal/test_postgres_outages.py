@@ -20,7 +20,7 @@ from jivsd.journal import Committer
 from jivsd.proof.pgserver import Server
 from jivsd.store.api import StoreError
 from jivsd.store.postgres import PostgresStore
-from jivsd.store.postgres.store import READERS
+from jivsd.store.postgres.pools import READERS
 
 PATIENCE = 30.0
 HEALED = 10.0

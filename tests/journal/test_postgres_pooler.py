@@ -128,7 +128,7 @@ async def test_our_settings_last_for_each_transaction_and_no_longer(databases, p
     async with opened(f"{url}&work_mem=7MB&options=-c%20statement_timeout%3D31s") as j:
 
         async def setting(name):
-            return await j.store._journal.use(lambda db: db.fetchval(ask, name), timeout=10)
+            return await j.store._pools.journal.use(lambda db: db.fetchval(ask, name), timeout=10)
 
         assert [await setting(name) for name in ("work_mem", "statement_timeout")] == ["7MB", "31s"]
         assert [await setting(name) for name in ("enable_seqscan", "lock_timeout")] == ["off", "250ms"]

@@ -23,7 +23,8 @@ BACKLOG = 20
 """Questions that may go on without their callers: the store is to be confused, not swamped."""
 PATIENCE = 60.0
 """Seconds that a commit may take here, however busy the machine is: one that is cut short costs its connection."""
-ALLOWED = {"jivsd journal of node-a": 1, "jivsd reader of node-a": 4, "jivsd writer of node-a": 2}
+MOST = {"journal": 1, "lease": 1, "reader": 4, "writer": 2}
+ALLOWED = {f"jivsd {kind} of node-a": most for kind, most in MOST.items()}
 
 
 async def leave_at_random(url, times):

@@ -22,7 +22,7 @@ from jivsd.store.api import Duplicate, Existing, Migration, OutcomeUnknown, Plug
 from jivsd.store.copying import copy
 from jivsd.store.copying.postgres import PostgresEnd
 from jivsd.store.copying.sqlite import SqliteEnd
-from jivsd.store.postgres import PostgresStore, schema
+from jivsd.store.postgres import PostgresStore, exclusion
 from jivsd.store.sqlite import SqliteStore
 from jivsd.store.tickets import Ticket, Tickets
 from store.builders import AT, Journal, append, end, event, new_run, post, start
@@ -246,23 +246,23 @@ async def j_count(url):
 
 
 async def test_a_daemon_on_either_side_refuses_it(full, empty, tmp_path, monkeypatch):
-    monkeypatch.setattr(schema, "PATIENCE", 0.1)
+    monkeypatch.setattr(exclusion, "PATIENCE", 0.1)
     target = file_url(tmp_path / "new.db")
     for busy, source, to in ((full, full, target), (target, full, target), (empty, full, empty)):
         async with opened(busy):
             with pytest.raises(
-                StoreError, match=rf"in use by another jivsd(, process {os.getpid()}| \(jivsd journal of node)"
+                StoreError, match=rf"in use by another jivsd(, process {os.getpid()}| \(jivsd lease of node)"
             ):
                 await move(source, to)
     await move(full, empty)
     async with opened(empty):
-        with pytest.raises(StoreError, match=r"in use by another jivsd \(jivsd journal of node"):
+        with pytest.raises(StoreError, match=r"in use by another jivsd \(jivsd lease of node"):
             await move(empty, file_url(tmp_path / "third.db"))
     assert not (tmp_path / "third.db").exists()
 
 
 async def test_a_daemon_that_starts_meanwhile_is_refused(full, empty, monkeypatch):
-    monkeypatch.setattr(schema, "PATIENCE", 0.1)
+    monkeypatch.setattr(exclusion, "PATIENCE", 0.1)
     refused = []
 
     async def settle(self, *arguments):

@@ -166,9 +166,9 @@ async def test_behind_a_pooler_nothing_is_kept_in_a_session(url):
 
 
 async def test_a_second_daemon_is_refused_and_may_look(url, monkeypatch):
-    monkeypatch.setattr("jivsd.store.postgres.schema.PATIENCE", 0.1)
+    monkeypatch.setattr("jivsd.store.postgres.exclusion.PATIENCE", 0.1)
     async with opened(url) as j:
-        with pytest.raises(StoreError, match=r"in use by another jivsd \(jivsd journal of node-a, process \d+"):
+        with pytest.raises(StoreError, match=r"in use by another jivsd \(jivsd lease of node-a, process \d+"):
             await PostgresStore(url).open("node-b")
         run = await j.start()
         async with opened(url, read_only=True) as looker:

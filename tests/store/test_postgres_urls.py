@@ -85,7 +85,7 @@ async def works(url):
     async with opened(url) as j:
         assert await j.one(append(await j.start(), 2)) == Written()
         ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-        return await j.store._journal.use(lambda db: db.fetchval(ask), timeout=10)
+        return await j.store._pools.journal.use(lambda db: db.fetchval(ask), timeout=10)
 
 
 async def refusal(url):
@@ -199,10 +199,10 @@ async def test_a_password_in_the_environment(site, monkeypatch):
 async def test_options_of_the_server(site, monkeypatch):
     ask = "SELECT current_setting('work_mem') || ' ' || current_setting('statement_timeout')"
     async with opened(site.url(options="-c work_mem=7MB", statement_timeout="31s")) as j:
-        assert await j.store._journal.use(lambda db: db.fetchval(ask), timeout=10) == "7MB 31s"
+        assert await j.store._pools.journal.use(lambda db: db.fetchval(ask), timeout=10) == "7MB 31s"
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=9MB")
     async with opened(site.url()) as j:
-        assert await j.store._journal.use(lambda db: db.fetchval(ask), timeout=10) == "9MB 0"
+        assert await j.store._pools.journal.use(lambda db: db.fetchval(ask), timeout=10) == "9MB 0"
 
 
 async def test_an_option_that_nobody_knows(site):

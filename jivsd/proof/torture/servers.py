@@ -21,7 +21,7 @@ from jivsd.store.api import StoreAway, StoreError
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.connections import connect, drop, translated
-from jivsd.store.postgres.store import READERS, WRITERS
+from jivsd.store.postgres.pools import READERS, WRITERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection

@@ -15,7 +15,8 @@ from jivsd.store.copying.tables import KEPT_ANYWAY, TABLES, Kind, quoted, refuse
 from jivsd.store.postgres import plugin_tables
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.connections import connect, drop, sql_of, translated, translated_commit
-from jivsd.store.postgres.schema import check_version, keep_others_out, migrate
+from jivsd.store.postgres.exclusion import Opening, keep_others_out
+from jivsd.store.postgres.schema import check_version, migrate
 from jivsd.store.postgres.server import check, check_rights
 from jivsd.store.statements import migrations
 
@@ -238,7 +239,7 @@ class PostgresEnd:
         self._bridge.start()
         self._connection = await self.call(lambda _: connect(self.address, "copy"))
         await self.call(lambda db: check(db, self.address))
-        await self.call(lambda db: keep_others_out(db, self.address))
+        await self.call(lambda db: keep_others_out(db, self.address, Opening(NODE, "", share=False, version="")))
 
     async def _begin(self, **kind: Any) -> None:
         self._transaction = self._connection.transaction(**kind)

@@ -12,7 +12,8 @@ from jivsd.store import clocks
 from jivsd.store.api import StoreError
 from jivsd.store.postgres import reading, rows
 from jivsd.store.postgres.connections import sql_of
-from jivsd.store.postgres.schema import keep_others_out, migrate
+from jivsd.store.postgres.exclusion import enter, keep_others_out
+from jivsd.store.postgres.schema import migrate
 from jivsd.store.postgres.server import check_rights, check_room, clock_off, doubts
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from jivsd.store.postgres.address import Address
     from jivsd.store.postgres.connections import Connection
+    from jivsd.store.postgres.exclusion import Opening
 
     class Lend(Protocol):
         """Lends another connection."""
@@ -39,25 +41,25 @@ BLOCKED: Final = 1.0
 class Claim:
     """What a node that has opened a database may do to its shards."""
 
-    def __init__(self, address: Address, node: str, claim: str, lend: Lend, now: Callable[[], float]) -> None:
+    def __init__(self, address: Address, opening: Opening, lend: Lend, now: Callable[[], float]) -> None:
         """Prepare.
 
         Args:
             address: where the database is.
-            node: who it is.
-            claim: names this opening of the database.
+            opening: who it is, and how.
             lend: lends a connection beside the one that waits.
             now: the node's clock, in seconds since the epoch.
         """
         self._address = address
         self._sql = sql_of(address.schema)
-        self._node = node
-        self._claim = claim
+        self._opening = opening
+        self._node = opening.node
+        self._claim = opening.instance
         self._lend = lend
         self._now = now
 
     async def make(self, connection: Connection, connections: int) -> int:
-        """Check the database, bring its schema up to date, claim all shards; return the epoch.
+        """Check the database, bring its schema up to date, claim all shards; return the epoch (0: they are shared).
 
         Args:
             connection: to the database.
@@ -69,19 +71,43 @@ class Claim:
         for doubt in await doubts(connection):
             log.warning("the database server is not as it should be", why=doubt)
         await check_room(connection, self._address, connections)
-        await keep_others_out(connection, self._address)
+        await keep_others_out(connection, self._address, self._opening)
         await migrate(connection, self._address)
         await check_rights(connection, self._address)
         await self._check_clock(connection)
+        await enter(connection, self._address, self._opening)
+        if self._opening.share:
+            return 0
         claimed = await self._insist(connection, "claim_shards", self._node, self._claim)
         return claimed[0]["epoch"]
+
+    async def take(
+        self, connection: Connection, shards: Mapping[int, int], unsure: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Claim shards that are still at the epochs at which they were seen; `unsure` as for `raise_epochs`.
+
+        Raises:
+            StoreError: the clock is off.
+        """
+        await self._check_clock(connection)
+        return await self._change("claim_some", connection, self._node, shards, unsure)
 
     async def raise_epochs(
         self, connection: Connection, node: str, shards: Mapping[int, int], unsure: Mapping[int, int]
     ) -> dict[int, int]:
         """Raise epochs of `node`; `unsure`: those that an earlier attempt, whose answer was lost, may have raised."""
+        return await self._change("raise_epochs", connection, node, shards, unsure)
+
+    async def _change(
+        self,
+        statement: str,
+        connection: Connection,
+        node: str,
+        shards: Mapping[int, int],
+        unsure: Mapping[int, int],
+    ) -> dict[int, int]:
         known = (list(shards), list(shards.values()), node, self._claim)
-        raised = {row["id"]: row["epoch"] for row in await self._insist(connection, "raise_epochs", *known)}
+        raised = {row["id"]: row["epoch"] for row in await self._insist(connection, statement, *known)}
         mine = [shard for shard in shards if shard not in raised and unsure.get(shard) == shards[shard]]
         for row in await connection.fetch(self._sql["own_epochs"], mine, node, self._claim):
             if row["epoch"] == shards[row["id"]] + 1:

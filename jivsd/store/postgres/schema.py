@@ -1,9 +1,8 @@
-"""The schema of a PostgreSQL journal: made and brought up to date, claimed, kept from a second daemon."""
+"""The schema of a PostgreSQL journal: made and brought up to date."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -11,17 +10,12 @@ from jivsd.records import SHARDS
 from jivsd.store.api import StoreError
 from jivsd.store.postgres.address import database_of
 from jivsd.store.postgres.connections import in_schema, sql_of
+from jivsd.store.postgres.exclusion import LOCK
 from jivsd.store.statements import migrations
 
 if TYPE_CHECKING:
     from jivsd.store.postgres.address import Address
     from jivsd.store.postgres.connections import Connection
-
-LOCK: Final = 0x6A697673
-"""The first half of the number of our advisory locks: "jivs"; the second half is of the schema."""
-PATIENCE: Final = 5.0
-"""Seconds to wait for the session of a daemon that has just ended to be noticed as gone."""
-LOOK_AGAIN: Final = 0.05
 
 
 async def migrate(connection: Connection, address: Address) -> None:
@@ -94,22 +88,3 @@ async def _make_schema(connection: Connection, address: Address) -> None:
             f"the database {address.shown} lets its user make no schema; an administrator can say, in "
             f"{database_of(address)}: CREATE SCHEMA {address.schema} AUTHORIZATION {user}"
         ) from None
-
-
-async def keep_others_out(connection: Connection, address: Address) -> None:
-    """Have this session keep a second daemon from starting. Fences keep it from writing, whatever happens to this.
-
-    Raises:
-        StoreError: another daemon has the database.
-    """
-    if address.pooled:
-        return  # a session is nothing that one could keep there
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", LOCK + 1, address.schema):
-        if asyncio.get_running_loop().time() > deadline:
-            holder = await connection.fetchval(sql_of(address.schema)["holder"], LOCK + 1) or "which just ends"
-            raise StoreError(
-                f"the database {address.shown} is in use by another jivsd ({holder}): stop that one, or name another "
-                "schema"
-            )
-        await asyncio.sleep(LOOK_AGAIN)

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
 import trio
 
-from jivsd.bridge import Bridge, Pool
+from jivsd.bridge import Bridge
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.postgres import batch as batches
 from jivsd.store.postgres import listing, outsiders, plugin_tables, pruning, reading, rows
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
-from jivsd.store.postgres.connections import (
-    JOURNAL_WAITS,
-    WRITER_WAITS,
-    connect,
-    drop,
-    spoils,
-    sql_of,
-    starts_just_now,
-    translated,
-    translated_commit,
-    usable,
-)
+from jivsd.store.postgres.connections import sql_of, starts_just_now, translated, translated_commit
+from jivsd.store.postgres.exclusion import Opening
+from jivsd.store.postgres.pools import CONNECTIONS, Pools
 from jivsd.store.postgres.recording import Recorder, has_steps
 from jivsd.store.postgres.schema import check_version
-from jivsd.store.postgres.server import check, clock_off
-from jivsd.store.postgres.transactions import STEPS, PostgresTransactions
+from jivsd.store.postgres.server import clock_off
+from jivsd.store.postgres.sharing import PostgresSharing
+from jivsd.store.postgres.transactions import PostgresTransactions
 from jivsd.store.postgres.upkeep import Checker
 from jivsd.store.upkeep import REPORTED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
-    from jivsd.bridge import Usage
+    from jivsd.bridge import Pool, Usage
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
@@ -59,17 +52,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READERS: Final = 4
-WRITERS: Final = 2
-"""Connections for what is not a batch: incidents, plugins, removals, epochs."""
-CONNECTIONS: Final = 1 + WRITERS + READERS + STEPS
-"""The most that a store has: that one more writes batches."""
 OPEN_TIMEOUT: Final = 60.0
 STARTING: Final = 30.0
 """Seconds for which a server is waited for that says that it is just starting."""
 LOOK_AGAIN: Final = 0.2
 COMMIT_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
+FAREWELL: Final = 0.5
+"""Seconds that a store that is closed waits until the database has heard that its node has gone."""
 CHECK_TIMEOUT: Final = 600.0
 """Seconds that the database may take for one thing before its connection is given up."""
 FOLD_EVERY: Final = 1_000
@@ -79,8 +69,8 @@ FOLD_EVERY: Final = 1_000
 class PostgresStore:
     """The journal in a PostgreSQL database. Keeps the contract `store.api.Store`.
 
-    One connection writes batches, some read, some write what belongs to no run; they live in a thread of the store's
-    own. An `async with` closes the store; `open` comes first.
+    One connection writes batches, one is for leases and claims, some read, some write what belongs to no run; they live
+    in a thread of the store's own. An `async with` closes the store; `open` comes first.
     """
 
     def __init__(
@@ -102,11 +92,9 @@ class PostgresStore:
         self._sql: Sql = sql_of(self.address.schema)
         self._read_only = read_only
         self._now = now
-        self._node = ""
-        self._name = str(uuid4())
+        self._opening = Opening("", "", share=False, version="")
+        self._sharing: PostgresSharing | None = None
         self._opened = False
-        self._claimed = False
-        """It was opened, and is in use since."""
         self._batches = 0
         self._unsure: dict[int, int] = {}
         """Shards of which nobody knows whether their epoch was raised, and the epoch before."""
@@ -118,6 +106,11 @@ class PostgresStore:
         """See `Store.transactions`."""
         return self._transactions
 
+    @property
+    def sharing(self) -> PostgresSharing | None:
+        """See `Store.sharing`."""
+        return self._sharing
+
     async def __aenter__(self) -> PostgresStore:
         return self
 
@@ -126,25 +119,31 @@ class PostgresStore:
     ) -> None:
         await self.close()
 
-    async def open(self, node: str) -> int:
+    async def open(self, node: str, *, share: bool = False) -> int:
         """Check the server, bring the schema up to date, claim all shards for `node`; return the epoch.
 
-        Opened read-only it claims nothing and returns 0.
+        Opened read-only, or to share it, it claims nothing and returns 0.
 
         Raises:
+            NameTaken: a node of this name shares it.
             StoreError: another daemon has it, its schema is newer than this program, the server will not do.
             StoreAway: it cannot be reached.
         """
         if self._opened:
             raise StoreError(f"the database {self.address.shown} is open already")
         self._opened = True
-        self._node = node
+        self._opening = Opening(node, str(uuid4()), share, version("jivsd"))
         self._make_pools()
-        self._claim = Claim(self.address, node, self._name, self._readers.lend, self._now)
+        self._claim = Claim(self.address, self._opening, self._pools.lend_another, self._now)
+        if not self._read_only:
+            ask = partial(self._use, self._pools.lease)
+            self._sharing = PostgresSharing(self._opening, self._sql, ask, self._claim)
         self._bridge.start()
         try:
             epoch = await self._first()
-            self._claimed = True
+            if not self._read_only:
+                await self._use(self._pools.journal, _nothing, OPEN_TIMEOUT)  # so that the first batch finds it
+            self._pools.claimed = True
             return epoch
         except BaseException:
             await self.close()
@@ -152,7 +151,7 @@ class PostgresStore:
 
     async def _first(self) -> int:
         """Do what opening means; a server that is just starting is waited for."""
-        pool, work = (self._readers, self._look) if self._read_only else (self._journal, self._prepare)
+        pool, work = (self._pools.reader, self._look) if self._read_only else (self._pools.lease, self._prepare)
         deadline = trio.current_time() + STARTING
         while True:
             try:
@@ -166,7 +165,11 @@ class PostgresStore:
         """Let what has begun end, close the connections, let the next daemon in. Takes a few seconds at most."""
         if not self._opened:
             return
-        self._opened = self._claimed = False
+        if self._pools.claimed and self._sharing is not None:
+            with suppress(StoreError), trio.move_on_after(FAREWELL, shield=True):
+                await self._sharing.leave()
+        self._opened = self._pools.claimed = False
+        self._sharing = None
         await self._bridge.close()
 
     async def commit(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
@@ -182,7 +185,7 @@ class PostgresStore:
     async def _write_batch(self, batch: Sequence[Entry | Post], more: More | None = None) -> list[Verdict]:
         stage = batches.Stage()
         try:
-            return await self._journal.use(
+            return await self._pools.journal.use(
                 lambda connection: self._commit(connection, batch, stage, more), timeout=COMMIT_TIMEOUT
             )
         except StoreError:
@@ -357,7 +360,7 @@ class PostgresStore:
         """See `Store.check`."""
         checker = Checker(self._sql)
         while checker.pieces and len(checker.findings) < REPORTED:
-            if not await self._use(self._readers, checker.pieces[0], CHECK_TIMEOUT):
+            if not await self._use(self._pools.reader, checker.pieces[0], CHECK_TIMEOUT):
                 checker.pieces.pop(0)
         return checker.findings
 
@@ -376,12 +379,7 @@ class PostgresStore:
 
     def connections(self) -> dict[str, Usage]:
         """See `Store.connections`."""
-        return {
-            "journal": self._journal.usage,
-            "writer": self._writers.usage,
-            "reader": self._readers.usage,
-            "step": self._steps.usage,
-        }
+        return self._pools.usage()
 
     async def outsiders(self) -> list[str]:
         """See `Store.outsiders`."""
@@ -404,32 +402,6 @@ class PostgresStore:
             if more is None or not (batch := more(verdicts)):
                 return verdicts
 
-    async def _connect_writer(self, purpose: str, waits: str | None) -> Connection:
-        """Connect, and look whether it is still a server that may be written to."""
-        connection = await self._connect(f"{purpose} of {self._node}", waits)
-        try:
-            with self._in_use():
-                await check(connection, self.address)
-        except BaseException:
-            drop(connection)
-            raise
-        return connection
-
-    async def _connect(self, purpose: str, waits: str | None = None) -> Connection:
-        with self._in_use():
-            return await connect(self.address, purpose, waits=waits)
-
-    @contextmanager
-    def _in_use(self) -> Generator[None]:
-        """What keeps a store in use from a new connection may be mended: it is away meanwhile, whatever the reason."""
-        try:
-            yield
-        except Exception as error:
-            known = translated(error, self.address)
-            if self._claimed and not isinstance(known, StoreAway):
-                known = StoreAway(str(known))
-            raise known from error
-
     async def _prepare(self, connection: Connection) -> int:
         return await self._claim.make(connection, CONNECTIONS)
 
@@ -441,21 +413,15 @@ class PostgresStore:
     # ---- in trio
 
     def _make_pools(self) -> None:
-        self._journal = self._pool(1, partial(self._connect_writer, "journal", JOURNAL_WAITS))
-        self._writers = self._pool(WRITERS, partial(self._connect_writer, "writer", WRITER_WAITS))
-        self._readers = self._pool(READERS, lambda: self._connect(f"reader of {self._node}"))
-        self._steps = self._pool(STEPS, partial(self._connect_writer, "transaction step", None))
-        self._transactions = PostgresTransactions(self._bridge, self._steps, self.address, self._sql)
-
-    def _pool(self, size: int, make: Callable[[], Awaitable[Connection]]) -> Pool[Connection]:
-        return Pool(self._bridge, make, size=size, good=usable, drop=drop, spoils=spoils)
+        self._pools = Pools(self._bridge, self.address, self._opening)
+        self._transactions = PostgresTransactions(self._bridge, self._pools.step, self.address, self._sql)
 
     async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        return await self._use(self._readers, work, READ_TIMEOUT)
+        return await self._use(self._pools.reader, work, READ_TIMEOUT)
 
     async def _write(self, work: Callable[[Connection], Awaitable[T]], timeout: float = COMMIT_TIMEOUT) -> T:
         self._check_writable()
-        return await self._use(self._writers, work, timeout)
+        return await self._use(self._pools.writer, work, timeout)
 
     async def _use(self, pool: Pool[Connection], work: Callable[[Connection], Awaitable[T]], timeout: float) -> T:
         if not self._opened:
@@ -471,3 +437,7 @@ class PostgresStore:
         if not self._opened or self._read_only:
             how = "open for reading only" if self._opened else "not open"
             raise StoreError(f"the database {self.address.shown} is {how}")
+
+
+async def _nothing(_: Connection) -> None:
+    """What a connection is made for that is needed later."""

@@ -94,15 +94,22 @@ class SqliteStore:
     ) -> None:
         await self.close()
 
-    async def open(self, node: str) -> int:
+    @property
+    def sharing(self) -> None:
+        """One daemon has the file, and all shards."""
+
+    async def open(self, node: str, *, share: bool = False) -> int:
         """Check the database, bring its schema up to date, claim all shards for `node`; return the epoch.
 
         Opened read-only it claims nothing and returns 0.
 
         Raises:
-            StoreError: another daemon has the file, its schema is newer than this program, it is another program's.
+            StoreError: another daemon has the file, its schema is newer than this program, it is another program's; or
+                it is to be shared.
             StoreAway: it cannot be written to.
         """
+        if share:
+            raise StoreError("nodes share a PostgreSQL database, no file: store = postgresql://…")
         if self._threaded:
             await trio.to_thread.run_sync(self._connect)
         else:
