@@ -1,14 +1,15 @@
 """A family of small workers, as a program: `family.py FOLDER NAME=DEED…`. The parent says on stdout what it hears.
 
 A worker writes its pid into FOLDER/NAME.pid, says that it is ready, and does its deed: `serve` answers on the shared
-socket until SIGTERM, `stubborn` ignores that,
-`fail` ends before it is ready.
+socket until SIGTERM, `stubborn` ignores that, `fail` ends before it is ready.
 """
 
 import os
+import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from jivsd import logs
@@ -48,9 +49,10 @@ def main() -> int:
 
 
 def serve(listener: socket.socket, name: str) -> None:
+    listener.setblocking(False)
     while True:
-        connection, _ = listener.accept()
-        with connection:
+        select.select([listener], [], [])  # all are woken, as trio's loops are, and the first one gets it
+        with suppress(BlockingIOError), listener.accept()[0] as connection:
             connection.sendall(f"{name} {os.getpid()}".encode())
 
 
