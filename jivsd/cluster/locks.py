@@ -30,9 +30,9 @@ Owner = tuple[str, str]
 
 
 class Locks:
-    """The waiting runs of this node. `nursery` is where the store is asked; `call` brings a run back to wait here."""
+    """The waiting runs of this node. `nursery` is where the store is asked; `call` brings a run back for its key."""
 
-    def __init__(self, store: Store, nursery: trio.Nursery, call: Callable[[str], object]) -> None:
+    def __init__(self, store: Store, nursery: trio.Nursery, call: Callable[[str, str], object]) -> None:
         self._store = store
         self._nursery = nursery
         self._call = call
@@ -61,6 +61,11 @@ class Locks:
         self._asking[key] = False
         self._nursery.start_soon(self._ask, key)
 
+    def look_again(self) -> None:
+        """Others may have changed the queues."""
+        if self._waiting:
+            self.look(None)
+
     async def _ask(self, key: str | None) -> None:
         again = True
         while again:
@@ -84,4 +89,4 @@ class Locks:
             self.forget(holder.key, owner)
             granted(holder.fence)
         elif not holder.granted:
-            self._call(holder.run_id)
+            self._call(holder.run_id, holder.key)

@@ -257,6 +257,12 @@ class Actor(Pen):
             self._ask = way_out
         self.wake()
 
+    def drop(self) -> None:
+        """Leave memory at once: another node goes on, or more is recorded than this life knows."""
+        self._ask = Exit.FENCED
+        self._stop_attempts()
+        self.wake()
+
     async def changed(self) -> None:
         """Return after the next event has been delivered, or the run has left memory."""
         if self._changed is None:
@@ -324,7 +330,7 @@ class Actor(Pen):
         self._loaded = True
         settle = not self.first and self.machine.blocked is None
         if self.filed and not self.held_back:
-            self.started_until = self.seq
+            self.started_until = self.seq if self.run.started_at is not None else 0
         in_flight = effects.in_flight(self) if settle and not self.filed else []
         overdue = effects.overdue(self) if settle and not self.run.paused else []
         for message in self.early:
@@ -470,11 +476,9 @@ class Actor(Pen):
                 log.warning("append refused", why=why, **self.words())
                 if entry.tx is not None and event is not None:
                     transacting.refused(self, entry, event)
-                if why == "fenced":
-                    self._ask = Exit.FENCED
-                else:
+                if why != "fenced":
                     self._failure = self._failure or Stale(f"the journal refused an append: {why} {detail}".rstrip())
-                self._stop_attempts()
+                self.drop()
             case _:
                 raise AssertionError(f"an append cannot be answered with {verdict!r}")
 

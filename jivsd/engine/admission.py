@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from jivsd.engine import starts
 from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, Start, StartOptions, Unavailable
-from jivsd.store.api import Entry, Existing, NewRun, Refused, Written
+from jivsd.store.api import Existing, NewRun, Refused, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +29,13 @@ class Admission:
     async def start(self, workflow: str, input: bytes, options: StartOptions, by: str) -> Start:
         """See `Engine.start`."""
         self.check()
+        await self._host.holding.some()
         gate, found = self._host.gate, self._host.workflow(workflow)
         new, event = self._prepared(found, input, options, by)
         self._host.quarantine.check(workflow)
         arrive = partial(gate.arrive, workflow)
-        if new.run.options.start_at is not None:
-            arrive = nothing  # it waits for room when it is due
+        if new.run.options.start_at is not None or new.run.shard not in self._host.holding.shards:
+            arrive = nothing  # it waits for room when it is due, or elsewhere
         elif not gate.enter(found):
             await gate.wait(found, options.priority)
             new, event = self._prepared(found, input, options, by)  # its time begins now
@@ -43,7 +46,8 @@ class Admission:
         self, workflow: Workflow[..., Any], input: bytes, options: StartOptions, by: str
     ) -> tuple[NewRun, Event]:
         host = self._host
-        return starts.prepare(workflow, input, options, run_id=host.ids(), now=host.clock.now(), by=by)
+        run_id = host.holding.id_for(options)
+        return starts.prepare(workflow, input, options, run_id=run_id, now=host.clock.now(), by=by)
 
     def check(self) -> None:
         """Raises Unavailable when nothing new is accepted."""
@@ -61,17 +65,25 @@ class Admission:
             Conflict, Gone, Invalid, Unavailable: it was refused.
         """
         run = new.run
-        entry = Entry(run_id=run.run_id, shard=run.shard, events=tuple(journal), new=new)
+        verdicts: list[Verdict] = []
+        answered = trio.Event()
 
         def done(verdict: Verdict) -> None:
+            verdicts.append(verdict)
+            answered.set()
             if isinstance(verdict, Written):
                 self._host.began(run, journal)
             arrive()
 
-        verdict = await self._host.committer.submit_and_wait(entry, done)
-        if isinstance(verdict, Refused):
-            raise refusal(verdict, run)
-        return verdict
+        try:
+            self._host.holding.submit(new, journal, done)
+        except Unavailable:
+            arrive()
+            raise
+        await answered.wait()
+        if isinstance(verdicts[0], Refused):
+            raise refusal(verdicts[0], run)
+        return verdicts[0]
 
 
 def nothing() -> None:

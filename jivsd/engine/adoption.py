@@ -67,8 +67,11 @@ class Adoption:
 
         async def move(run: Run) -> None:
             async with limiter:
-                mover = _Mover(self._host, run, plugin, additions=additions, by=by)
-                done = await (mover.look() if dry_run else mover.move())
+                if not dry_run and self._host.forwarding.is_elsewhere(run):
+                    done = await self._move_elsewhere(run, plugin, additions=additions, by=by)
+                else:
+                    mover = _Mover(self._host, run, plugin, additions=additions, by=by)
+                    done = await (mover.look() if dry_run else mover.move())
                 if done is not None:
                     moves[run.run_id] = done
 
@@ -81,6 +84,24 @@ class Adoption:
             counts = {state: states.count(state) for state in sorted(set(states))}
             log.info("adopted", plugin=name, code_hash=plugin.code_hash, by=by, **counts)
         return Moves(name, plugin.code_hash, items, following)
+
+    async def _move_elsewhere(self, run: Run, plugin: LoadedPlugin, *, additions: bool, by: str) -> Move | None:
+        """Have the node move a run on which it lives."""
+        asked = {"name": plugin.name, "code_hash": plugin.code_hash, "additions": additions, "by": by}
+        try:
+            said = await self._host.forwarding.ask(run, "adopt", run_id=run.run_id, **asked)
+        except Unavailable:
+            return Move(run.run_id, run.workflow, run.workflow_id, run.code_hash, "busy")
+        return msgspec.json.decode(said, type=Move | None)
+
+    async def move_here(self, name: str, code_hash: str, run_id: str, *, additions: bool, by: str) -> Move | None:
+        """Move a run that lives on this node to the code of a plugin that has this hash."""
+        plugin, run = self._plugin(name), await self._looking.show(run_id)
+        if plugin.code_hash != code_hash:
+            why = f"node {self._host.node}, where the run lives, has loaded other code: reload the plugins there"
+            expected, found = f"code {code_hash}", f"code {plugin.code_hash}"
+            return Move(run.run_id, run.workflow, run.workflow_id, run.code_hash, "stays", "", expected, found, why)
+        return await _Mover(self._host, run, plugin, additions=additions, by=by).move()
 
     def _plugin(self, name: str) -> LoadedPlugin:
         for plugin in self._host.code.plugins:

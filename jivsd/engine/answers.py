@@ -9,6 +9,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from jivsd.engine.ends import Glances
+
 T = TypeVar("T")
 
 
@@ -30,9 +32,17 @@ class Answers:
                 event.set()
 
     async def until(
-        self, run_id: str, message_id: str, seconds: float, look: Callable[[], Awaitable[T | None]]
+        self,
+        run_id: str,
+        message_id: str,
+        seconds: float,
+        look: Callable[[], Awaitable[T | None]],
+        again: Glances | None = None,
     ) -> T | None:
-        """What `look` finds: at once, or as soon as there is something, within some seconds; else None."""
+        """What `look` finds: at once, or as soon as there is something, within some seconds; else None.
+
+        `again`: look so often, because the answer may come where nobody tells of it.
+        """
         by_message = self._waiting.setdefault(run_id, {})
         events = by_message.setdefault(message_id, [])
         told = trio.Event()
@@ -41,7 +51,10 @@ class Answers:
             found = await look()
             if found is None:
                 with trio.move_on_after(seconds):
-                    await told.wait()
+                    if again is None:
+                        await told.wait()
+                    else:
+                        await again.until(told, look)
                     found = await look()
             return found
         finally:

@@ -11,7 +11,7 @@ from jivsd.engine import starts
 from jivsd.engine.admission import nothing, refusal
 from jivsd.engine.api import EngineError, NewStart, StartResult, Unavailable
 from jivsd.engine.gate import START_WAIT
-from jivsd.store.api import Entry, Existing, NewRun, Refused, Written
+from jivsd.store.api import Existing, NewRun, Refused, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ AT_ONCE: Final = 50
 
 async def start_many(host: Host, wanted: Sequence[NewStart], by: str) -> list[StartResult]:
     """See `Engine.start_many`."""
+    await host.holding.some()
     bulk = _Bulk(host, wanted, by)
     try:
         for number in range(len(wanted)):
@@ -71,7 +72,7 @@ class _Bulk:
         except EngineError as error:
             self._refuse(number, error)
             return
-        if new.run.options.start_at is not None:
+        if new.run.options.start_at is not None or new.run.shard not in self._host.holding.shards:
             self._submit(number, new, event, nothing)
         elif self._gate.enter(workflow):
             self._submit(number, new, event, partial(self._gate.arrive, workflow.name))
@@ -107,7 +108,7 @@ class _Bulk:
         self._gate.count_starts(-1)
 
     def _prepared(self, workflow: Workflow[..., Any], wanted: NewStart) -> tuple[NewRun, Event]:
-        run_id, now = self._host.ids(), self._host.clock.now()
+        run_id, now = self._host.holding.id_for(wanted.options), self._host.clock.now()
         return starts.prepare(workflow, bytes(wanted.input), wanted.options, run_id=run_id, now=now, by=self._by)
 
     def _submit(self, number: int, new: NewRun, event: Event, arrive: Callable[[], None]) -> None:
@@ -126,7 +127,11 @@ class _Bulk:
                     raise AssertionError(f"a start cannot be answered with {other!r}")
             arrive()
 
-        self._host.committer.submit(Entry(run_id=run.run_id, shard=run.shard, events=(event,), new=new), done)
+        try:
+            self._host.holding.submit(new, (event,), done)
+        except Unavailable as error:
+            arrive()
+            self._refuse(number, error)
 
     def _accept(self, number: int, run: Run, *, existing: bool) -> None:
         result = "existing" if existing else "accepted"

@@ -10,11 +10,11 @@ import trio
 from jivsd.engine import life, troubles
 from jivsd.engine.api import Conflict, Decided, EngineError, GroupDecision, Incidents, Invalid, NotFound, Unavailable
 from jivsd.engine.incidents import acknowledged, resolved
-from jivsd.records import Incident, IncidentGroup, IncidentState
+from jivsd.records import ENDED, Incident, IncidentGroup, IncidentState
 from jivsd.store.api import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from jivsd.engine.actor import Actor
     from jivsd.engine.api import GroupAction
@@ -54,6 +54,35 @@ class Deciding:
         if found is None:
             raise NotFound(f"there is no incident {incident_id!r}", incident=incident_id)
         return found
+
+    async def decide(self, action: GroupAction, incident_id: str, value: bytes | None, by: str, why: str) -> Incident:
+        """Do one of the following about an incident, where its run lives."""
+        incident = await self._open(incident_id)
+        run = None if incident.run_id is None else await self._host.store.run(incident.run_id)
+        if run is None or run.status in ENDED or not self._host.forwarding.is_elsewhere(run):
+            return await self.decide_here(action, incident_id, value, by, why)
+        given = None if value is None else value.decode()
+        asked = {"action": action, "incident_id": incident_id, "value": given, "by": by, "why": why}
+        await self._host.forwarding.ask(run, "decide", **asked)
+        return await self.incident(incident_id)
+
+    async def decide_for(self, action: GroupAction, incident_id: str, value: str | None, by: str, why: str) -> None:
+        """The same for another node, which has sent the value's JSON as text."""
+        await self.decide_here(action, incident_id, None if value is None else value.encode(), by, why)
+
+    async def decide_here(
+        self, action: GroupAction, incident_id: str, value: bytes | None, by: str, why: str
+    ) -> Incident:
+        """The same for an incident of a run that lives on this node, or of none."""
+        match action:
+            case "acknowledge":
+                return await self.acknowledge(incident_id, by, why)
+            case "retry":
+                return await self.retry(incident_id, by, why)
+            case "skip":
+                return await self.skip(incident_id, by, why)
+            case "resolve":
+                return await self.resolve(incident_id, value, by, why)
 
     async def acknowledge(self, incident_id: str, by: str, why: str) -> Incident:
         """See `Engine.acknowledge_incident`."""
@@ -113,7 +142,6 @@ class Deciding:
         self, fingerprint: str, action: GroupAction, value: bytes | None, by: str, why: str, limit: int
     ) -> GroupDecision:
         """See `Engine.decide_group`."""
-        act = self._action(action, value, by, why)
         found, following = await self._host.store.incidents(IncidentState.OPEN, None, limit, None, fingerprint)
         if not found:
             raise NotFound(f"there is no open incident with the fingerprint {fingerprint!r}", fingerprint=fingerprint)
@@ -124,7 +152,7 @@ class Deciding:
             decided = results[place]
             async with slots:
                 try:
-                    await act(decided.incident_id)
+                    await self.decide(action, decided.incident_id, value, by, why)
                 except EngineError as error:
                     results[place] = Decided(decided.incident_id, decided.run_id, str(error), error.code)
 
@@ -132,19 +160,6 @@ class Deciding:
             for place in range(len(results)):
                 nursery.start_soon(decide, place)
         return GroupDecision(results, more=following is not None)
-
-    def _action(
-        self, action: GroupAction, value: bytes | None, by: str, why: str
-    ) -> Callable[[str], Awaitable[Incident]]:
-        match action:
-            case "acknowledge":
-                return lambda one: self.acknowledge(one, by, why)
-            case "retry":
-                return lambda one: self.retry(one, by, why)
-            case "skip":
-                return lambda one: self.skip(one, by, why)
-            case "resolve":
-                return lambda one: self.resolve(one, value, by, why)
 
     async def _stand_in(self, incident: Incident, value: bytes, how: str, by: str, why: str) -> Incident:
         """Let a person's value be the result of the step that an incident holds."""

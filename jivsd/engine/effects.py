@@ -388,9 +388,10 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
         _not_started(actor, entry, Status.FAILED, record_error(error))
         return
     run, gate = new.run, actor.services.gate
+    entered = run.options.start_at is None and run.shard in actor.services.holding.shards
 
     def started(verdict: Verdict) -> None:
-        if run.options.start_at is None:
+        if entered:
             gate.arrive(run.workflow)
         match verdict:
             case Written():
@@ -403,7 +404,7 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
             case _:
                 pass
 
-    child = Entry(run_id=run.run_id, shard=run.shard, events=(event,), new=new)
+    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=actor.services.holding.placed(new))
     actor.services.committer.submit(child, parking.errand(actor, started))
 
 

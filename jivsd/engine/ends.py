@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from jivsd.records import ChildEnded, Ended, Event, Kind, Message, Run, Status, encode
@@ -95,10 +96,13 @@ class Waiters:
             waiter.run = run
             waiter.ended.set()
 
-    async def until_ended(self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]]) -> Run | None:
+    async def until_ended(
+        self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]], again: Glances | None = None
+    ) -> Run | None:
         """Wait for a run's end and return its row, or None after some seconds.
 
-        `look` returns the row if it has ended already, and is called once.
+        `look` returns the row if it has ended already. It is called once; `again`: and then so often, because the end
+        may come where nobody tells of it.
         """
         waiter = _Waiter()
         waiters = self._waiting.setdefault(run_id, [])
@@ -107,13 +111,34 @@ class Waiters:
             if (run := await look()) is not None:
                 return run
             with trio.move_on_after(seconds):
-                await waiter.ended.wait()
-            return waiter.run
+                if again is None:
+                    await waiter.ended.wait()
+                else:
+                    await again.until(waiter.ended, look)
+            return waiter.run or (None if again is None else await look())
         finally:
             if waiter in waiters:
                 waiters.remove(waiter)
             if not waiters and self._waiting.get(run_id) is waiters:
                 del self._waiting[run_id]
+
+
+class Glances(msgspec.Struct, frozen=True):
+    """How often it is looked: after `first` seconds, then after twice that, and so on up to `last`."""
+
+    first: float
+    last: float
+
+    async def until(self, told: trio.Event, look: Callable[[], Awaitable[object | None]]) -> None:
+        """Look until there is something, or somebody tells of it."""
+        pause = self.first
+        while not told.is_set():
+            with trio.move_on_after(pause):
+                await told.wait()
+                return
+            if await look() is not None:
+                return
+            pause = min(2 * pause, self.last)
 
 
 class _Waiter:

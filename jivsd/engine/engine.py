@@ -10,6 +10,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import trio
+
 from jivsd.engine import bulk
 from jivsd.engine.admission import Admission
 from jivsd.engine.adoption import Adoption
@@ -26,6 +28,8 @@ from jivsd.records import IncidentState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from trio import TaskStatus
 
     from jivsd.engine.api import (
         Answer,
@@ -95,6 +99,16 @@ class Engine(Host):
     @cached_property
     def _adoption(self) -> Adoption:
         return Adoption(self, self._looking)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `Host.run`."""
+        self.forwarding.handlers |= {
+            "switch": self._messages.switch_here,
+            "terminate": self._messages.terminate_here,
+            "decide": self._deciding.decide_for,
+            "adopt": self._adoption.move_here,
+        }
+        await super().run(task_status=task_status)
 
     # ---- starting
 
@@ -324,7 +338,7 @@ class Engine(Host):
 
     async def acknowledge_incident(self, incident_id: str, *, by: str, why: str = "") -> Incident:
         """Say that somebody looks after an incident; it stays open. Raises Conflict when it is resolved."""
-        return await self._deciding.acknowledge(incident_id, by, why)
+        return await self._deciding.decide("acknowledge", incident_id, None, by, why)
 
     async def retry_incident(self, incident_id: str, *, by: str, why: str) -> Incident:
         """Try again what an incident holds: the step afresh, or the run from its journal.
@@ -334,7 +348,7 @@ class Engine(Host):
         Raises:
             Conflict: it is resolved, or holds nothing that could be tried.
         """
-        return await self._deciding.retry(incident_id, by, why)
+        return await self._deciding.decide("retry", incident_id, None, by, why)
 
     async def resolve_incident(self, incident_id: str, value: bytes | None, *, by: str, why: str) -> Incident:
         """Decide an incident: `value` becomes the result of the step that it holds; others are closed as seen.
@@ -342,7 +356,7 @@ class Engine(Host):
         Raises:
             Conflict: it is resolved, or the run cannot go on by a value. Invalid: the value does not fit the step.
         """
-        return await self._deciding.resolve(incident_id, value, by, why)
+        return await self._deciding.decide("resolve", incident_id, value, by, why)
 
     async def skip_incident(self, incident_id: str, *, by: str, why: str) -> Incident:
         """Let the run go on without the result of the step that an incident holds: it is None.
@@ -350,7 +364,7 @@ class Engine(Host):
         Raises:
             Conflict: it is resolved, or holds no step. Invalid: the step's result type does not allow None.
         """
-        return await self._deciding.skip(incident_id, by, why)
+        return await self._deciding.decide("skip", incident_id, None, by, why)
 
     async def decide_group(
         self,

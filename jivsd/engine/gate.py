@@ -245,10 +245,10 @@ class Gate:
         host, began = self._host, time.perf_counter()
         active = self._active = Counter(self._coming)
         idle = self._idle = set()
-        for run_id, workflow in host.living.items():
+        for run_id, life in host.living.items():
             actor = host.actors.get(run_id)
             if actor.busy if actor is not None else run_id not in host.suspended:
-                active[workflow] += 1
+                active[life.workflow] += 1
             else:
                 idle.add(run_id)
         took = time.perf_counter() - began

@@ -22,11 +22,14 @@ from jivsd.engine.actor import Actor
 from jivsd.engine.answers import Answers
 from jivsd.engine.api import ChildState, NotFound, Unavailable
 from jivsd.engine.attempts import Exit
+from jivsd.engine.calling import Calling
 from jivsd.engine.ends import Waiters
+from jivsd.engine.forwarding import Forwarding
 from jivsd.engine.gate import Gate
 from jivsd.engine.gauges import Gauges
 from jivsd.engine.heartbeats import Pulses
 from jivsd.engine.heldup import HeldUp
+from jivsd.engine.holding import Holding
 from jivsd.engine.housekeeping import Housekeeping
 from jivsd.engine.life import Life
 from jivsd.engine.limits import Limits
@@ -37,15 +40,15 @@ from jivsd.engine.recovery import Recovery
 from jivsd.engine.slots import Slots
 from jivsd.engine.timers import Timers
 from jivsd.engine.waker import Waker
-from jivsd.journal.committer import Committer
+from jivsd.journal.committer import NOT_HELD, Committer
 from jivsd.metrics import Metrics
-from jivsd.records import ENDED, Event, Message, Run, new_id
+from jivsd.records import ENDED, Event, Message, Run, new_id, shard_of
 from jivsd.registry.source import PluginProblem
 from jivsd.store.api import Delivered, NewRun, Post, Refused
 from jivsd.supervision import Intensity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio import TaskStatus
 
@@ -75,7 +78,7 @@ class Host(ABC):
         code: Registry,
         *,
         node: str,
-        epoch: int,
+        epoch: int | None,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
         threads: int = 40,
@@ -91,7 +94,8 @@ class Host(ABC):
         """Prepare.
 
         Args:
-            store: an open store, and `epoch` as its `open` returned it.
+            store: an open store, and `epoch` as its `open` returned it; None: it is shared with other nodes, and which
+                shards live here is said to `holding`.
             code: where workflows are found; what it has loaded must be in the store already.
             node: this node's name.
             clock: the time; the host's by default.
@@ -130,6 +134,9 @@ class Host(ABC):
         self.rows = Loader(store.rows)
         self.passivation: Passivation
         self.housekeeping: Housekeeping
+        self.holding = Holding(self, shared=epoch is None)
+        self.calling = Calling(self)
+        self.forwarding = Forwarding(self, store.requests)
         self.arriving: dict[str, list[Message]] = {}
         """The runs that are being read from the store, and what has been said to them meanwhile."""
         self.recovery = Recovery(self)
@@ -147,17 +154,18 @@ class Host(ABC):
         self.trials: Trials | None = None
         """Brings those back one by one who may have ended the process before; the composition root sets it."""
         self.stopping = False
-        self._serving = False
+        self.serving = False
+        """Whether runs may come to life."""
         self.started_at = self.clock.now()
         self.children: Callable[[], list[ChildState]] = list
         """The supervisor's children, for `status`; the composition root sets it."""
         self.committer = Committer(
             store,
             node=node,
-            epoch=epoch,
+            epoch=NOT_HELD if epoch is None else epoch,
             cap=lambda: max(64, min(512, len(self.actors) // 4)),
             on_batch=self.gauges.batch_done,
-            on_fenced=self.metrics.fenced_appends.inc,
+            on_fenced=self.holding.fenced,
             on_away=self.gauges.away,
             on_held=self.held_up.note,
         )
@@ -168,11 +176,11 @@ class Host(ABC):
         self.gate: Gate
         """Who may come in."""
         self._lives: trio.Nursery
-        self.living: dict[str, str] = {}
-        """The runs that have a task here, and their workflows."""
+        self.living: dict[str, Life] = {}
+        """The runs that have a task here."""
         self.resident: Counter[str] = Counter()
         """How many those are, by workflow."""
-        self._waker: Waker
+        self.waker: Waker
         self._arrivals: dict[str, trio.Event] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
@@ -196,22 +204,21 @@ class Host(ABC):
         self.loader = Loader(self.store.recorded)
         self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
         self.housekeeping = Housekeeping(self.store, self.committer, self.timers)
-        self._waker = Waker(self.clock, self.timers, read=self.recovery.wakes, bring=self.recovery.bring)
+        self.waker = Waker(self.clock, self.timers, read=self.recovery.wakes, bring=self.recovery.bring)
+        parts: list[Callable[[], Awaitable[None]]] = [
+            *(self.loader.run, self.rows.run, self.passivation.run),
+            *(self.waker.run, self.pulses.run, self.housekeeping.run),
+        ]
+        if self.holding.shared:
+            parts += self.calling.send, self.calling.listen, self.calling.poll, self.forwarding.run
         try:
             async with trio.open_nursery() as base:
                 async with trio.open_nursery() as self.nursery:
-                    self.locks = Locks(self.store, self.nursery, self.activate)
+                    self.locks = Locks(self.store, self.nursery, self.calling.summon)
                     async with trio.open_nursery() as self._lives:
                         await base.start(self._commit)
                         await base.start(self._run_timers)
-                        for part in (
-                            self.loader,
-                            self.rows,
-                            self.passivation,
-                            self._waker,
-                            self.pulses,
-                            self.housekeeping,
-                        ):
+                        for part in parts:
                             base.start_soon(self._keep_going, part)
                         task_status.started()
                         await self._serve()
@@ -224,12 +231,12 @@ class Host(ABC):
             self._stopped.set()
 
     async def _serve(self) -> None:
-        self._serving = True
+        self.serving = True
         try:
             await self._recover()
             await self._stop.wait()
         finally:
-            self._serving = False
+            self.serving = False
 
     async def _commit(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the committer going: what it had when it crashed it still has when it runs again."""
@@ -244,12 +251,12 @@ class Host(ABC):
     async def _run_timers(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.timers.run(task_status=task_status)
 
-    async def _keep_going(self, part: Loader[Any] | Passivation | Waker | Pulses | Housekeeping) -> None:
+    async def _keep_going(self, part: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await part.run()
+                await part()
             except Exception as error:
-                name = type(part).__name__.lower()
+                name = getattr(part, "__qualname__", "").lower()
                 log.critical("a part of the engine failed; trying again", part=name, node=self.node, exc_info=error)
                 await trio.sleep(1)
 
@@ -303,7 +310,9 @@ class Host(ABC):
 
     def adopt(self, run: Run, journal: list[Event] | None) -> None:
         """See `Services`."""
-        if journal is None:
+        if run.shard not in self.holding.shards:
+            self.calling.run(run.shard, run.run_id)
+        elif journal is None:
             self.bring(Life(self, run.run_id, run))
         else:
             self.began(run, journal)
@@ -311,6 +320,9 @@ class Host(ABC):
     def deliver(self, message: Message) -> None:
         """See `Services`."""
         run_id = message.run_id or ""
+        if self.holding.shared and (shard := shard_of(message.workflow_id)) not in self.holding.shards:
+            self.calling.run(shard, run_id)
+            return
         actor = self.actors.get(run_id)
         if actor is not None:
             actor.receive(message)
@@ -336,7 +348,7 @@ class Host(ABC):
     def parked(self, run: Run) -> None:
         """A run has left memory to wait."""
         self.metrics.passivations.inc()
-        self._waker.expect(run.wake_at)
+        self.waker.expect(run.wake_at)
 
     async def present(self, run_id: str) -> Actor | None:
         """The live actor of a run, brought back if need be; None if it has ended or waits for a person without one.
@@ -358,8 +370,10 @@ class Host(ABC):
                     run = await self.store.run(run_id)
                     if run is None or run.status in ENDED:
                         return None
-                    if not self._serving:
+                    if not self.serving:
                         raise Unavailable("the engine starts or stops just now", retry_after=1, run_id=run_id)
+                    if run.shard not in self.holding.shards:
+                        raise Unavailable("the run moves to another node just now", retry_after=1, run_id=run_id)
                     self.activate(run_id)
                 if run_id not in self.actors:
                     await self._arrivals.setdefault(run_id, trio.Event()).wait()
@@ -409,26 +423,33 @@ class Host(ABC):
     def began(self, run: Run, journal: list[Event]) -> None:
         """A run's start has been committed: bring it to life. From now on it gets its messages."""
         self.metrics.runs_started.labels(run.workflow).inc()
+        if run.shard not in self.holding.shards:
+            self.calling.run(run.shard, run.run_id)
+            return
         workflow = self.code.resolve(run.workflow, run.code_hash)
         life = Life(self, run.run_id, run)
         self.bring(life, None if workflow is None else Actor(self, workflow, run), journal)
 
     def identify(self, life: Life) -> None:
-        """The name of a life's workflow has become known."""
-        self.living[life.run_id] = life.workflow
+        """The workflow and the shard of a life have become known."""
         self.resident[""] -= 1
         self.resident[life.workflow] += 1
+        self.holding.population[NOT_HELD] -= 1
+        self.holding.population[life.shard] += 1
 
     def bring(self, life: Life, actor: Actor | None = None, journal: Sequence[Event] = ()) -> bool:
-        """Let a life begin. False if the run lives already, or nothing begins any more."""
-        if self.stopping or not self._serving or life.run_id in self.living:
+        """Let a life begin. False if the run lives already, or somewhere else, or nothing begins any more."""
+        if self.stopping or not self.serving or life.run_id in self.living:
+            return False
+        if life.shard != NOT_HELD and life.shard not in self.holding.shards:
             return False
         try:
             self._lives.start_soon(self._live, life, actor, journal)
         except RuntimeError:  # the host has crashed: the next `run` brings the run back
             return False
-        self.living[life.run_id] = life.workflow
+        self.living[life.run_id] = life
         self.resident[life.workflow] += 1
+        self.holding.population[life.shard] += 1
         if actor is not None:
             self.actors[life.run_id] = actor
         return True
@@ -439,10 +460,13 @@ class Host(ABC):
         finally:
             del self.living[life.run_id]
             self.resident[life.workflow] -= 1
+            self.holding.population[life.shard] -= 1
             self.actors.pop(life.run_id, None)
             self.gate.gone(life.run_id, life.workflow)
             self.housekeeping.left()
             self.arrived(life.run_id)
+        if life.is_ours_again:
+            self.activate(life.run_id)
 
     # ---- code
 

@@ -15,6 +15,7 @@ from jivsd import logs
 from jivsd.engine import incidents, troubles
 from jivsd.engine.actor import Actor
 from jivsd.engine.attempts import Exit, Stale
+from jivsd.journal.committer import NOT_HELD
 from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
 from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway, StoreError
 
@@ -31,6 +32,8 @@ MAX_CRASHES: Final = 5
 FIRST_PAUSE: Final = 0.1
 LAST_PAUSE: Final = 30.0
 """Seconds before an actor that has crashed is started again: doubled from the first to the last."""
+GLANCE: Final = 0.5
+"""Seconds between two looks whether the shard of a run that rests is still here."""
 AWAY_PAUSE: Final = 1.0
 """Seconds before a journal that cannot be read is tried again."""
 
@@ -42,8 +45,10 @@ class NoCode(Exception):
 class Suspension:
     """A run that waits for a person without an actor."""
 
-    def __init__(self, incident: Incident) -> None:
+    def __init__(self, incident: Incident, shard: int) -> None:
         self.incident = incident
+        self.shard = shard
+        """Of the run."""
         self.over = trio.Event()
 
     def by(self, incident: Incident) -> bool:
@@ -80,6 +85,8 @@ class Life:
         "_tried",
         "admitted",
         "run_id",
+        "shard",
+        "way_out",
         "workflow",
     )
 
@@ -87,6 +94,10 @@ class Life:
         self.run_id = run_id
         self.workflow = run.workflow if run is not None else ""
         """The name of its workflow; empty until its row has been read."""
+        self.shard = run.shard if run is not None else NOT_HELD
+        """Its run's; that of none until its row has been read."""
+        self.way_out: Exit | None = None
+        """How it has ended."""
         self.admitted = False
         """Whether it has a token of `host.loading` already."""
         self._host = host
@@ -100,6 +111,13 @@ class Life:
         """Whether the last life has brought the run forward."""
         self._tried = False
         """Whether it had its turn to be tried."""
+
+    @property
+    def is_ours_again(self) -> bool:
+        """Whether the run left because its shard did, which is back by now."""
+        host = self._host
+        away = self.way_out in (Exit.FENCED, Exit.STOPPED)
+        return away and host.holding.shared and not host.stopping and self.shard in host.holding.shards
 
     async def live(self, actor: Actor | None, started: list[Event]) -> None:
         """Live a run until it has ended or leaves memory: on from the journal, or with the actor of one whose start
@@ -125,12 +143,13 @@ class Life:
             except NoCode:
                 await self._suspend(incidents.no_code(self._row, host.clock.now()))
             except StoreAway:
-                await host.rest(AWAY_PAUSE)
+                await self._rest_for(AWAY_PAUSE)
             except Exception as error:
                 if not await self._crashed(error):
                     return
             else:
                 if way_out is not Exit.RESTART:
+                    self.way_out = way_out
                     return
             actor = None
 
@@ -155,12 +174,14 @@ class Life:
         host.arriving[run_id] = early
         try:
             recorded = await self._recorded()
-            if recorded is None or host.stopping:
-                return Exit.STOPPED
+            if recorded is None:
+                return Exit.ENDED
             run = self._run = recorded.run
             if not self.workflow:
-                self.workflow = run.workflow
+                self.workflow, self.shard = run.workflow, run.shard
                 host.identify(self)
+            if host.stopping or self.shard not in host.holding.shards:
+                return Exit.STOPPED
             if run.status in ENDED:
                 if self._lived:
                     host.ended(run)
@@ -247,7 +268,7 @@ class Life:
         if not self._moved and not isinstance(error, Stale | StoreError):
             await self._host.quarantine.crashed(workflow, f"{type(error).__name__}: {error}")
         if times < MAX_CRASHES:
-            await self._host.rest(min(FIRST_PAUSE * 2**times, LAST_PAUSE))
+            await self._rest_for(min(FIRST_PAUSE * 2**times, LAST_PAUSE))
             return True
         if run is None:
             log.error("a run cannot be brought back", run_id=self.run_id, why=str(error))
@@ -260,7 +281,7 @@ class Life:
         """Hold the run without an actor until a person decides, or the host stops."""
         host, run_id, run = self._host, self.run_id, self._row
         self._lived = True
-        suspension = host.suspended[run_id] = Suspension(incident)
+        suspension = host.suspended[run_id] = Suspension(incident, run.shard)
         host.arrived(run_id)
         try:
             if run_id in host.troubled:
@@ -270,9 +291,17 @@ class Life:
             await record(host, run, suspension.incident, _blocked(run))
             await suspension.over.wait()
         except StoreAway:
-            await host.rest(AWAY_PAUSE)
+            await self._rest_for(AWAY_PAUSE)
         finally:
             del host.suspended[run_id]
+
+    async def _rest_for(self, seconds: float) -> None:
+        """Wait, but not longer than the host serves and has the run's shard."""
+        host, until = self._host, trio.current_time() + seconds
+        while not host.stopping and (left := until - trio.current_time()) > 0:
+            if self.shard != NOT_HELD and self.shard not in host.holding.shards:
+                return
+            await host.rest(min(left, GLANCE))
 
     async def _rest(self, held: Incident) -> None:
         """Hold the run without an actor as long as its workflow is quarantined."""
@@ -282,7 +311,7 @@ class Life:
             return
         self._run = run
         self._lived = True
-        suspension = host.suspended[self.run_id] = Suspension(held)
+        suspension = host.suspended[self.run_id] = Suspension(held, run.shard)
         host.arrived(self.run_id)
         try:
             await record(host, run, None, _blocked(run))

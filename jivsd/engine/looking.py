@@ -76,7 +76,8 @@ class Looking:
         deadline = trio.current_time() + timeout
         while True:
             left = max(deadline - trio.current_time(), 0)
-            ended = await host.waiters.until_ended(run_id, left, partial(self._if_ended, run_id))
+            again = host.holding.glances
+            ended = await host.waiters.until_ended(run_id, left, partial(self._if_ended, run_id), again)
             run = ended or await self.show(run_id)
             if run.status is not Status.CONTINUED or (following := await host.store.continued(run_id)) is None:
                 return run

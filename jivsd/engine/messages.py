@@ -134,6 +134,14 @@ class Messages:
 
     async def terminate(self, ref: str, by: str, reason: str) -> Run:
         """See `Engine.terminate`."""
+        run = await self._open(ref)
+        if self._host.forwarding.is_elsewhere(run):
+            await self._host.forwarding.ask(run, "terminate", ref=run.run_id, by=by, reason=reason)
+            return await self._looking.show(run.run_id)
+        return await self.terminate_here(run.run_id, by, reason)
+
+    async def terminate_here(self, ref: str, by: str, reason: str) -> Run:
+        """The same for a run that lives on this node."""
         ended = Ended(Status.TERMINATED, error=ErrorRecord("Terminated", reason) if reason else None)
         run = await self._control(ref, Kind.ENDED, encode(ended), by)
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
@@ -192,6 +200,14 @@ class Messages:
 
     async def switch(self, ref: str, by: str, reason: str, *, paused: bool) -> Run:
         """See `Engine.pause` and `Engine.resume`."""
+        run = await self._open(ref)
+        if self._host.forwarding.is_elsewhere(run):
+            await self._host.forwarding.ask(run, "switch", ref=run.run_id, by=by, reason=reason, paused=paused)
+            return await self._looking.show(run.run_id)
+        return await self.switch_here(run.run_id, by, reason, paused=paused)
+
+    async def switch_here(self, ref: str, by: str, reason: str, *, paused: bool) -> Run:
+        """The same for a run that lives on this node."""
         run = await self._open(ref)
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             held = suspension.incident

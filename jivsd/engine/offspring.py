@@ -34,4 +34,6 @@ def prepare(host: Host, actor: Actor, path: str, call: commands.ChildCall, *, at
         parent_path=path if attached else None,
     )
     at_once = prepared()
+    if at_once[0].run.shard not in host.holding.shards:
+        return at_once
     return at_once if host.gate.enter(found) else prepared(start_at=now)

@@ -55,7 +55,8 @@ def start(actor: Actor, entry: Open, command: commands.StartChild) -> None:
         _record(actor, entry, error=ErrorRecord("ChildFailed", str(error)))
         return
     run, gate = new.run, actor.services.gate
-    child = Entry(run_id=run.run_id, shard=run.shard, events=(event,), new=new)
+    entered = run.options.start_at is None and run.shard in actor.services.holding.shards
+    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=actor.services.holding.placed(new))
 
     def started(verdict: Verdict) -> None:
         match verdict:
@@ -72,7 +73,7 @@ def start(actor: Actor, entry: Open, command: commands.StartChild) -> None:
                 _record(actor, entry, error=ErrorRecord("ChildFailed", message, {"run_id": other} if other else {}))
             case _:
                 pass
-        if run.options.start_at is None:
+        if entered:
             gate.arrive(run.workflow)
 
     actor.services.committer.submit(child, parking.errand(actor, started))

@@ -5,8 +5,9 @@ A run is counted only for crashes that it caused, and only if it got nowhere bef
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -14,6 +15,8 @@ from jivsd import logs
 from jivsd.engine import incidents
 from jivsd.engine.api import Conflict, NotFound
 from jivsd.engine.attempts import Exit
+from jivsd.records import IncidentState
+from jivsd.store.api import StoreError
 from jivsd.supervision import Restarts
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from jivsd.supervision import Intensity
 
 log = logs.get(__name__)
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks whether another node has quarantined a workflow, or lifted that."""
 
 
 class Quarantine:
@@ -32,11 +38,41 @@ class Quarantine:
         self._intensity = intensity
         self._crashes: dict[str, Restarts] = {}
         self._held: dict[str, Incident] = {}
+        self._next_look = 0.0
 
     def note(self, incident: Incident) -> None:
         """Take over an open incident as it is recorded."""
         if incident.kind == "quarantine" and incident.workflow is not None:
             self._held[incident.workflow] = incident
+
+    async def heard(self, incident_id: str) -> None:
+        """Another node says that a quarantine has begun, or is over."""
+        with suppress(StoreError):  # it is looked for again
+            incident = await self._host.store.incident(incident_id)
+            if incident is not None:
+                self._learn(incident)
+
+    async def look(self) -> None:
+        """See which workflows are quarantined, now and then: another node may have said so. Raises StoreError."""
+        now = trio.current_time()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY
+        found, _ = await self._host.store.incidents(IncidentState.OPEN, limit=1000, kind="quarantine")
+        for incident in found:
+            self._learn(incident)
+        for held in list(self._held.values()):
+            if all(held.incident_id != incident.incident_id for incident in found):
+                self._over(held)
+
+    def _learn(self, incident: Incident) -> None:
+        known = self._held.get(incident.workflow or "")
+        if incident.state is not IncidentState.OPEN:
+            if known is not None and known.incident_id == incident.incident_id:
+                self._over(known)
+        elif known is None:
+            self.note(incident)
+            self._stop(incident.workflow or "")
 
     def of(self, workflow: str) -> Incident | None:
         """The incident that keeps a workflow from running."""
@@ -75,11 +111,15 @@ class Quarantine:
         said = f"{why} (by {by})" if by else why
         incident = self._held[workflow] = incidents.quarantine(workflow, said, host.clock.now())
         log.critical("workflow quarantined", workflow=workflow, why=said, incident=incident.incident_id)
-        for actor in list(host.actors.values()):
+        self._stop(workflow)
+        await host.recovery.patiently(partial(host.store.put_incident, incident))
+        host.calling.quarantine(incident.incident_id)
+        return incident
+
+    def _stop(self, workflow: str) -> None:
+        for actor in list(self._host.actors.values()):
             if actor.run.workflow == workflow:
                 actor.ask(Exit.RESTART)
-        await host.recovery.patiently(partial(host.store.put_incident, incident))
-        return incident
 
     async def lift(self, workflow: str, *, by: str, why: str) -> Incident:
         """See `Engine.lift`."""
@@ -89,10 +129,15 @@ class Quarantine:
             raise NotFound(f"workflow {workflow!r} is not quarantined", workflow=workflow)
         closed = incidents.resolved(held, "lift", by=by, why=why, at=host.clock.now())
         await host.store.put_incident(closed)
+        self._over(held)
+        log.warning("quarantine lifted", workflow=workflow, by=by, why=why)
+        host.calling.quarantine(held.incident_id)
+        return closed
+
+    def _over(self, held: Incident) -> None:
+        workflow = held.workflow or ""
         self._held.pop(workflow, None)
         self._crashes.pop(workflow, None)
-        log.warning("quarantine lifted", workflow=workflow, by=by, why=why)
-        for suspension in list(host.suspended.values()):
+        for suspension in list(self._host.suspended.values()):
             if suspension.by(held):
                 suspension.over.set()
-        return closed

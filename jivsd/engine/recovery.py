@@ -38,11 +38,19 @@ class Recovery:
 
     async def run(self) -> None:
         """Bring every open run back that has something to do, oldest first, and then those that were called."""
+        await self._shards(self._host.holding.wanted)
+
+    def later(self, shards: frozenset[int]) -> None:
+        """The same for shards that have come to this node, as soon as it serves."""
+        if self._host.serving:
+            self._host.nursery.start_soon(self._shards, shards)
+
+    async def _shards(self, shards: frozenset[int] | None) -> None:
         host = self._host
         await self._find_trouble()
         found = 0
         after: str | None = None
-        while not host.stopping and (page := await self.patiently(partial(host.store.open_runs, after, 1000))):
+        while not host.stopping and (page := await self.patiently(partial(host.store.open_runs, after, 1000, shards))):
             starting = host.committer.starting()  # these are brought to life by their starts
             for run in page:
                 if run.run_id not in starting:
@@ -51,12 +59,13 @@ class Recovery:
             after = page[-1].run_id
             log.info("recovering", runs=found, node=host.node)
         self.under_way.set()
-        for run_id in await self.patiently(host.store.called_runs):
+        for run_id in await self.patiently(partial(host.store.called_runs, shards)):
             await self.bring(run_id)
+        host.waker.look()
 
     async def wakes(self, after: Wake, limit: int) -> list[Wake]:
         """See `Store.wakes`; while the store is away, it is asked again."""
-        return await self.patiently(partial(self._host.store.wakes, after, limit))
+        return await self.patiently(partial(self._host.store.wakes, after, limit, self._host.holding.wanted))
 
     async def bring(self, run_id: str) -> None:
         """Bring a run back, unless it is in memory; return when it may be read."""

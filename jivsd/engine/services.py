@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jivsd.engine.api import Receipt
     from jivsd.engine.gate import Gate
     from jivsd.engine.heartbeats import Pulses
+    from jivsd.engine.holding import Holding
     from jivsd.engine.slots import Slots
     from jivsd.engine.timers import Timers
     from jivsd.journal.committer import Committer
@@ -52,6 +53,9 @@ class Services(Protocol):
     def pulses(self) -> Pulses: ...
 
     @property
+    def holding(self) -> Holding: ...
+
+    @property
     def slots(self) -> Slots: ...
 
     @property
@@ -83,7 +87,7 @@ class Services(Protocol):
     ) -> tuple[NewRun, Event]:
         """The row and the Started event of a child run: one that waits until there is room, or one that was let in.
 
-        That one has to arrive at the gate. One that is not attached knows no parent.
+        That one has to arrive at the gate, unless it lives on another node. One that is not attached knows no parent.
 
         Raises:
             EngineError: there is no such workflow, or the input does not fit it.

@@ -90,6 +90,14 @@ def prepare(
     return NewRun(run, key, hash_of(canonical)), event
 
 
+def for_another_node(new: NewRun) -> NewRun:
+    """The start of a run that lives on another node: its row says that it is due there."""
+    run = new.run
+    due = run.created_at if run.wake_at is None else run.wake_at
+    row = msgspec.structs.replace(run, status=Status.PENDING, started_at=None, parked=True, wake_at=due)
+    return msgspec.structs.replace(new, run=row)
+
+
 def _lock_key(workflow: Workflow[..., Any], arguments: tuple[Any, ...]) -> str | None:
     key = workflow.lock_key_of(arguments)
     return None if key is None else _text("lock_key", key)

@@ -48,7 +48,8 @@ class Updating:
         while True:
             left = max(deadline - trio.current_time(), 0)
             look = partial(self._outcome, run, receipt)
-            done = await self._host.answers.until(receipt.run_id, message_id, left, look)
+            again = self._host.holding.glances
+            done = await self._host.answers.until(receipt.run_id, message_id, left, look, again)
             if not isinstance(done, Receipt):
                 break
             receipt = done

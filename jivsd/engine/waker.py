@@ -55,6 +55,10 @@ class Waker:
             return
         self._set(at)
 
+    def look(self) -> None:
+        """There may be others than those that it was told of."""
+        self._look.set()
+
     async def run(self) -> None:
         """Bring back whoever's time has come, until cancelled."""
         while True:

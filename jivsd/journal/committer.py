@@ -32,7 +32,7 @@ from jivsd.store.api import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable  # noqa: TC004 -- nobody decodes a slot
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence  # noqa: TC004 -- as below
 
     from jivsd.store.api import Store, Verdict  # noqa: TC004 -- nobody decodes a slot
 
@@ -45,6 +45,10 @@ BUSY_PAUSE: Final = 0.01
 """Seconds before a run whose row somebody holds is tried again, when nothing else is to be written."""
 ENOUGH: Final = 128
 """Entries that make a batch worth being written right behind another one; with fewer the runs take turns."""
+NOT_HELD: Final = -1
+"""The epoch of a shard that this node does not own: nothing is written under it."""
+GLANCE: Final = 0.005
+"""Seconds between two looks whether everything of some shards has been written."""
 ROW: Final = 0.1
 """Seconds for which batches may be written in a row before the committer, and others who want to write, have a turn."""
 
@@ -101,6 +105,13 @@ def _begins_on_trio(slot: _Slot) -> bool:
     return isinstance(slot.entry, Entry) and slot.entry.tx is not None
 
 
+class Fenced(NamedTuple):
+    """Of an entry that was refused because its shard has another owner: under which epoch it was submitted."""
+
+    shard: int
+    epoch: int
+
+
 class _Written(NamedTuple):
     """A batch that the store has answered, and the seconds that it took."""
 
@@ -121,10 +132,10 @@ class Committer:
         store: Store,
         *,
         node: str,
-        epoch: int,
+        epoch: int = NOT_HELD,
         cap: Callable[[], int] = lambda: BATCH_ENTRIES,
         on_batch: Callable[[int, float], None] = lambda entries, seconds: None,
-        on_fenced: Callable[[int], None] = lambda entries: None,
+        on_fenced: Callable[[Sequence[Fenced]], None] = lambda fenced: None,
         on_away: Callable[[str | None], None] = lambda reason: None,
         on_held: Callable[[Iterable[str]], None] = lambda runs: None,
     ) -> None:
@@ -133,10 +144,10 @@ class Committer:
         Args:
             store: an open store.
             node: who owns the shards.
-            epoch: under which epoch `node` claimed all shards, as `Store.open` returned it.
+            epoch: under which epoch `node` claimed all shards, as `Store.open` returned it; without, it has none yet.
             cap: how many entries a batch may have; asked for each batch (a quarter of what is runnable is good).
             on_batch: told how many entries a batch had and how many seconds its commit took.
-            on_fenced: told how many entries of a batch were refused because their shard was taken over.
+            on_fenced: told of the entries of a batch that were refused because their shard was taken over.
             on_away: told why the store is away, when that begins; and None when it is back.
             on_held: told the ids of the runs that a batch could not be written for because somebody holds their rows.
         """
@@ -177,14 +188,31 @@ class Committer:
 
     def starting(self) -> set[str]:
         """The run ids of the starts that have no verdict yet, though they may be committed already."""
+        entries = self._entries()
+        return {entry.run_id for entry in entries if isinstance(entry, Entry) and entry.new is not None}
+
+    def _entries(self) -> list[Entry | Post]:
+        """What has no verdict yet."""
         slots = [*self._waiting, *self._writing]  # in the order in which they go, perhaps just now
         slots += [slot for written in list(self._written) for slot in written.batch]
-        return {slot.entry.run_id for slot in slots if isinstance(slot.entry, Entry) and slot.entry.new is not None}
+        return [slot.entry for slot in slots]
 
-    @property
-    def epoch(self) -> int:
-        """The highest epoch of this node's shards."""
-        return max(self.epochs)
+    def hold(self, epochs: Mapping[int, int]) -> None:
+        """This node owns some shards from now on, under these epochs."""
+        for shard, epoch in epochs.items():
+            self.epochs[shard] = epoch
+
+    def let_go(self, shards: Iterable[int]) -> None:
+        """This node does not own some shards any more: what is submitted for them from now on is refused."""
+        for shard in shards:
+            self.epochs[shard] = NOT_HELD
+
+    async def flushed(self, shards: Collection[int]) -> None:
+        """Return when nothing waits to be written for some shards."""
+        while any(  # noqa: ASYNC110 -- no entry that waits has to know of it
+            isinstance(entry, Entry) and entry.shard in shards for entry in self._entries()
+        ):
+            await trio.sleep(GLANCE)
 
     def submit(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> None:
         """Have an entry written; `done` gets its verdict, after the commit, in the order of submission.
@@ -360,8 +388,9 @@ class Committer:
             self._on_held([_concerned(slot.entry) for slot in held])
         if refused:
             told += self._later_entries(refused)
-            if fenced := sum(isinstance(verdict, Refused) and verdict.why == "fenced" for _, verdict in told):
-                self._on_fenced(fenced)
+            fenced = [slot.entry for slot, verdict in told if isinstance(verdict, Refused) and verdict.why == "fenced"]
+            if fenced:
+                self._on_fenced([Fenced(one.shard, one.epoch) for one in fenced if isinstance(one, Entry)])
         self._tell(told)
         return not told
 
@@ -433,9 +462,9 @@ class Committer:
             nursery.start_soon(self._shut_out, shards)
 
     async def _shut_out(self, shards: frozenset[int]) -> None:
-        raised = await self._raise_epochs({shard: self.epochs[shard] for shard in shards})
-        for shard, epoch in raised.items():
-            self.epochs[shard] = epoch
+        held = {shard: self.epochs[shard] for shard in shards if self.epochs[shard] != NOT_HELD}
+        raised = await self._raise_epochs(held)
+        self.hold({shard: epoch for shard, epoch in raised.items() if self.epochs[shard] == held[shard]})
         for slot in self._waiting:
             if isinstance(slot.entry, Entry) and slot.entry.shard in raised:
                 slot.entry.epoch = raised[slot.entry.shard]

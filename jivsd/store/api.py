@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jivsd.bridge import Usage
+    from jivsd.store.forwarded import Requests
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.sharing import Sharing
     from jivsd.store.txstep import Transactions
@@ -214,6 +215,10 @@ class Recorded(NamedTuple):
     progress: list[Progress]
 
 
+Shards = Collection[int] | None
+"""Of which shards runs are wanted; None: of all. A store that only one node can have takes no notice."""
+
+
 class Plugin(msgspec.Struct, frozen=True):
     """A version of a plugin's source, kept so that open runs can go on with it."""
 
@@ -241,6 +246,11 @@ class Store(Protocol):
     @property
     def transactions(self) -> Transactions | None:
         """Who runs transaction steps, for a `TxDone`; None: the writer does, inside batches, which get a `TxStep`."""
+        ...
+
+    @property
+    def requests(self) -> Requests | None:
+        """What nodes that share the database ask of one another; None: only one node can have it."""
         ...
 
     @property
@@ -321,19 +331,22 @@ class Store(Protocol):
         """
         ...
 
-    async def open_runs(self, after: str | None, limit: int) -> list[Run]:
+    async def open_runs(self, after: str | None, limit: int, shards: Shards = None) -> list[Run]:
         """Open runs that are not parked, by run id (oldest first), after the given run id: for recovery.
 
         Damaged rows are left out.
         """
         ...
 
-    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+    async def wakes(self, after: Wake, limit: int, shards: Shards = None) -> list[Wake]:
         """When parked runs have to be brought back, earliest first, after a place in that order."""
         ...
 
-    async def called_runs(self) -> list[str]:
-        """The ids of the parked runs that have an unread message, or whose turn for a lock has come."""
+    async def called_runs(self, shards: Shards = None, unread_before: int | None = None) -> list[str]:
+        """The ids of the parked runs that have an unread message, or whose turn for a lock has come.
+
+        `unread_before`: also those of the others that have one from before that time.
+        """
         ...
 
     async def recorded(self, run_ids: Sequence[str]) -> list[Recorded | StoreError | None]:
@@ -343,8 +356,8 @@ class Store(Protocol):
         """
         ...
 
-    async def messages(self, run_id: str) -> list[Message]:
-        """The unread messages of a run, in the order in which they came."""
+    async def messages(self, *run_ids: str) -> list[Message]:
+        """The unread messages of runs, in the order in which they came."""
         ...
 
     async def progress(self, run_id: str) -> list[Progress]:
@@ -382,6 +395,7 @@ class Store(Protocol):
         limit: int = 100,
         cursor: str | None = None,
         fingerprint: str | None = None,
+        kind: str | None = None,
     ) -> tuple[list[Incident], str | None]:
         """A page of incidents, newest first, and the cursor of the next one."""
         ...

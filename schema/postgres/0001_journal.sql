@@ -216,6 +216,16 @@ CREATE TABLE jivsd.outbox (
 );
 CREATE INDEX outbox_at ON jivsd.outbox (at);
 
+-- What a node was asked that only the owner of a shard can do, and the answer; for as long as somebody waits for it.
+CREATE TABLE jivsd.forwarded (
+    number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    at bigint NOT NULL,
+    shard integer NOT NULL,
+    taken boolean NOT NULL,
+    body bytea NOT NULL,
+    answer bytea
+);
+
 -- What a person has to decide or mend.
 CREATE TABLE jivsd.incident (
     number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

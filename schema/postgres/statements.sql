@@ -250,24 +250,28 @@ WHERE earlier.run_id = $1 AND earlier.status = 'CONTINUED' AND run.chain = coale
 ORDER BY run.number DESC LIMIT 1
 
 -- name: open_runs
--- Open runs that are not parked by run id, for recovery.
+-- Open runs that are not parked by run id, of some shards or of all, for recovery.
 SELECT run_id::text, workflow, workflow_id, code_hash, shard, status, paused, parked, created_at, started_at, ended_at,
        wake_at, options, attributes, input, output, error
-FROM jivsd.run WHERE open AND NOT parked AND run_id > $1 ORDER BY run.run_id LIMIT $2
+FROM jivsd.run WHERE open AND NOT parked AND run_id > $1 AND ($3::integer[] IS NULL OR shard = ANY ($3))
+ORDER BY run.run_id LIMIT $2
 
 -- name: wakes
--- When parked runs have to be brought back because time has come, earliest first.
+-- When parked runs have to be brought back because time has come, earliest first, of some shards or of all.
 SELECT wake_at, run_id::text FROM jivsd.run
-WHERE parked AND wake_at IS NOT NULL AND (wake_at, run_id) > ($1, $2) ORDER BY wake_at, run.run_id LIMIT $3
+WHERE parked AND wake_at IS NOT NULL AND (wake_at, run_id) > ($1, $2) AND ($4::integer[] IS NULL OR shard = ANY ($4))
+ORDER BY wake_at, run.run_id LIMIT $3
 
 -- name: called_runs
--- The parked runs that have something to do at once: an unread message, or it is their turn for a lock.
+-- The parked runs, of some shards or of all, that have something to do at once: an unread message, or it is their turn
+-- for a lock. With a time also those of the others that have a message from before that.
 SELECT run.run_id::text FROM jivsd.inbox JOIN jivsd.run ON run.run_id = inbox.run_id
-WHERE inbox.state = 'UNREAD' AND run.parked
+WHERE inbox.state = 'UNREAD' AND ($1::integer[] IS NULL OR run.shard = ANY ($1)) AND (run.parked OR inbox.at < $2)
 UNION
 SELECT run.run_id::text
 FROM (SELECT DISTINCT ON (key) run_id, granted FROM jivsd.lock_ticket ORDER BY key, ticket) AS holder
-JOIN jivsd.run ON run.run_id = holder.run_id WHERE run.parked AND NOT holder.granted
+JOIN jivsd.run ON run.run_id = holder.run_id
+WHERE run.parked AND NOT holder.granted AND ($1::integer[] IS NULL OR run.shard = ANY ($1))
 ORDER BY 1
 
 -- name: recorded_events
@@ -658,3 +662,32 @@ WHERE nspname = $1 AND relkind = 'r' AND granted AND mode NOT IN ('AccessShareLo
     AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND application_name NOT LIKE 'jivsd %' AND pg_locks.pid <> pg_backend_pid()
 GROUP BY pg_locks.pid ORDER BY min(xact_start) LIMIT $2
+
+-- name: put_forwarded
+-- Asks the owner of a shard for something.
+INSERT INTO jivsd.forwarded (at, shard, taken, body) VALUES ($3, $1, false, $2) RETURNING number
+
+-- name: take_forwarded
+-- Takes over what is asked of the owner of some shards; what is older than a time goes.
+WITH old AS (
+    DELETE FROM jivsd.forwarded WHERE at < $2
+), free AS (
+    SELECT number FROM jivsd.forwarded WHERE shard = ANY ($1) AND NOT taken AND at >= $2 ORDER BY number
+    FOR UPDATE SKIP LOCKED
+), found AS (
+    UPDATE jivsd.forwarded SET taken = true FROM free WHERE forwarded.number = free.number
+    RETURNING forwarded.number, body
+)
+SELECT number, body FROM found ORDER BY number
+
+-- name: answer_forwarded
+-- Answers what was asked.
+UPDATE jivsd.forwarded SET answer = $2 WHERE number = $1
+
+-- name: take_answer
+-- The answer to what was asked, which is done with then.
+DELETE FROM jivsd.forwarded WHERE number = $1 AND answer IS NOT NULL RETURNING answer
+
+-- name: withdraw_forwarded
+-- Nobody waits for an answer any more; unless somebody has begun.
+DELETE FROM jivsd.forwarded WHERE number = $1 AND NOT taken RETURNING number

@@ -132,7 +132,7 @@ async def test_a_start_of_the_engine_leaves_parked_runs_where_they_are(monkeypat
         monkeypatch.undo()
         assert await store.open_runs(None, 10) == []
         await env.engine.stop(0)
-        again = env.make_engine(env.engine.committer.epoch)
+        again = env.make_engine(env.engine.committer.epochs[0])
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: again.run(task_status=task_status))
             await trio.testing.wait_all_tasks_blocked()
@@ -156,10 +156,10 @@ async def test_the_waker_comes_back_when_it_has_crashed(monkeypatch):
     commands.fresh_world()
     original, broken = SqliteStore.wakes, [True]
 
-    async def wakes(self, after, limit):
+    async def wakes(self, after, limit, shards):
         if broken.pop() if broken else False:
             raise StoreError("planted")
-        return await original(self, after, limit)
+        return await original(self, after, limit, shards)
 
     async with Env(commands, passivate_after=0) as env:
         run = await env.start("patient", HOUR)

@@ -84,7 +84,7 @@ class Bench:
             node="node-a",
             epoch=epoch,
             on_batch=lambda entries, seconds: self.sizes.append(entries),
-            on_fenced=self.fenced.append,
+            on_fenced=lambda fenced: self.fenced.append(len(fenced)),
             on_away=self.away.append,
             **options,
         )
@@ -465,9 +465,9 @@ async def test_the_epoch_at_submission_counts():
         late = append(run, 3)
         b.submit("after", late)
         b.committer.epochs[run.shard] += 5
-        assert b.committer.epoch == b.committer.epochs[run.shard]
+        assert max(b.committer.epochs) == b.committer.epochs[run.shard]
         b.store.open.set()
         await b.committer.drain()
         assert isinstance(late, Entry)
         assert late.epoch == entry.epoch
-        assert not math.isnan(b.committer.epoch)
+        assert not math.isnan(max(b.committer.epochs))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jivsd.records import Event, Incident, IncidentGroup, Message, Progress, Publication, Run
-    from jivsd.store.api import Plugin
+    from jivsd.store.api import Plugin, Shards
     from jivsd.store.postgres.connections import Connection, Sql
     from jivsd.store.tickets import Holder
 
@@ -73,10 +73,12 @@ async def continued(connection: Connection, sql: Sql, run_id: str) -> Run | None
     return None if row is None else rows.run_of(row)
 
 
-async def open_runs(connection: Connection, sql: Sql, after: str | None, limit: int) -> list[Run]:
+async def open_runs(
+    connection: Connection, sql: Sql, after: str | None, limit: int, shards: Shards = None
+) -> list[Run]:
     """See `Store.open_runs`."""
     found: list[Run] = []
-    for row in await connection.fetch(sql["open_runs"], after or BEFORE_ALL, limit):
+    for row in await connection.fetch(sql["open_runs"], after or BEFORE_ALL, limit, _some(shards)):
         try:
             found.append(rows.run_of(row))
         except StoreError as error:  # the others go on without it
@@ -84,15 +86,21 @@ async def open_runs(connection: Connection, sql: Sql, after: str | None, limit: 
     return found
 
 
-async def wakes(connection: Connection, sql: Sql, after: Wake, limit: int) -> list[Wake]:
+async def wakes(connection: Connection, sql: Sql, after: Wake, limit: int, shards: Shards = None) -> list[Wake]:
     """See `Store.wakes`."""
-    found = await connection.fetch(sql["wakes"], after.at, after.run_id or BEFORE_ALL, limit)
+    found = await connection.fetch(sql["wakes"], after.at, after.run_id or BEFORE_ALL, limit, _some(shards))
     return [Wake(*row) for row in found]
 
 
-async def called_runs(connection: Connection, sql: Sql) -> list[str]:
+async def called_runs(
+    connection: Connection, sql: Sql, shards: Shards = None, unread_before: int | None = None
+) -> list[str]:
     """See `Store.called_runs`."""
-    return [run_id for (run_id,) in await connection.fetch(sql["called_runs"])]
+    return [run_id for (run_id,) in await connection.fetch(sql["called_runs"], _some(shards), unread_before)]
+
+
+def _some(shards: Shards) -> list[int] | None:
+    return None if shards is None else list(shards)
 
 
 async def runs(connection: Connection, sql: Sql, run_ids: Sequence[str]) -> list[Run | StoreError | None]:
@@ -138,9 +146,9 @@ async def recorded(connection: Connection, sql: Sql, run_ids: Sequence[str]) -> 
     return [result.get(run_id) for run_id in run_ids]
 
 
-async def messages(connection: Connection, sql: Sql, run_id: str) -> list[Message]:
+async def messages(connection: Connection, sql: Sql, run_ids: Sequence[str]) -> list[Message]:
     """See `Store.messages`."""
-    found = await connection.fetch(sql["recorded_messages"], rows.ids([run_id]))
+    found = await connection.fetch(sql["recorded_messages"], rows.ids(run_ids))
     return [rows.message_of(row) for row in found]
 
 
@@ -180,10 +188,11 @@ async def incidents(
     limit: int,
     cursor: str | None,
     fingerprint: str | None,
+    kind: str | None = None,
 ) -> tuple[list[Incident], str | None]:
     """See `Store.incidents`."""
     asked = those_of(
-        sql["list_incidents"], limit + 1, cursor=cursor, state=state, run_id=run_id, fingerprint=fingerprint
+        sql["list_incidents"], limit + 1, cursor=cursor, state=state, run_id=run_id, fingerprint=fingerprint, kind=kind
     )
     found = await _list(connection, *asked)
     more = len(found) > limit > 0

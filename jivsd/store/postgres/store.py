@@ -19,6 +19,7 @@ from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import sql_of, starts_just_now, translated, translated_commit
 from jivsd.store.postgres.exclusion import Opening
+from jivsd.store.postgres.forwarded import PostgresRequests
 from jivsd.store.postgres.pools import CONNECTIONS, Pools
 from jivsd.store.postgres.recording import Recorder, has_steps
 from jivsd.store.postgres.schema import check_version
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Recorded,
         RunFilter,
         Runs,
+        Shards,
         Verdict,
         Wake,
     )
@@ -110,6 +112,11 @@ class PostgresStore:
     def sharing(self) -> PostgresSharing | None:
         """See `Store.sharing`."""
         return self._sharing
+
+    @property
+    def requests(self) -> PostgresRequests:
+        """See `Store.requests`."""
+        return PostgresRequests(self._sql, self._write)
 
     async def __aenter__(self) -> PostgresStore:
         return self
@@ -232,17 +239,17 @@ class PostgresStore:
         """See `Store.runs`."""
         return await self._read(lambda db: listing.runs(db, self._sql, where, limit, cursor))
 
-    async def open_runs(self, after: str | None, limit: int) -> list[Run]:
+    async def open_runs(self, after: str | None, limit: int, shards: Shards = None) -> list[Run]:
         """See `Store.open_runs`."""
-        return await self._read(lambda db: reading.open_runs(db, self._sql, after, limit))
+        return await self._read(lambda db: reading.open_runs(db, self._sql, after, limit, shards))
 
-    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+    async def wakes(self, after: Wake, limit: int, shards: Shards = None) -> list[Wake]:
         """See `Store.wakes`."""
-        return await self._read(lambda db: reading.wakes(db, self._sql, after, limit))
+        return await self._read(lambda db: reading.wakes(db, self._sql, after, limit, shards))
 
-    async def called_runs(self) -> list[str]:
+    async def called_runs(self, shards: Shards = None, unread_before: int | None = None) -> list[str]:
         """See `Store.called_runs`."""
-        return await self._read(lambda db: reading.called_runs(db, self._sql))
+        return await self._read(lambda db: reading.called_runs(db, self._sql, shards, unread_before))
 
     async def rows(self, run_ids: Sequence[str]) -> list[Run | StoreError | None]:
         """See `Store.rows`."""
@@ -252,9 +259,9 @@ class PostgresStore:
         """See `Store.recorded`."""
         return await self._read(lambda db: reading.recorded(db, self._sql, run_ids))
 
-    async def messages(self, run_id: str) -> list[Message]:
+    async def messages(self, *run_ids: str) -> list[Message]:
         """See `Store.messages`."""
-        return await self._read(lambda db: reading.messages(db, self._sql, run_id))
+        return await self._read(lambda db: reading.messages(db, self._sql, run_ids))
 
     async def progress(self, run_id: str) -> list[Progress]:
         """See `Store.progress`."""
@@ -290,9 +297,11 @@ class PostgresStore:
         limit: int = 100,
         cursor: str | None = None,
         fingerprint: str | None = None,
+        kind: str | None = None,
     ) -> tuple[list[Incident], str | None]:
         """See `Store.incidents`."""
-        return await self._read(lambda db: reading.incidents(db, self._sql, state, run_id, limit, cursor, fingerprint))
+        which = state, run_id, limit, cursor, fingerprint, kind
+        return await self._read(lambda db: reading.incidents(db, self._sql, *which))
 
     async def incident_groups(self, state: str | None = None, limit: int = 100) -> list[IncidentGroup]:
         """See `Store.incident_groups`."""

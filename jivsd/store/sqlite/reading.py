@@ -124,10 +124,11 @@ def incidents(
     limit: int,
     cursor: str | None,
     fingerprint: str | None,
+    kind: str | None = None,
 ) -> tuple[list[Incident], str | None]:
     """See `Store.incidents`."""
     asked = those_of(
-        _sql["list_incidents"], limit + 1, cursor=cursor, state=state, run_id=run_id, fingerprint=fingerprint
+        _sql["list_incidents"], limit + 1, cursor=cursor, state=state, run_id=run_id, fingerprint=fingerprint, kind=kind
     )
     found = query(connection, *asked).fetchall()
     more = len(found) > limit > 0

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Recorded,
         RunFilter,
         Runs,
+        Shards,
         Verdict,
         Wake,
     )
@@ -85,6 +86,10 @@ class SqliteStore:
     @property
     def transactions(self) -> None:
         """The writer runs transaction steps, inside batches."""
+
+    @property
+    def requests(self) -> None:
+        """Only one node can have it."""
 
     async def __aenter__(self) -> SqliteStore:
         return self
@@ -190,15 +195,15 @@ class SqliteStore:
         """See `Store.runs`."""
         return await self._read(lambda db: listing.runs(db, where, limit, cursor))
 
-    async def open_runs(self, after: str | None, limit: int) -> list[Run]:
+    async def open_runs(self, after: str | None, limit: int, shards: Shards = None) -> list[Run]:
         """See `Store.open_runs`."""
         return await self._read(lambda db: reading.open_runs(db, after, limit))
 
-    async def wakes(self, after: Wake, limit: int) -> list[Wake]:
+    async def wakes(self, after: Wake, limit: int, shards: Shards = None) -> list[Wake]:
         """See `Store.wakes`."""
         return await self._read(lambda db: reading.wakes(db, after, limit))
 
-    async def called_runs(self) -> list[str]:
+    async def called_runs(self, shards: Shards = None, unread_before: int | None = None) -> list[str]:
         """See `Store.called_runs`."""
         return await self._read(reading.called_runs)
 
@@ -206,9 +211,9 @@ class SqliteStore:
         """See `Store.recorded`."""
         return await self._read(lambda db: loading.recorded(db, run_ids))
 
-    async def messages(self, run_id: str) -> list[Message]:
+    async def messages(self, *run_ids: str) -> list[Message]:
         """See `Store.messages`."""
-        return await self._read(lambda db: reading.messages(db, run_id))
+        return await self._read(lambda db: [one for run_id in run_ids for one in reading.messages(db, run_id)])
 
     async def progress(self, run_id: str) -> list[Progress]:
         """See `Store.progress`."""
@@ -244,9 +249,10 @@ class SqliteStore:
         limit: int = 100,
         cursor: str | None = None,
         fingerprint: str | None = None,
+        kind: str | None = None,
     ) -> tuple[list[Incident], str | None]:
         """See `Store.incidents`."""
-        return await self._read(lambda db: reading.incidents(db, state, run_id, limit, cursor, fingerprint))
+        return await self._read(lambda db: reading.incidents(db, state, run_id, limit, cursor, fingerprint, kind))
 
     async def incident_groups(self, state: str | None = None, limit: int = 100) -> list[IncidentGroup]:
         """See `Store.incident_groups`."""
