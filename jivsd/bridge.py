@@ -144,6 +144,14 @@ class Bridge:
             self._places.release()
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def soon(self, act: Callable[[], object]) -> None:
+        """Have something done in the loop, in the order of these calls and of `call`; nobody hears what becomes of it.
+
+        Nothing is done if the bridge is closed.
+        """
+        if not self._closed:
+            self._loop.call_soon_threadsafe(act)
+
     def at_close(self, act: Callable[[], None]) -> None:
         """Have something done in the loop when the bridge is closed, before the calls under way have ended."""
         self._last_acts.append(act)
@@ -181,12 +189,16 @@ class Bridge:
         grace = await self._stop
         while self._last_acts:
             self._last_acts.pop()()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
+        await self._wait_for_tasks(grace)
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CUT)
+        await self._wait_for_tasks(CUT)
+
+    async def _wait_for_tasks(self, seconds: float) -> None:
+        """Wait until there are none, those included that begin meanwhile."""
+        deadline = self._loop.time() + seconds
+        while self._tasks and (left := deadline - self._loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
 
     def look_after(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """In the loop: begin work that outlives its call; a bridge that is closed gives it the same time to end."""
@@ -253,6 +265,7 @@ class Pool(Generic[C]):
         good: Callable[[C], bool],
         drop: Callable[[C], None],
         spoils: Callable[[Exception], bool] = lambda _: False,
+        last_pause: float = LAST_PAUSE,
     ) -> None:
         """Prepare; nothing is connected yet.
 
@@ -263,6 +276,7 @@ class Pool(Generic[C]):
             good: whether a connection can be lent again.
             drop: closes one at once, without waiting for anything.
             spoils: whether an error out of the work means that its connection is not to be lent again.
+            last_pause: the most seconds between attempts to connect.
         """
         self._size = 0
         self._lent = 0
@@ -274,6 +288,7 @@ class Pool(Generic[C]):
         self._good = good
         self._drop = drop
         self._spoils = spoils
+        self._last_pause = last_pause
         self._idle: list[C] = []
         self._places = asyncio.Semaphore(size)
         self._connecting = asyncio.Lock()
@@ -365,7 +380,7 @@ class Pool(Generic[C]):
             self._failures += 1
             self._failure = error
             self._next_attempt = monotonic() + self._pause * random.uniform(0.5, 1)
-            self._pause = min(self._pause * 2, LAST_PAUSE)
+            self._pause = min(self._pause * 2, self._last_pause)
             raise
         self._failure = None
         self._pause = FIRST_PAUSE

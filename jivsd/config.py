@@ -190,7 +190,8 @@ class Config(Section):
         description="Where the journal is: sqlite:////path or postgresql://…",
     )
     redis: Annotated[SecretUrl | None, BeforeValidator(redis_url)] = Field(
-        default=None, description="Redis for the locks of several nodes: redis://… or none"
+        default=None,
+        description="Redis for the locks of several nodes: redis://…, redis+sentinel://…, redis+cluster://… or none",
     )
     plugins: Annotated[tuple[Folder, ...], BeforeValidator(folders)] = Field(
         default=(), description="Folders with plugins, besides the bundled ones"

@@ -85,9 +85,12 @@ def store_url(value: Any) -> SecretUrl:
     return any_url(value, "sqlite", "postgresql", "postgres")
 
 
+_REDIS = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+
+
 def redis_url(value: Any) -> SecretUrl | None:
     """Where Redis is; none is none."""
-    return None if value in (None, "none") else any_url(value, "redis", "rediss", "unix")
+    return None if value in (None, "none") else any_url(value, *_REDIS)
 
 
 def _duration(value: Any) -> int:

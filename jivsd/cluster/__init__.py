@@ -1,1 +1,1 @@
-"""Who may do what: business locks (and, with several nodes, shards and leases)."""
+"""Who may do what: business locks; and, with several nodes, shards, their leases, and how nodes call each other."""

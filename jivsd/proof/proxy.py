@@ -50,6 +50,17 @@ class Link:
         """How many bytes of the server's were handed on."""
         self._left: int | None = None
         self._carrying = trio.CancelScope()
+        self._flowing = trio.Event()
+        self._flowing.set()
+
+    def hold(self) -> None:
+        """Hand nothing on from now on; see `Proxy.hold`."""
+        if self._flowing.is_set():
+            self._flowing = trio.Event()
+
+    def release(self) -> None:
+        """Hand on what was held back, and what comes."""
+        self._flowing.set()
 
     def cut(self) -> None:
         """End it now, on both sides."""
@@ -67,11 +78,13 @@ class Link:
         async def ask() -> None:
             async for data in client:
                 await gate()
+                await self._flowing.wait()
                 self.asked += await self._hand_on(self._tap.asked(bytes(data)), server)
 
         async def answer() -> None:
             async for data in server:
                 await gate()
+                await self._flowing.wait()
                 self.answered += await self._hand_on(self._tap.answered(bytes(data)), client)
 
         async def until_it_ends(flow: Callable[[], Awaitable[None]]) -> None:

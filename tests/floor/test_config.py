@@ -89,7 +89,11 @@ def test_the_tree_is_frozen(tmp_path):
         ("plugins = [1]", "plugins = [1] (file {}): must be the path of a folder"),
         ("store = 'mysql://u:p@h/d'", "store = 'mysql://u:***@h/d' (file {}): must be a URL, sqlite://… or postgresql"),
         ("store = 'sqlite:///jivsd.db'", "store = 'sqlite:///jivsd.db' (file {}): must be sqlite:////absolute/path"),
-        ("redis = 'localhost'", "redis (file {}): must be a URL, redis://… or rediss://… or unix://…"),
+        (
+            "redis = 'localhost'",
+            "redis (file {}): must be a URL, redis://… or rediss://… or unix://… or redis+sentinel",
+        ),
+        ("redis = 'redis+ring://h'", "redis = 'redis+ring://h' (file {}): must be a URL, redis://…"),
         ("loglevel = 'info'", "loglevel (file {}): there is no such setting; did you mean log.level?"),
         ("[limit]\nthreads = 3", "limit (file {}): there is no such setting; did you mean limits"),
         ("[limits]\nthread = 3", "limits.thread (file {}): there is no such setting; did you mean limits.threads?"),
@@ -185,6 +189,22 @@ def test_a_secret_file_that_is_not_usable_is_named(write, tmp_path):
     assert "the file must hold UTF-8 text" in found[1]
     assert "the file has more than 65536 bytes" in found[2]
     assert "both JIVSD_TOKEN and JIVSD_TOKEN_FILE are set" in problems(JIVSD_TOKEN=SECRET, JIVSD_TOKEN_FILE="x")[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:p@h:1/2",
+        "rediss://h?ca=/ca.pem",
+        "unix:///run/redis.sock",
+        "redis+sentinel://:p@one:1,two/main/3",
+        "rediss+sentinel://one/main",
+        "redis+cluster://one,two:7000",
+        "rediss+cluster://[::1]:1",
+    ],
+)
+def test_redis_is_to_be_had_in_many_ways(write, url):
+    assert load(write(f"redis = '{url}'"), {}, {}).redis.get_secret_value() == url
 
 
 def test_secrets_are_never_shown(write):

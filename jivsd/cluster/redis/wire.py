@@ -1,0 +1,238 @@
+"""Connections to Redis servers, in a bridge's loop: one question after the other, each answered or the end of it.
+
+Whoever asks limits the time; what is cut short ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import AskError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
+
+from jivsd.bridge import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from jivsd.bridge import Bridge
+    from jivsd.cluster.redis.address import Address, Host
+
+Words = tuple[str | bytes | int, ...]
+"""A command as it is sent."""
+
+_MARK: Final = re.compile(rb"id=(\d+) addr=(\S+)")
+LONGEST_PAUSE: Final = 0.5
+"""The most seconds between attempts to connect."""
+
+
+class Driver(Protocol):
+    """What we use of the driver's connections."""
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None: ...
+    def pack_commands(self, commands: Sequence[Words]) -> list[bytes]: ...
+    async def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
+    async def read_response(self) -> Any: ...
+    @property
+    def is_connected(self) -> bool: ...
+
+
+class Tally:
+    """How many commands were answered well, and how many were not. Counted in the bridge's loop."""
+
+    def __init__(self) -> None:
+        self.ok = 0
+        self.failed = 0
+
+
+class Manner(NamedTuple):
+    """How connections are made."""
+
+    address: Address
+    name: str
+    """What administrators see in CLIENT LIST."""
+    patience: float
+    """Seconds that it may take to connect."""
+    tally: Tally
+
+
+class Mark(NamedTuple):
+    """By which a server knows a connection, and no other one ever."""
+
+    id: bytes
+    addr: bytes
+
+
+class Wire:
+    """One connection."""
+
+    def __init__(self, driver: Driver, tally: Tally) -> None:
+        self.driver = driver
+        self.mark: Mark | None = None
+        self.used = False
+        """Whether it served a question before: then the server may have closed it meanwhile."""
+        self._tally = tally
+
+    @property
+    def good(self) -> bool:
+        """Whether it can be asked more."""
+        return self.driver.is_connected
+
+    async def ask(self, commands: Sequence[Words]) -> list[Any]:
+        """Send all commands, and return their answers; what Redis refuses is an exception among these.
+
+        Raises:
+            RedisError: the connection is no more; some or all may have been done.
+        """
+        answers: list[Any] = []
+        try:
+            await self.driver.send_packed_command(self.driver.pack_commands(commands), check_health=False)
+            for _ in commands:
+                answers += [await self._answer()]
+        finally:
+            bad = sum(
+                isinstance(one, ResponseError) and not isinstance(one, AskError | NoScriptError) for one in answers
+            )
+            self._tally.ok += len(answers) - bad
+            self._tally.failed += len(commands) - len(answers) + bad
+        return answers
+
+    async def _answer(self) -> Any:
+        try:
+            return await self.driver.read_response()
+        except ResponseError as error:
+            return error
+
+    async def hear(self) -> Any:
+        """The next thing that comes, however long that takes."""
+        return await self.driver.read_response()
+
+    async def send(self, *words: str | bytes | int) -> None:
+        """Send a command whose answer comes among others."""
+        await self.driver.send_packed_command(self.driver.pack_commands([words]), check_health=False)
+
+    async def close(self) -> None:
+        """Close it, without waiting for anything."""
+        await self.driver.disconnect(nowait=True)
+
+
+async def dial(manner: Manner, host: Host | None, *, sentinel: bool = False) -> Wire:
+    """Connect to a server.
+
+    Args:
+        manner: how.
+        host: where; None: to the Unix socket.
+        sentinel: whether it is a Sentinel.
+
+    Raises:
+        RedisError: that cannot be.
+    """
+    driver = _driver(manner.address, host, sentinel=sentinel)
+    try:
+        async with asyncio.timeout(manner.patience):
+            await driver.connect()
+    except BaseException as error:
+        await driver.disconnect(nowait=True)
+        if isinstance(error, RedisError | TimeoutError):
+            manner.tally.failed += 1
+        if isinstance(error, TimeoutError):
+            raise NoAnswer("it does not answer in time") from None
+        raise
+    return Wire(driver, manner.tally)
+
+
+def _driver(address: Address, host: Host | None, *, sentinel: bool) -> Driver:
+    options: dict[str, Any] = {
+        "username": address.sentinel_user if sentinel else address.user,
+        "password": address.sentinel_password if sentinel else address.password,
+        "db": 0 if sentinel else address.database,
+        "socket_timeout": None,  # whoever asks has a limit for all of it; one for each answer takes longer to set
+        "socket_connect_timeout": None,
+        "protocol": 2,
+    }
+    if host is None:
+        return cast("Driver", UnixDomainSocketConnection(path=address.path, **options))
+    options |= {"host": host[0], "port": host[1]}
+    if address.tls is None:
+        return cast("Driver", Connection(**options))
+    tls = address.tls
+    options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+    options |= {"ssl_cert_reqs": "none" if tls.verify == "none" else "required"}
+    options |= {"ssl_check_hostname": tls.verify == "full"}
+    return cast("Driver", SSLConnection(**options))
+
+
+class Line:
+    """A connection to one server that is made anew when it breaks; who asks waits until others were answered.
+
+    What was sent over a connection that was given up may reach the server later than what is sent over the next one.
+    So the next one first has the server close it: then nothing comes from there any more.
+    """
+
+    def __init__(self, bridge: Bridge, name: str, connect: Callable[[], Awaitable[Wire]]) -> None:
+        """Prepare.
+
+        Args:
+            bridge: where it lives.
+            name: what administrators see in CLIENT LIST.
+            connect: makes a connection.
+        """
+        self._bridge = bridge
+        self._name = name
+        self._connect = connect
+        self._given_up: Mark | None = None
+        self._pool = Pool(
+            bridge,
+            self._begin,
+            size=1,
+            good=lambda wire: wire.good,
+            drop=self._drop,
+            spoils=lambda _: True,
+            last_pause=LONGEST_PAUSE,
+        )
+
+    async def ask(self, commands: Sequence[Words]) -> list[Any]:
+        """Have commands done that may be done twice; see `Wire.ask`.
+
+        Raises:
+            RedisError: the server cannot be asked.
+        """
+        while True:
+            used = False
+
+            async def work(wire: Wire) -> list[Any]:
+                nonlocal used
+                used, wire.used = wire.used, True
+                answers = await wire.ask(commands)
+                for answer in answers:
+                    if isinstance(answer, ReadOnlyError):
+                        raise ConnectionError("it is a replica, or has become one")
+                return answers
+
+            try:
+                return await self._pool.lend(work)
+            except ConnectionError:
+                if not used:  # else the server may be there, and only have closed what was idle
+                    raise
+
+    async def _begin(self) -> Wire:
+        wire = await self._connect()
+        try:
+            last = self._given_up
+            end_it = [] if last is None else [("CLIENT", "KILL", "ID", last.id, "ADDR", last.addr)]
+            known, *_ = await wire.ask([("CLIENT", "INFO"), ("CLIENT", "SETNAME", self._name), *end_it])
+        except BaseException:
+            await wire.close()
+            raise
+        self._given_up = None
+        if isinstance(known, bytes) and (found := _MARK.match(known)):  # Redis 6.0 does not say it, nor to every user
+            wire.mark = Mark(found[1], found[2])
+        return wire
+
+    def _drop(self, wire: Wire) -> None:
+        self._given_up = wire.mark or self._given_up
+        self._bridge.look_after(wire.close())
