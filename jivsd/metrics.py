@@ -148,6 +148,7 @@ class Metrics(Collector):
         )
         self.starts_rejected = self._counter("jivsd_starts_rejected_total", "Starts refused for want of room")
         self.starts_waiting = self._gauge("jivsd_starts_waiting", "Starts that wait for room to be accepted")
+        self.requests = self._counters("jivsd_requests_total", "What was asked for in SQL", "kind", "result")
         self.runs_pending = self._gauge("jivsd_runs_pending", "Accepted runs that wait for room to begin")
         self.steps_running = self._gauge("jivsd_steps_running", "Steps that run")
         self.steps_waiting = self._gauge("jivsd_steps_waiting", "Steps that wait for their turn to run")

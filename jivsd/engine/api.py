@@ -104,6 +104,14 @@ class NewStart(msgspec.Struct, frozen=True):
     options: StartOptions = StartOptions()
 
 
+class Requested(NewStart, frozen=True, kw_only=True):
+    """A start that cannot be refused for want of room: its run is PENDING then. It was asked for before, and may have
+    been made before."""
+
+    run_id: str
+    by: str
+
+
 class StartResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What has become of one of many starts: "accepted", "existing" (see `Start`) or "refused"."""
 

@@ -9,7 +9,7 @@ import trio
 
 from jivsd.engine import starts
 from jivsd.engine.admission import nothing, refusal
-from jivsd.engine.api import EngineError, NewStart, StartResult, Unavailable
+from jivsd.engine.api import EngineError, NewStart, Requested, StartResult, Unavailable
 from jivsd.engine.gate import START_WAIT
 from jivsd.store.api import Existing, NewRun, Refused, Written
 
@@ -76,6 +76,8 @@ class _Bulk:
             self._submit(number, new, event, nothing)
         elif self._gate.enter(workflow):
             self._submit(number, new, event, partial(self._gate.arrive, workflow.name))
+        elif isinstance(wanted, Requested):
+            self._submit(number, *self._prepared(workflow, wanted, start_at=self._host.clock.now()), nothing)
         else:
             told = partial(self._told, number, workflow)
             place = self._gate.queue(workflow, wanted.options.priority, self._host.clock.now(), told)
@@ -107,9 +109,16 @@ class _Bulk:
         del self._in_line[number]
         self._gate.count_starts(-1)
 
-    def _prepared(self, workflow: Workflow[..., Any], wanted: NewStart) -> tuple[NewRun, Event]:
-        run_id, now = self._host.holding.id_for(wanted.options), self._host.clock.now()
-        return starts.prepare(workflow, bytes(wanted.input), wanted.options, run_id=run_id, now=now, by=self._by)
+    def _prepared(
+        self, workflow: Workflow[..., Any], wanted: NewStart, start_at: int | None = None
+    ) -> tuple[NewRun, Event]:
+        run_id, by = (
+            (wanted.run_id, wanted.by)
+            if isinstance(wanted, Requested)
+            else (self._host.holding.id_for(wanted.options), self._by)
+        )
+        now, input = self._host.clock.now(), bytes(wanted.input)
+        return starts.prepare(workflow, input, wanted.options, run_id=run_id, now=now, by=by, start_at=start_at)
 
     def _submit(self, number: int, new: NewRun, event: Event, arrive: Callable[[], None]) -> None:
         run = new.run
@@ -121,6 +130,8 @@ class _Bulk:
                     self._accept(number, run, existing=False)
                 case Existing(first):
                     self._accept(number, first, existing=True)
+                case Refused("exists", run.run_id) if isinstance(self._wanted[number], Requested):
+                    self._accept(number, run, existing=True)
                 case Refused():
                     self._refuse(number, refusal(verdict, run))
                 case other:

@@ -104,6 +104,9 @@ class Deciding:
         """See `Engine.retry_incident`."""
         host = self._host
         incident = await self._open(incident_id)
+        if incident.kind == "request":
+            await host.store.sql_requests.again(incident.details["request"])
+            return await self._dismiss(resolved(incident, "retry", by=by, why=why, at=host.clock.now()))
         if incident.kind == "quarantine":
             return await host.quarantine.lift(incident.workflow or "", by=by, why=why)
         run_id = incident.run_id or ""
@@ -133,6 +136,8 @@ class Deciding:
     async def skip(self, incident_id: str, by: str, why: str) -> Incident:
         """See `Engine.skip_incident`."""
         incident = await self._open(incident_id)
+        if incident.kind == "request":
+            return await self._dismiss(resolved(incident, "skip", by=by, why=why, at=self._host.clock.now()))
         if incident.kind not in HOLDS_STEP:
             message = f"incident {incident_id} ({incident.kind}) holds no step that could be skipped"
             raise Conflict(message, incident=incident_id)
@@ -171,6 +176,8 @@ class Deciding:
 
     async def _dismiss(self, closed: Incident) -> Incident:
         """Close an incident that holds nothing."""
+        if closed.kind == "request" and closed.resolution != "retry":
+            await self._host.store.sql_requests.close(closed.details["request"])
         actor = await self._actor(closed)
         if closed.run_id is None:
             await self._host.store.put_incident(closed)

@@ -156,9 +156,9 @@ class Engine(Host):
         """
         return await self._updating.update(ref, name, payload, message_id, wait, by)
 
-    async def cancel(self, ref: str, *, by: str, reason: str = "") -> Run:
-        """Ask a run to cancel: it compensates and ends CANCELLED."""
-        return await self._messages.cancel(ref, by, reason)
+    async def cancel(self, ref: str, *, by: str, reason: str = "", message_id: str | None = None) -> Run:
+        """Ask a run to cancel: it compensates and ends CANCELLED. Asked again with one message id, it is asked once."""
+        return await self._messages.cancel(ref, by, reason, message_id)
 
     async def terminate(self, ref: str, *, by: str, reason: str = "") -> Run:
         """End a run without compensating."""

@@ -6,6 +6,7 @@ nothing, derives its id from its message, because every replay finds it again.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,6 +16,11 @@ from jivsd.records import Decision, Incident, IncidentState, Run, derived_id, ne
 
 if TYPE_CHECKING:
     from jivsd.engine.replay import Block, Open
+    from jivsd.store.requests import Request
+
+
+SHOWN: Final = 4096
+"""Bytes of what was asked for that its incident repeats."""
 
 
 def _incident(
@@ -100,6 +106,32 @@ def quarantine(workflow: str, why: str, at: int) -> Incident:
     """No run of a workflow is started or lived on until somebody lifts this."""
     message = f"workflow {workflow!r} is quarantined: {why}"
     return Incident(new_id(), "quarantine", message, at, workflow=workflow, details={"error": why})
+
+
+def refused_request(request: Request, why: str, code: str, at: int) -> Incident:
+    """Something that was asked for in SQL cannot be done: a dead letter. Tried again, it may get another one."""
+    what = f"signal {request.name!r} to" if request.kind == "signal" else f"{request.kind} of"
+    details: dict[str, Any] = {
+        "request": request.id,
+        "asked": request.kind,
+        "workflow_id": request.workflow_id,
+        "signal": request.name,
+        "key": request.key,
+        "asked_by": request.by,
+        "code": code,
+        "error": why,
+    }
+    if len(request.payload) <= SHOWN:
+        with suppress(msgspec.DecodeError, RecursionError):
+            details["payload"] = msgspec.json.decode(request.payload)
+    return Incident(
+        incident_id=derived_id(request.id, f"request:{request.tries}"),
+        kind="request",
+        message=f"{what} {request.workflow}:{request.workflow_id}, asked for in SQL by {request.by}: {why}",
+        at=at,
+        workflow=request.workflow,
+        details={name: value for name, value in details.items() if value not in (None, "")},
+    )
 
 
 def suspended_by(known: list[Incident]) -> Incident | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jivsd.engine.actor import Actor
     from jivsd.engine.host import Host
     from jivsd.records import Event, Progress
+    from jivsd.store.requests import Asked
 
 
 NEWEST: Final = "@newest"
@@ -46,6 +47,10 @@ class Looking:
         run = await (host.store.current_run(workflow, workflow_id) if colon else host.rows.load(ref))
         if run is None and workflow_id == NEWEST:
             run = next(iter((await host.store.runs(RunFilter(workflow), 1)).items), None)
+        if run is None and not colon and (asked := await host.store.sql_requests.find(ref)) is not None:
+            if asked.run_id is not None:
+                return await self.show(asked.run_id)
+            raise NotFound(_not_begun(ref, asked), run=ref)
         if run is None:
             hint = "" if workflow_id else "; a run is named by its run id or as WORKFLOW:ID"
             raise NotFound(f"there is no run {ref!r}{hint}", run=ref)
@@ -219,6 +224,13 @@ def _so_far(wait: Wait, said: dict[str, str]) -> Wait:
 def _is_over(entry: Open) -> bool:
     """Whether nobody waits for it: it was abandoned, and is no step whose attempt has to stop first."""
     return entry.abandoned and not isinstance(entry.command, commands.StepCall)
+
+
+def _not_begun(run_id: str, asked: Asked) -> str:
+    """Why there is no run of an id that was given to somebody who asked for it in SQL."""
+    if asked.state == "NEW":
+        return f"run {run_id} was asked for in SQL, and has not begun yet"
+    return f"run {run_id} was asked for in SQL, and refused: {asked.why}"
 
 
 def _until(command: commands.WaitUntil) -> Wait:

@@ -128,9 +128,13 @@ class Messages:
             case other:
                 raise AssertionError(f"a message cannot be answered with {other!r}")
 
-    async def cancel(self, ref: str, by: str, reason: str) -> Run:
+    async def cancel(self, ref: str, by: str, reason: str, message_id: str | None = None) -> Run:
         """See `Engine.cancel`."""
-        return await self._control(ref, Kind.CANCEL_REQUESTED, encode(CancelRequested(reason)), by)
+        if message_id is not None:
+            run = await self._looking.show(ref)
+            if await self._host.store.seen_message(run.workflow, run.workflow_id, message_id):
+                return run
+        return await self._control(ref, Kind.CANCEL_REQUESTED, encode(CancelRequested(reason)), by, message_id)
 
     async def terminate(self, ref: str, by: str, reason: str) -> Run:
         """See `Engine.terminate`."""
@@ -148,9 +152,9 @@ class Messages:
             await self._end_suspended(run, suspension.incident, ended, by, reason)
         return await self._looking.result(run.run_id, CHANGE_WAIT)
 
-    async def _control(self, ref: str, kind: Kind, payload: bytes, by: str) -> Run:
+    async def _control(self, ref: str, kind: Kind, payload: bytes, by: str, message_id: str | None = None) -> Run:
         run = await self._open(ref)
-        await self.send(run, kind, payload, by, self._host.ids())
+        await self.send(run, kind, payload, by, message_id or self._host.ids())
         return await self._looking.show(run.run_id)
 
     async def _open(self, ref: str) -> Run:

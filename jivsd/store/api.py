@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jivsd.bridge import Usage
     from jivsd.store.forwarded import Requests
     from jivsd.store.removal import Journals, PruneCount, RunIds
+    from jivsd.store.requests import SqlRequests
     from jivsd.store.sharing import Sharing
     from jivsd.store.txstep import Transactions
 
@@ -251,6 +252,11 @@ class Store(Protocol):
     @property
     def requests(self) -> Requests | None:
         """What nodes that share the database ask of one another; None: only one node can have it."""
+        ...
+
+    @property
+    def sql_requests(self) -> SqlRequests:
+        """What was asked for in SQL."""
         ...
 
     @property

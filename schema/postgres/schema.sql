@@ -251,6 +251,30 @@ CREATE INDEX incident_state ON jivsd.incident (state, number);
 CREATE INDEX incident_group ON jivsd.incident (fingerprint, state, number);
 CREATE INDEX incident_run ON jivsd.incident (run_id, number) WHERE run_id IS NOT NULL;
 
+-- What was asked for in SQL (see the functions start, signal and cancel), in the order of number, which is that of the
+-- calls in one session. id: of the run that a start is to make. state: NEW; REFUSED, while an incident says why not;
+-- CLOSED, when somebody has seen that; EXISTING: run_id was started before under the same idempotency key. What was
+-- carried out is gone. tries: how often it was refused. key: an idempotency key or message id.
+CREATE TABLE jivsd.request (
+    id uuid PRIMARY KEY,
+    run_id uuid,
+    number bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    at bigint NOT NULL,
+    shard integer NOT NULL,
+    tries integer NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    workflow text COLLATE "C" NOT NULL,
+    workflow_id text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    key text COLLATE "C",
+    why text COLLATE "C",
+    "by" text COLLATE "C" NOT NULL,
+    payload bytea NOT NULL,
+    options bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX request_new ON jivsd.request (number) WHERE state = 'NEW';
+
 -- Plugin sources, so that open runs go on with the code that they began with. files: JSON, path to text.
 CREATE TABLE jivsd.plugin_code (
     code_hash text COLLATE "C" PRIMARY KEY,
@@ -425,3 +449,128 @@ SELECT
 FROM jivsd.event
 LEFT JOIN jivsd.run ON run.run_id = event.run_id
 LEFT JOIN jivsd.payload ON payload.hash = event.payload_hash;
+
+-- For people: what was asked for in SQL and is not done, or was refused.
+CREATE VIEW jivsd.requests AS
+SELECT
+    id, kind, workflow, workflow_id, name, key, CASE state WHEN 'NEW' THEN 'PENDING' ELSE state END AS state, why,
+    run_id, tries, jivsd.time_of(at) AS at, "by", shard, jivsd.json_of(payload) AS payload,
+    jivsd.json_of(options) AS options
+FROM jivsd.request;
+
+-- The shard that a workflow id belongs to: CRC-32, as everybody computes it, here by four bits at a time.
+CREATE FUNCTION jivsd.shard_of(workflow_id text) RETURNS integer LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    steps CONSTANT bigint[] :=
+        '{0,498536548,997073096,651767980,1994146192,1802195444,1303535960,1342533948,'
+        '3988292384,4027552580,3604390888,3412177804,2607071920,2262029012,2685067896,3183342108}';
+    bytes CONSTANT bytea := convert_to(workflow_id, 'UTF8');
+    sum bigint := 4294967295;
+BEGIN
+    FOR place IN 0 .. length(bytes) - 1 LOOP
+        sum := sum # get_byte(bytes, place);
+        sum := sum >> 4 # steps[(sum & 15) + 1];
+        sum := sum >> 4 # steps[(sum & 15) + 1];
+    END LOOP;
+    RETURN (sum # 4294967295) % 64;
+END
+$$;
+
+-- For users of the database, inside their own transactions; nobody may call them to whom that was not granted. Each
+-- leaves one request, which the daemon finds when the transaction is committed, and locks nothing.
+-- Starts a run. workflow_id: a new one by default. options: those of a start over HTTP, such as {"priority": 5}.
+-- Returns the id that the run will have: see jivsd.outcome.
+CREATE FUNCTION jivsd.start(
+    workflow text, input jsonb DEFAULT 'null', workflow_id text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+    options jsonb DEFAULT '{}'
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    known CONSTANT text[] := '{correlation_id,lock_key,lock_wait,timeout,priority,delay,start_at,attributes}';
+    wrong text;
+    milliseconds CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+    clock CONSTANT bytea := substring(int8send(milliseconds) FROM 3);
+    drawn CONSTANT bytea := overlay(uuid_send(gen_random_uuid()) PLACING clock FROM 1);
+    id CONSTANT uuid := encode(set_bit(set_bit(drawn, 52, 1), 53, 1), 'hex');  -- a UUIDv7
+BEGIN
+    IF jsonb_typeof(coalesce(options, '{}')) <> 'object' THEN
+        RAISE EXCEPTION 'jivsd.start: options must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT string_agg(key, ', ' ORDER BY key) INTO wrong FROM jsonb_object_keys(options) AS key
+    WHERE key <> ALL (known);
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'jivsd.start: there is no option %; there are: %', wrong, array_to_string(known, ', ')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM jivsd.ask('start', id, workflow, coalesce(workflow_id, id::text), '', idempotency_key, input, options);
+    RETURN id;
+END
+$$;
+
+-- Sends a signal to the open run of a workflow id. Sent again with the same message id, it is not applied again.
+-- Returns the message id, a new one by default.
+CREATE FUNCTION jivsd.signal(
+    workflow text, workflow_id text, name text, payload jsonb DEFAULT 'null', message_id text DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    id CONSTANT uuid := gen_random_uuid();
+    key CONSTANT text := coalesce(message_id, id::text);
+BEGIN
+    IF coalesce(name, '') = '' THEN
+        RAISE EXCEPTION 'jivsd.signal: a signal needs a name' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM jivsd.ask('signal', id, workflow, workflow_id, name, key, payload, '{}');
+    RETURN key;
+END
+$$;
+
+-- Asks the open run of a workflow id to cancel: it compensates and ends CANCELLED. Returns the id of the request.
+CREATE FUNCTION jivsd.cancel(workflow text, workflow_id text, reason text DEFAULT '') RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    id CONSTANT uuid := gen_random_uuid();
+BEGIN
+    PERFORM jivsd.ask('cancel', id, workflow, workflow_id, '', id::text, to_jsonb(coalesce(reason, '')), '{}');
+    RETURN id;
+END
+$$;
+
+-- Leaves a request; for the functions above, which have its owner's rights.
+CREATE FUNCTION jivsd.ask(
+    kind text, id uuid, workflow text, workflow_id text, name text, key text, payload jsonb, options jsonb
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    body CONSTANT bytea := convert_to(coalesce(payload, 'null')::text, 'UTF8');
+    wrong CONSTANT text := CASE
+        WHEN coalesce(workflow, '') = '' THEN 'a workflow must be named'
+        WHEN strpos(workflow, ':') > 0 THEN format('the name of a workflow has no colon: %L', workflow)
+        WHEN coalesce(workflow_id, '') = '' THEN 'a workflow id must not be empty'
+        WHEN length(workflow_id) > 512 THEN 'a workflow id has at most 512 characters'
+        WHEN key = '' THEN 'an idempotency key or message id must not be empty'
+        WHEN length(key) > 512 THEN 'an idempotency key or message id has at most 512 characters'
+        WHEN length(body) > 1048576
+            THEN format('the JSON is too large: %s bytes, at most 1048576 are accepted', length(body))
+    END;
+BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'jivsd.%: %', kind, wrong USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO jivsd.request (id, at, shard, tries, state, kind, workflow, workflow_id, name, key, "by", payload,
+                               options)
+    VALUES (id, extract(epoch FROM clock_timestamp()) * 1000000, jivsd.shard_of(workflow_id), 0, 'NEW', kind, workflow,
+            workflow_id, name, key, session_user, body, convert_to(coalesce(options, '{}')::text, 'UTF8'));
+END
+$$;
+
+-- What has become of what was asked for: STARTED (with the run's status), EXISTING (the run had been started before
+-- under the same idempotency key), PENDING, REFUSED or CLOSED (refused, and somebody has seen it), with the reason.
+-- No row: it is not committed, was removed since, or was carried out and has no run of its own.
+CREATE FUNCTION jivsd.outcome(id uuid) RETURNS TABLE (state text, run_id uuid, status text, why text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'STARTED', run.run_id, run.status, NULL FROM jivsd.run WHERE run.run_id = outcome.id
+    UNION ALL
+    SELECT CASE request.state WHEN 'NEW' THEN 'PENDING' ELSE request.state END, request.run_id, run.status, request.why
+    FROM jivsd.request LEFT JOIN jivsd.run ON run.run_id = request.run_id WHERE request.id = outcome.id
+    LIMIT 1
+$$;
+
+REVOKE ALL ON FUNCTION jivsd.start, jivsd.signal, jivsd.cancel, jivsd.ask, jivsd.outcome FROM PUBLIC;

@@ -651,14 +651,15 @@ ORDER BY granted DESC, xact_start LIMIT 1
 SELECT id FROM jivsd.shard WHERE id = ANY ($1) ORDER BY id FOR SHARE SKIP LOCKED
 
 -- name: outsiders
--- Whose open transactions have locked or written rows of our tables, apart from our own sessions.
+-- Whose open transactions have locked or written rows of our tables, apart from our own sessions. A request that is
+-- not committed yet holds up nobody.
 SELECT pg_locks.pid, min(usename)::text AS "user", min(application_name) AS application,
        extract(epoch FROM clock_timestamp() - min(xact_start))::float8 AS seconds, min(query) AS query
 FROM pg_locks
 JOIN pg_class ON pg_class.oid = pg_locks.relation
 JOIN pg_namespace ON pg_namespace.oid = relnamespace
 JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
-WHERE nspname = $1 AND relkind = 'r' AND granted AND mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock')
+WHERE nspname = $1 AND relkind = 'r' AND relname <> 'request' AND granted AND mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock')
     AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND application_name NOT LIKE 'jivsd %' AND pg_locks.pid <> pg_backend_pid()
 GROUP BY pg_locks.pid ORDER BY min(xact_start) LIMIT $2
@@ -691,3 +692,38 @@ DELETE FROM jivsd.forwarded WHERE number = $1 AND answer IS NOT NULL RETURNING a
 -- name: withdraw_forwarded
 -- Nobody waits for an answer any more; unless somebody has begun.
 DELETE FROM jivsd.forwarded WHERE number = $1 AND NOT taken RETURNING number
+
+-- name: new_requests
+-- What was asked for in SQL and is not done, after a number, of some shards (null: of all).
+SELECT id::text, number, at, tries, kind, workflow, workflow_id, name, key, "by", payload, options
+FROM jivsd.request
+WHERE state = 'NEW' AND number > $2 AND ($1::integer[] IS NULL OR shard = ANY ($1)) ORDER BY number LIMIT $3
+
+-- name: delete_requests
+-- Forgets requests that have been carried out.
+DELETE FROM jivsd.request WHERE id = ANY ($1)
+
+-- name: request_exists
+-- A start that was asked for had been made before.
+UPDATE jivsd.request SET state = 'EXISTING', run_id = $2 WHERE id = $1 AND state = 'NEW'
+
+-- name: refuse_request
+-- A request cannot be carried out. Nothing if that was found out before, by somebody else.
+UPDATE jivsd.request SET state = 'REFUSED', tries = tries + 1, why = $3
+WHERE id = $1 AND tries = $2 AND state = 'NEW' RETURNING tries
+
+-- name: renew_request
+-- A request that was refused is to be tried again.
+UPDATE jivsd.request SET state = 'NEW' WHERE id = $1 AND state = 'REFUSED'
+
+-- name: close_request
+-- Somebody has seen that a request was refused.
+UPDATE jivsd.request SET state = 'CLOSED' WHERE id = $1 AND state = 'REFUSED'
+
+-- name: request
+-- What has become of a request.
+SELECT state, run_id::text, why FROM jivsd.request WHERE id = $1
+
+-- name: forget_requests
+-- Forgets requests from before a time of which nothing is to be done any more.
+DELETE FROM jivsd.request WHERE state IN ('EXISTING', 'CLOSED') AND at < $1

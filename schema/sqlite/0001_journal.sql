@@ -214,6 +214,28 @@ CREATE INDEX incident_state ON incident (state);
 CREATE INDEX incident_group ON incident (fingerprint, state);
 CREATE INDEX incident_run ON incident (run_id) WHERE run_id IS NOT NULL;
 
+-- What was asked for from outside the daemon and is not done yet: in PostgreSQL by functions in SQL. Here nobody asks in
+-- this way; what is copied from there is carried out.
+CREATE TABLE request (
+    number INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    run_id TEXT,
+    at INTEGER NOT NULL,
+    shard INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    key TEXT,
+    why TEXT,
+    "by" TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    options TEXT NOT NULL
+) STRICT;
+CREATE INDEX request_new ON request (number) WHERE state = 'NEW';
+
 -- Plugin sources, so that open runs go on with the code that they began with. files: JSON, path to text.
 CREATE TABLE plugin_code (
     code_hash TEXT NOT NULL PRIMARY KEY,

@@ -574,3 +574,39 @@ WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = lock_ticket.run_id AND ru
 -- name: check_attributes
 -- Attributes of runs that are not there.
 SELECT name, value FROM attribute WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.number = run_number)
+
+-- name: new_requests
+-- What was asked for from outside and is not done, after a number, of some shards (null: of all).
+SELECT id, number, at, tries, kind, workflow, workflow_id, name, key, "by", payload, options
+FROM request
+WHERE state = 'NEW' AND number > ?2 AND (?1 IS NULL OR shard IN (SELECT value FROM json_each(?1)))
+ORDER BY number LIMIT ?3
+
+-- name: delete_requests
+-- Forgets requests that have been carried out.
+DELETE FROM request WHERE id IN (SELECT value FROM json_each(?1))
+
+-- name: request_exists
+-- A start that was asked for had been made before.
+UPDATE request SET state = 'EXISTING', run_id = ?2 WHERE id = ?1 AND state = 'NEW'
+
+-- name: refuse_request
+-- A request cannot be carried out. Nothing if that was found out before.
+UPDATE request SET state = 'REFUSED', tries = tries + 1, why = ?3 WHERE id = ?1 AND tries = ?2 AND state = 'NEW'
+RETURNING tries
+
+-- name: renew_request
+-- A request that was refused is to be tried again.
+UPDATE request SET state = 'NEW' WHERE id = ?1 AND state = 'REFUSED'
+
+-- name: close_request
+-- Somebody has seen that a request was refused.
+UPDATE request SET state = 'CLOSED' WHERE id = ?1 AND state = 'REFUSED'
+
+-- name: request
+-- What has become of a request.
+SELECT state, run_id, why FROM request WHERE id = ?1
+
+-- name: forget_requests
+-- Forgets requests from before a time of which nothing is to be done any more.
+DELETE FROM request WHERE state IN ('EXISTING', 'CLOSED') AND at < ?1

@@ -105,3 +105,16 @@ class Journal:
     async def prune(self, where, limit=1000):
         """Remove up to so many ended runs; return how many."""
         return await self.store.remove((await self.store.prunable(where, limit)).run_ids)
+
+
+async def request(store, *requests, workflow="sale"):
+    """Put requests (kind, workflow id, JSON) into an embedded journal, as they are copied there."""
+    for number, (kind, workflow_id, payload) in enumerate(requests, 1):
+        row = (number, new_id(), 1, shard_of(workflow_id), 0, "NEW", kind, workflow, workflow_id, "say", f"k{number}")
+        await store._write(
+            lambda db, row=(*row, "ann", payload, "{}"): db.execute(
+                "INSERT INTO request (number, id, at, shard, tries, state, kind, workflow, workflow_id, name, key, by,"
+                f" payload, options) VALUES ({', '.join('?' * 14)})",
+                row,
+            )
+        )

@@ -25,7 +25,7 @@ from jivsd.store.copying.sqlite import SqliteEnd
 from jivsd.store.postgres import PostgresStore, exclusion
 from jivsd.store.sqlite import SqliteStore
 from jivsd.store.tickets import Ticket, Tickets
-from store.builders import AT, Journal, append, end, event, new_run, post, start
+from store.builders import AT, Journal, append, end, event, new_run, post, request, start
 
 LARGE = b'"' + b"x" * 70_000 + b'"'
 SHELF = {
@@ -84,6 +84,9 @@ async def fill(j, migrations=SHELF):
     incident.history.append(Decision("acknowledge", "ann", "seen", AT + 1))
     await j.one(append(done, 2, incidents=[incident], publishes=[publication(done)]))
     await store.put_incident(Incident("i-2", "plugin", "gone", AT))
+    await request(store, ("start", "o-1", '{"n": 1}'), ("signal", "o-1", '"ü"'))
+    asked = await store.sql_requests.waiting(None, 0, 2)
+    await store.sql_requests.settle([], {asked[0].id: done.run_id})
     await j.one(end(done, 3, Status.FAILED))
     child = new_run("nap", "c", status=Status.WAITING, parent=first.run_id, correlation_id="corr")
     child.parked, child.wake_at = True, AT + 5

@@ -143,6 +143,18 @@ TABLES: Final = (
         rows=100,
         counted=True,
     ),
+    Table(
+        "request",
+        _columns(
+            integer="number at shard tries",
+            id="id run_id",
+            text="state kind workflow workflow_id name key why by",
+            json="payload options",
+        ),
+        key=("number",),
+        rows=100,
+        counted=True,
+    ),
     Table("plugin_code", _columns(text="code_hash name", json="files", integer="at"), key=("code_hash",), rows=2),
 )
 """All that is kept, but for what is counted from it (run_count), and what a database is by itself (meta, shard)."""

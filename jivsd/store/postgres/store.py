@@ -22,6 +22,7 @@ from jivsd.store.postgres.exclusion import Opening
 from jivsd.store.postgres.forwarded import PostgresRequests
 from jivsd.store.postgres.pools import CONNECTIONS, Pools
 from jivsd.store.postgres.recording import Recorder, has_steps
+from jivsd.store.postgres.requests import PostgresSqlRequests
 from jivsd.store.postgres.schema import check_version
 from jivsd.store.postgres.server import clock_off
 from jivsd.store.postgres.sharing import PostgresSharing
@@ -101,6 +102,7 @@ class PostgresStore:
         self._unsure: dict[int, int] = {}
         """Shards of which nobody knows whether their epoch was raised, and the epoch before."""
         self._bridge = Bridge("jivsd-postgres", blocking=not threaded)
+        self.sql_requests = PostgresSqlRequests(self._sql, self._read, self._write)
         self._make_pools()
 
     @property
