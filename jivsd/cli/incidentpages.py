@@ -100,4 +100,6 @@ def incident(incident: Incident) -> Page:
     if incident.kind in ("step", "compensation"):
         hint.append(f"\nOr give the value yourself: jivsd incidents resolve {incident.incident_id} --value JSON")
         hint.append(f"\nOr go on without it: jivsd incidents skip {incident.incident_id}")
+    elif incident.kind == "request":
+        hint.append(f"\nOr let it be: jivsd incidents skip {incident.incident_id}")
     return [page, hint]
