@@ -22,13 +22,14 @@ from jivsd.engine.engine import Engine
 from jivsd.engine.lastwords import LastWords, end_process
 from jivsd.engine.limits import Limits, Own
 from jivsd.engine.plugins import settle
+from jivsd.engine.pulse import Pulse
 from jivsd.engine.stuck import Patience, Stuck
 from jivsd.engine.trials import Trials, judge
 from jivsd.engine.watchdog import Watchdog
 from jivsd.listening import OPEN, listen_tcp, listen_unix
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
-from jivsd.notify import READY, Notifier
+from jivsd.notify import READY, STOPPING, WATCHDOG, Notifier
 from jivsd.places import ConfigError, make_folder, socket_path
 from jivsd.registry.registry import Registry
 from jivsd.services.requests import RequestService
@@ -115,8 +116,9 @@ async def _serve(config: Config, open_store: Callable[[str], Store], household: 
         watchdog = Watchdog(limits.loop_warning / SECOND, limits.loop_limit / SECOND, words)
         with words.listening(parts.at_fault):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_watch_signals, parts.supervisor, config.shutdown.grace / SECOND)
+                nursery.start_soon(_watch_signals, parts.stop, config.shutdown.grace / SECOND)
                 nursery.start_soon(_reload_on_hangup, parts.reload)
+                nursery.start_soon(parts.be_felt)
                 nursery.start_soon(watchdog.run)
                 nursery.start_soon(parts.stuck.run)
                 nursery.start_soon(parts.clock_watch.run)
@@ -196,12 +198,25 @@ class _Parts:
         if self._failure is not None:
             raise RestartsExceeded("the engine crashed too often") from self._failure
 
+    def stop(self, seconds: float) -> None:
+        """Have `run` return; whoever started the daemon hears how long that may take."""
+        self._household.notifier.send(STOPPING, f"EXTEND_TIMEOUT_USEC={int(seconds * SECOND)}")
+        self.supervisor.stop()
+
     async def reload(self) -> None:
         """Load the plugins again."""
+        self._household.notifier.reloading()
         try:
             await self._engine.reload_plugins(by="SIGHUP")
         except EngineError as error:
             log.error("the plugins were not loaded again", why=str(error))
+        self._household.notifier.send(READY)
+
+    async def be_felt(self) -> None:
+        """Tell whoever would start a hung daemon again that this one is not."""
+        notifier = self._household.notifier
+        if notifier.watchdog is not None:
+            await Pulse(self._engine, notifier.watchdog, partial(notifier.send, WATCHDOG)).run()
 
     def _gave_up(self, name: str, error: BaseException | None) -> None:
         """Without the engine there is no daemon; without the endpoint the runs go on."""
@@ -250,7 +265,7 @@ class _Parts:
             self._server.drain()
 
 
-async def _watch_signals(supervisor: Supervisor, grace: float) -> None:
+async def _watch_signals(stop: Callable[[float], None], grace: float) -> None:
     """Stop at the first signal. A second SIGINT ends the process even when code of a plugin does not yield."""
     arrived = trio.Event()
     token = trio.lowlevel.current_trio_token()
@@ -266,7 +281,7 @@ async def _watch_signals(supervisor: Supervisor, grace: float) -> None:
     try:
         await arrived.wait()
         log.info("stopping", signal=signal.Signals(seen[0]).name, grace_s=grace)
-        supervisor.stop()
+        stop(grace + HARD_END)
         await trio.sleep(grace + HARD_END)
         log.critical("stopping took too long; ending at once")
         end_process(FAILED)

@@ -63,3 +63,9 @@ class Notifier:
     def reloading(self) -> None:
         """Say that the configuration is loaded again; `READY` ends it."""
         self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def close(self) -> None:
+        """Say nothing more."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None

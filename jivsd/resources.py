@@ -1,4 +1,4 @@
-"""Files that come with the package: the schema, the bundled plugins."""
+"""Files that come with the package: the schema, the bundled plugins, the units of systemd."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def bundled(name: str) -> Path:
-    """The folder `name` ("schema", "plugins") of the installed package, or else of the checkout around it.
+    """The folder `name` ("schema", "plugins", "systemd") of the installed package, or else of the checkout around it.
 
     Raises:
         FileNotFoundError: it is in neither place: the installation is incomplete.

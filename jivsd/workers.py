@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from jivsd import logs
 from jivsd.listening import OPEN, CannotListen, address_of, close, listen_tcp, listen_unix
-from jivsd.notify import READY, STOPPING, Notifier
+from jivsd.notify import READY, STOPPING, WATCHDOG, Notifier
 from jivsd.places import ConfigError, make_folder, socket_path
 from jivsd.supervision import Intensity, Restarts
 
@@ -111,6 +111,8 @@ class _Worker:
         self.was_ready = False
         self.line: socket.socket | None = None
         """Where it says how it is."""
+        self.felt = 0.0
+        """When it was last heard to be well, by the steady clock."""
 
     def hang_up(self) -> None:
         if self.line is not None:
@@ -124,6 +126,9 @@ class Family:
     The first worker is started alone, so that what keeps all from running is said once; the others when it is ready.
     One that ends is started again, with the pauses of its intensity; when it ends too often, or before it was ever
     ready, all stop. Workers end with their parent, however that ends.
+
+    If there is a watchdog, each worker has to be heard in its time; one that is not is killed, and the watchdog hears
+    of the parent. So one that hangs does not take the others with it.
 
     Args:
         names: of the workers.
@@ -146,6 +151,8 @@ class Family:
         """When the workers are killed; None while nobody wants them to end."""
         self._code = OK
         self._announced = False
+        self._felt = 0.0
+        """When the watchdog was last told that the parent is well."""
         self.hard_end = HARD_END
         """Seconds after the grace when those that still live are killed: they end themselves before that."""
         self.on_ready: Callable[[], object] = lambda: None
@@ -161,6 +168,7 @@ class Family:
                 self._listen()
                 self._reap()
                 self._start_those_due()
+                self._watch()
         return self._code
 
     # ---- what is heard
@@ -190,6 +198,7 @@ class Family:
             poll.register(file, select.POLLIN)
         times = [worker.due for worker in self._workers if worker.due is not None]
         times += [self._deadline] if self._deadline is not None else []
+        times += [self._felt + self._beat] if self._beat is not None else []
         left = max(min(times) - time.monotonic(), 0.0) if times else None
         for file, _ in poll.poll(None if left is None else left * 1000 + 1):
             if file in lines:
@@ -210,9 +219,29 @@ class Family:
             said = [""]
         if said == [""]:
             worker.hang_up()
+        if READY in said or WATCHDOG in said:
+            worker.felt = time.monotonic()
         if READY in said and not worker.ready:
             worker.ready = worker.was_ready = True
             self._welcome()
+
+    @property
+    def _beat(self) -> float | None:
+        """Seconds between two looks at how the workers are."""
+        return None if self._notifier.watchdog is None else self._notifier.watchdog / 4
+
+    def _watch(self) -> None:
+        """Kill workers that hang, and tell the watchdog that this was seen to."""
+        now = time.monotonic()
+        if self._beat is None or self._notifier.watchdog is None or now < self._felt + self._beat:
+            return
+        for worker in self._workers:
+            if worker.pid and worker.ready and now > worker.felt + self._notifier.watchdog:
+                log.error("worker hangs; it is killed", worker=worker.name, seconds=self._notifier.watchdog)
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.ready = False
+        self._notifier.send(WATCHDOG)
+        self._felt = now
 
     def _welcome(self) -> None:
         """A worker is ready: the others may begin, or all have begun."""
@@ -230,7 +259,9 @@ class Family:
     def _obey(self, number: signal.Signals) -> None:
         match number:
             case signal.SIGHUP:
+                self._notifier.reloading()
                 self._signal_all(number)
+                self._notifier.send(READY)
             case signal.SIGINT if self._deadline is not None:
                 self._code = INTERRUPTED
                 self._signal_all(number)
@@ -338,7 +369,8 @@ class Family:
     def _stop(self) -> None:
         if self._deadline is None:
             self._deadline = time.monotonic() + self._grace + self.hard_end
-            self._notifier.send(STOPPING)
+            patience = self._grace + 2 * self.hard_end
+            self._notifier.send(STOPPING, f"EXTEND_TIMEOUT_USEC={int(patience * 1e6)}")
             self.on_stop()
             self._signal_all(signal.SIGTERM)
 

@@ -1,11 +1,12 @@
 """The configuration: show, check; and reading it for the commands that need it."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jivsd.cli.command import DataDir, group, local
+from jivsd.cli.command import FLAG, DataDir, group, local
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer
 from jivsd.places import ConfigError
@@ -18,6 +19,9 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="The configuration, a TOML file. Default: $JIVSD_CONFIG."),
 ]
+
+UNIT_PROGRAM = "/opt/jivsd/bin/jivsd"
+"""Where the units in `systemd/` expect the program."""
 
 commands = group("Show or check the configuration.")
 
@@ -65,6 +69,34 @@ def check(config: ConfigFile = None, data_dir: DataDir = None) -> Answer:
     except ConfigError as error:
         problems = error.problems
     return checked(problems, "The configuration is good.")
+
+
+@local(
+    commands,
+    "unit",
+    "jivsd config unit > /etc/systemd/system/jivsd.service",
+    "jivsd config unit --template > '/etc/systemd/system/jivsd@.service'",
+)
+def unit(
+    template: Annotated[bool, typer.Option("--template", metavar=FLAG, help="For several daemons on a host.")] = False,
+) -> Answer:
+    """Print the unit with which systemd runs this installation of jivsd."""
+    name = "jivsd@.service" if template else "jivsd.service"
+    text = _bundled(name).replace(UNIT_PROGRAM, str(Path(sys.prefix) / "bin" / "jivsd"))
+    return Answer({"name": name, "text": text}, text.splitlines)
+
+
+@local(commands, "example", "jivsd config example > /etc/jivsd/jivsd.toml")
+def example() -> Answer:
+    """Print a configuration to begin with."""
+    text = _bundled("jivsd.toml")
+    return Answer({"name": "jivsd.toml", "text": text}, text.splitlines)
+
+
+def _bundled(name: str) -> str:
+    from jivsd.resources import bundled
+
+    return (bundled("systemd") / name).read_text()
 
 
 def checked(problems: list[str], good: str) -> Answer:

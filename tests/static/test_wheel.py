@@ -36,7 +36,7 @@ def jivsd(installed, folder, *arguments):
 def test_wheel_has_everything(installed):
     files = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     assert "jivsd/py.typed" in files
-    for folder in ("schema", "plugins"):
+    for folder in ("schema", "plugins", "systemd"):
         sources = {
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jivsd import logs
 from jivsd.listening import close, listen_unix
-from jivsd.notify import READY, Notifier
+from jivsd.notify import READY, WATCHDOG, Notifier
 from jivsd.supervision import Intensity
 from jivsd.workers import Family
 
@@ -35,7 +35,7 @@ def main() -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN if deeds[name] == "stubborn" else lambda *_: sys.exit(0))
             signal.signal(signal.SIGHUP, lambda *_: (folder / f"{name}.hup").touch())
             notifier.send(READY)
-            serve(listener, name)
+            serve(listener, name, notifier)
         except SystemExit:
             (folder / f"{name}.ended").touch()
         return 0
@@ -48,10 +48,12 @@ def main() -> int:
     return family.run()
 
 
-def serve(listener: socket.socket, name: str) -> None:
+def serve(listener: socket.socket, name: str, notifier: Notifier) -> None:
     listener.setblocking(False)
     while True:
-        select.select([listener], [], [])  # all are woken, as trio's loops are, and the first one gets it
+        notifier.send(WATCHDOG)
+        # All are woken, as trio's loops are, and the first one gets it
+        select.select([listener], [], [], notifier.watchdog and notifier.watchdog / 4)
         with suppress(BlockingIOError), listener.accept()[0] as connection:
             connection.sendall(f"{name} {os.getpid()}".encode())
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from ear import Ear
 
 PROGRAM = Path(__file__).with_name("family.py")
 PATIENCE = 20
@@ -41,10 +42,12 @@ class Running:
 
 
 @contextmanager
-def family(folder, **deeds):
+def family(folder, environ=None, **deeds):
     command = [sys.executable, str(PROGRAM), str(folder), *(f"{name}={deed}" for name, deed in deeds.items())]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(environ or {})}
+    ) as process:
         try:
             yield Running(folder, process)
         finally:
@@ -55,8 +58,8 @@ def family(folder, **deeds):
 
 
 @contextmanager
-def ready(folder, **deeds):
-    with family(folder, **deeds) as running:
+def ready(folder, environ=None, **deeds):
+    with family(folder, environ, **deeds) as running:
         assert running.process.stdout.readline() == "ready\n"
         yield running
 
@@ -161,3 +164,21 @@ def test_a_worker_that_is_told_to_end_by_itself_comes_back(tmp_path, first):
         until(lambda: running.pid(first) != before)
         running.process.terminate()
         assert running.ends()[0] == 0
+
+
+def test_a_worker_that_hangs_is_killed_and_systemd_hears_that_all_is_well(tmp_path):
+    address = str(tmp_path / "notify")
+    environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
+    with Ear(address) as ear, ready(tmp_path, environ, one="serve", two="serve") as running:
+        assert ear.until("READY=1") == ["READY=1", "STATUS=2 workers are ready"]
+        one, two = running.pid("one"), running.pid("two")
+        running.kill("two", signal.SIGSTOP)
+        assert ear.longest_silence(lambda: running.pid("two") != two) < 1
+        assert running.pid("one") == one
+        running.process.send_signal(signal.SIGHUP)
+        assert ear.until("READY=1")[0] == "RELOADING=1"
+        running.process.terminate()
+        assert ear.until("STOPPING=1")
+        code, said = running.ends()
+        assert code == 0
+        assert "worker hangs; it is killed" in said
