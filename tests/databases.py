@@ -68,8 +68,8 @@ class Databases:
 
 
 _TABLES = (
-    *("attribute", "event", "idempotency_key", "inbox", "incident", "lease", "lock", "lock_ticket", "outbox"),
-    *("payload", "plugin_code", "plugin_migration", "progress", "request"),
+    *("attribute", "event", "forwarded", "idempotency_key", "inbox", "incident", "lease", "lock"),
+    *("lock_ticket", "outbox", "payload", "plugin_code", "plugin_migration", "progress", "request"),
     *("run", "run_count"),  # the last one: removing runs is counted
 )
 _EMPTY = [
