@@ -355,7 +355,10 @@ class Cluster(Several):
 
     def primary_of(self, key: str) -> Server:
         """Which node has a key."""
-        slot: int = self.nodes[1].ask("CLUSTER", "KEYSLOT", key)
+        return self.owner_of(self.nodes[1].ask("CLUSTER", "KEYSLOT", key))
+
+    def owner_of(self, slot: int) -> Server:
+        """Which node has a slot."""
         return self.nodes[bisect_right(BOUNDS, slot) - 1]
 
     def _is_whole(self, server: Server, nodes: int) -> bool:

@@ -163,7 +163,7 @@ class RedisBus:
         while True:
             beats.clear()
             async with asyncio.timeout(BEAT):
-                await wire.send(*ask)
+                await wire.send(ask)
                 await beats.wait()
             await asyncio.sleep(BEAT)
             ask = ("PING",)

@@ -206,6 +206,9 @@ class Keys:
                 answers = await self._run(tuple(self._doubtful), 0)
         except (RedisError, TimeoutError):
             return
+        except BridgeClosed:
+            self._doubtful.clear()  # it ends by itself
+            return
         for shard, answer in answers.items():
             if not isinstance(answer, RedisError):
                 self._doubtful.pop(shard, None)

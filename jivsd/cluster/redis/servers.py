@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from redis.crc import key_slot
@@ -22,6 +24,8 @@ ROUNDS: Final = 4
 """How often a command is sent in a cluster whose slots move, before that is left to the next call."""
 PAUSE: Final = 0.05
 """Seconds before a cluster is asked again that is changing."""
+LOOK: Final = 1.0
+"""Seconds after which Sentinels are asked again who the primary is, when that is wanted."""
 
 
 class Command(NamedTuple):
@@ -85,12 +89,34 @@ class One:
         return await dial(self._manner, hosts[0] if hosts else None)
 
 
-class Watched(One):
-    """The primary of a service that Sentinels know."""
+class Watched:
+    """The primary of a service that Sentinels know. A former primary may not know for long that it is none any more:
+    so they are asked again all the time."""
 
     def __init__(self, bridge: Bridge, manner: Manner) -> None:
-        super().__init__(bridge, manner)
+        self._bridge = bridge
+        self._manner = manner
         self._sentinels = list(manner.address.hosts)
+        self._primary: Host | None = None
+        self._line = Line(bridge, manner.name, self.connect, lambda wire: wire.host == self._primary)
+        self._next_look = 0.0
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        return await self.ask_any([command.words for command in commands])
+
+    async def ask_any(self, commands: Sequence[Words]) -> list[Any]:
+        if self._next_look <= (now := monotonic()):
+            self._next_look = now + LOOK
+            self._bridge.look_after(self._look())
+        return await self._line.ask(commands)
+
+    async def _look(self) -> None:
+        """See whether the primary is still the same; the next question goes to the right one."""
+        for sentinel in tuple(self._sentinels):
+            with suppress(RedisError, TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    self._primary = await self._named_by(sentinel)
+                return
 
     async def connect(self) -> Wire:
         """Ask the Sentinels one after the other, first the one that knew it last, until one names a real primary."""
@@ -103,13 +129,14 @@ class Watched(One):
                 continue
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
+            self._primary = wire.host
             return wire
         assert problem is not None
         raise problem
 
     async def _connect_as(self, sentinel: Host) -> Wire:
         """Connect to the primary as one Sentinel knows it."""
-        wire = await dial(self._manner, await self._primary(sentinel))
+        wire = await dial(self._manner, await self._named_by(sentinel))
         try:
             (role,) = await wire.ask([("ROLE",)])
         except BaseException:
@@ -122,7 +149,7 @@ class Watched(One):
             raise role
         raise ConnectionError("Sentinel names a primary that is none (yet)")
 
-    async def _primary(self, sentinel: Host) -> Host:
+    async def _named_by(self, sentinel: Host) -> Host:
         service = self._manner.address.service
         wire = await dial(self._manner, sentinel, sentinel=True)
         try:

@@ -70,8 +70,9 @@ class Mark(NamedTuple):
 class Wire:
     """One connection."""
 
-    def __init__(self, driver: Driver, tally: Tally) -> None:
+    def __init__(self, driver: Driver, host: Host | None, tally: Tally) -> None:
         self.driver = driver
+        self.host = host
         self.mark: Mark | None = None
         self.used = False
         """Whether it served a question before: then the server may have closed it meanwhile."""
@@ -90,7 +91,7 @@ class Wire:
         """
         answers: list[Any] = []
         try:
-            await self.driver.send_packed_command(self.driver.pack_commands(commands), check_health=False)
+            await self.send(*commands)
             for _ in commands:
                 answers += [await self._answer()]
         finally:
@@ -111,9 +112,12 @@ class Wire:
         """The next thing that comes, however long that takes."""
         return await self.driver.read_response()
 
-    async def send(self, *words: str | bytes | int) -> None:
-        """Send a command whose answer comes among others."""
-        await self.driver.send_packed_command(self.driver.pack_commands([words]), check_health=False)
+    async def send(self, *commands: Words) -> None:
+        """Send commands whose answers come among others."""
+        try:
+            await self.driver.send_packed_command(self.driver.pack_commands(commands), check_health=False)
+        except RuntimeError:  # how uvloop says so
+            raise ConnectionError("the connection was closed meanwhile") from None
 
     async def close(self) -> None:
         """Close it, without waiting for anything."""
@@ -142,7 +146,7 @@ async def dial(manner: Manner, host: Host | None, *, sentinel: bool = False) -> 
         if isinstance(error, TimeoutError):
             raise NoAnswer("it does not answer in time") from None
         raise
-    return Wire(driver, manner.tally)
+    return Wire(driver, host, manner.tally)
 
 
 def _driver(address: Address, host: Host | None, *, sentinel: bool) -> Driver:
@@ -173,13 +177,20 @@ class Line:
     So the next one first has the server close it: then nothing comes from there any more.
     """
 
-    def __init__(self, bridge: Bridge, name: str, connect: Callable[[], Awaitable[Wire]]) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        name: str,
+        connect: Callable[[], Awaitable[Wire]],
+        right: Callable[[Wire], bool] = lambda _: True,
+    ) -> None:
         """Prepare.
 
         Args:
             bridge: where it lives.
             name: what administrators see in CLIENT LIST.
             connect: makes a connection.
+            right: whether a connection is still to the right server.
         """
         self._bridge = bridge
         self._name = name
@@ -189,7 +200,7 @@ class Line:
             bridge,
             self._begin,
             size=1,
-            good=lambda wire: wire.good,
+            good=lambda wire: wire.good and right(wire),
             drop=self._drop,
             spoils=lambda _: True,
             last_pause=LONGEST_PAUSE,
