@@ -145,7 +145,7 @@ class RedisBus:
                 tasks.create_task(self._read(wire, beats))
                 tasks.create_task(self._beat(wire, beats))
         finally:
-            await wire.close()
+            wire.close()
 
     async def _read(self, wire: Wire, beats: asyncio.Event) -> None:
         while True:

@@ -140,11 +140,11 @@ class Watched:
         try:
             (role,) = await wire.ask([("ROLE",)])
         except BaseException:
-            await wire.close()
+            wire.close()
             raise
         if isinstance(role, list) and role[0] == b"master":
             return wire
-        await wire.close()
+        wire.close()
         if isinstance(role, RedisError):
             raise role
         raise ConnectionError("Sentinel names a primary that is none (yet)")
@@ -155,7 +155,7 @@ class Watched:
         try:
             (place,) = await wire.ask([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)])
         finally:
-            await wire.close()
+            wire.close()
         if isinstance(place, RedisError):
             raise place
         if place is None:

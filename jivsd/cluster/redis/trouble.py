@@ -10,14 +10,12 @@ from redis.exceptions import (
     AuthenticationWrongNumberOfArgsError,
     BusyLoadingError,
     ClusterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
     RedisError,
-    ResponseError,
 )
 from redis.exceptions import TimeoutError as NoAnswer
 
 from jivsd.cluster.redis.servers import NoCluster, NoService
+from jivsd.cluster.redis.wire import is_refusal
 from jivsd.masking import masked
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
     from jivsd.cluster.redis.address import Address
 
 RIGHTS = (
-    "~jivsd:* &jivsd:* +eval +evalsha +get +set +del +publish +subscribe +ping +select +info +role +client "
-    "+cluster|slots"
+    "resetchannels ~jivsd:* &jivsd:* +eval +evalsha +get +set +del +publish +subscribe +ping +select +info +role "
+    "+client +cluster|slots"
 )
 """What a user of Redis may do who serves us."""
 
@@ -39,7 +37,7 @@ def sentence(error: BaseException, address: Address) -> str:
 
 def is_for_good(error: BaseException) -> bool:
     """Whether it stays wrong until somebody changes the configuration."""
-    if isinstance(error, AuthenticationError | NoPermissionError | NoService | NoCluster | WrongServer):
+    if isinstance(error, AuthenticationError | NoService | NoCluster | WrongServer) or _lacks_rights(error):
         return True
     return any(isinstance(cause, ssl.SSLError | FileNotFoundError) for cause in _causes(error))
 
@@ -64,22 +62,24 @@ def _what(error: BaseException, address: Address) -> str:
             return f"it wants a password ({error}); write redis://user:password@host"
         case AuthenticationError() | AuthenticationWrongNumberOfArgsError():
             return f"the user or the password is wrong ({error})"
-        case NoPermissionError():
+        case _ if _lacks_rights(error):
             return f"its user may not do what is needed ({error}); an administrator can say: ACL SETUSER … {RIGHTS}"
         case NoService() | NoCluster() | WrongServer():
             return str(error)
         case BusyLoadingError():
             return "it is loading its data"
-        case OutOfMemoryError():
+        case _ if is_refusal(error, "OOM"):
             return "it has no memory left (maxmemory)"
         case ClusterDownError():
             return f"the cluster is down ({error})"
         case TimeoutError() | NoAnswer():
-            return "it does not answer in time"
-        case ResponseError() if address.kind != "cluster" and "MOVED" in type(error).__name__.upper():
-            return "it is a node of a cluster; write redis+cluster://host,host"
+            return "it does not answer in time" + ("; without TLS it is redis://" if address.tls else "")
         case _:
             return " ".join(str(error).split()) or type(error).__name__
+
+
+def _lacks_rights(error: BaseException) -> bool:
+    return is_refusal(error, "NOPERM") or "user executing the script can't" in str(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,8 +9,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import AskError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import AskError, ConnectionError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from jivsd.bridge import Pool
@@ -33,12 +33,44 @@ class Driver(Protocol):
     """What we use of the driver's connections."""
 
     async def connect(self) -> None: ...
-    async def disconnect(self, nowait: bool = False) -> None: ...
+    def abort(self) -> None: ...
     def pack_commands(self, commands: Sequence[Words]) -> list[bytes]: ...
     async def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
     async def read_response(self) -> Any: ...
     @property
     def is_connected(self) -> bool: ...
+
+
+class _Abrupt(AbstractConnection):
+    """Ends at once, and never takes leave of a server that may not answer, as TLS wants it."""
+
+    def abort(self) -> None:
+        """End it."""
+        if self._writer is not None:
+            transport = self._writer.transport
+            self._close()
+            transport.abort()
+
+    async def disconnect(self, *_: object, **__: object) -> None:
+        """What the driver does when something goes wrong."""
+        self.abort()
+
+
+class _Tcp(_Abrupt, Connection):
+    pass
+
+
+class _Tls(_Abrupt, SSLConnection):
+    pass
+
+
+class _Unix(_Abrupt, UnixDomainSocketConnection):
+    pass
+
+
+def is_refusal(answer: object, code: str) -> bool:
+    """Whether Redis refused for a reason, itself or in a script, where it wraps the reason in its own words."""
+    return isinstance(answer, ResponseError) and (answer.status_code == code or f"{code} " in str(answer))
 
 
 class Tally:
@@ -119,9 +151,9 @@ class Wire:
         except RuntimeError:  # how uvloop says so
             raise ConnectionError("the connection was closed meanwhile") from None
 
-    async def close(self) -> None:
-        """Close it, without waiting for anything."""
-        await self.driver.disconnect(nowait=True)
+    def close(self) -> None:
+        """End it at once."""
+        self.driver.abort()
 
 
 async def dial(manner: Manner, host: Host | None, *, sentinel: bool = False) -> Wire:
@@ -140,7 +172,7 @@ async def dial(manner: Manner, host: Host | None, *, sentinel: bool = False) -> 
         async with asyncio.timeout(manner.patience):
             await driver.connect()
     except BaseException as error:
-        await driver.disconnect(nowait=True)
+        driver.abort()
         if isinstance(error, RedisError | TimeoutError):
             manner.tally.failed += 1
         if isinstance(error, TimeoutError):
@@ -159,15 +191,15 @@ def _driver(address: Address, host: Host | None, *, sentinel: bool) -> Driver:
         "protocol": 2,
     }
     if host is None:
-        return cast("Driver", UnixDomainSocketConnection(path=address.path, **options))
+        return cast("Driver", _Unix(path=address.path, **options))
     options |= {"host": host[0], "port": host[1]}
     if address.tls is None:
-        return cast("Driver", Connection(**options))
+        return cast("Driver", _Tcp(**options))
     tls = address.tls
     options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
     options |= {"ssl_cert_reqs": "none" if tls.verify == "none" else "required"}
     options |= {"ssl_check_hostname": tls.verify == "full"}
-    return cast("Driver", SSLConnection(**options))
+    return cast("Driver", _Tls(**options))
 
 
 class Line:
@@ -192,7 +224,6 @@ class Line:
             connect: makes a connection.
             right: whether a connection is still to the right server.
         """
-        self._bridge = bridge
         self._name = name
         self._connect = connect
         self._given_up: Mark | None = None
@@ -219,9 +250,8 @@ class Line:
                 nonlocal used
                 used, wire.used = wire.used, True
                 answers = await wire.ask(commands)
-                for answer in answers:
-                    if isinstance(answer, ReadOnlyError):
-                        raise ConnectionError("it is a replica, or has become one")
+                if any(is_refusal(answer, "READONLY") for answer in answers):
+                    raise ConnectionError("it is a replica, or has become one")
                 return answers
 
             try:
@@ -237,7 +267,7 @@ class Line:
             end_it = [] if last is None else [("CLIENT", "KILL", "ID", last.id, "ADDR", last.addr)]
             known, *_ = await wire.ask([("CLIENT", "INFO"), ("CLIENT", "SETNAME", self._name), *end_it])
         except BaseException:
-            await wire.close()
+            wire.close()
             raise
         self._given_up = None
         if isinstance(known, bytes) and (found := _MARK.match(known)):  # Redis 6.0 does not say it, nor to every user
@@ -246,4 +276,4 @@ class Line:
 
     def _drop(self, wire: Wire) -> None:
         self._given_up = wire.mark or self._given_up
-        self._bridge.look_after(wire.close())
+        wire.close()
