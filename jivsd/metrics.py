@@ -146,6 +146,10 @@ class Metrics(Collector):
         self.fenced_appends = self._counter(
             "jivsd_fenced_appends_total", "Entries refused because their shard was taken over"
         )
+        self.leases_held = self._gauge("jivsd_leases_held", "Shards that this node has")
+        self.lease_lost = self._counter(
+            "jivsd_lease_lost_total", "Shards lost because they could not be kept, or somebody else took them"
+        )
         self.starts_rejected = self._counter("jivsd_starts_rejected_total", "Starts refused for want of room")
         self.starts_waiting = self._gauge("jivsd_starts_waiting", "Starts that wait for room to be accepted")
         self.requests = self._counters("jivsd_requests_total", "What was asked for in SQL", "kind", "result")
@@ -157,9 +161,6 @@ class Metrics(Collector):
             "jivsd_supervisor_restarts_total", "Restarts of a supervised child", "child"
         )
         self._add_store()
-        self.redis_commands = self._counters(
-            "jivsd_redis_commands_total", "Commands to Redis, by whether they were done: ok or failed", "status"
-        )
         self.workers_missed = self._counters(
             "jivsd_worker_scrapes_missed_total",
             "Scrapes that a worker of this host did not answer in time",

@@ -53,8 +53,6 @@ class RedisLeases:
             token: by which the holder is known.
             lease: seconds that a lease is good.
         """
-        self.away: str | None = None
-        """Why Redis did not do what it was asked last; None if it did."""
         self._bridge = bridge
         self._address = address
         self._lease = lease
@@ -115,12 +113,9 @@ class RedisLeases:
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
-            answer = await self._bridge.call(work, timeout=patience_of(self._lease))
+            return await self._bridge.call(work, timeout=patience_of(self._lease))
         except (RedisError, BridgeClosed, TimeoutError) as error:
-            self.away = sentence(error, self._address)
-            raise LeasesAway(self.away) from None
-        self.away = None
-        return answer
+            raise LeasesAway(sentence(error, self._address)) from None
 
 
 def patience_of(lease: float) -> float:
