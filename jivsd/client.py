@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from jivsd import jsonguard
-from jivsd.admin import incidentwire, publications, wire
+from jivsd.admin import incidentwire, lockwire, publications, wire
 from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, limits, understood
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.codeclient import CodeCalls
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         EngineStatus,
         GroupAction,
         Incidents,
+        Locks,
         NewStart,
         Outbox,
         Start,
@@ -287,6 +288,15 @@ class Client(CodeCalls, PruneCalls):
         """Remove what was published before a time (microseconds); returns how many there were."""
         body = publications.ClearBody(before=wire.moment(before))
         return (await self._post("/outbox/prune", publications.Cleared, body, patience=CLEAR_PATIENCE)).removed
+
+    # ---- locks
+
+    async def lock_queues(
+        self, key: str | None = None, limit: int = 50, cursor: str | None = None, *, waiters: int = 20
+    ) -> Locks:
+        """A page of the lock keys that somebody holds (or one), with those who wait; and who waits in a circle."""
+        query = {"key": key, "limit": str(limit), "cursor": cursor, "waiters": str(waiters)}
+        return (await self._get("/locks", lockwire.LockPage, query)).record()
 
     # ---- incidents
 

@@ -32,6 +32,7 @@ from jivsd.metrics import Metrics
 from jivsd.notify import READY, STOPPING, WATCHDOG, Notifier
 from jivsd.places import ConfigError, make_folder, socket_path
 from jivsd.registry.registry import Registry
+from jivsd.services.deadlocks import DeadlockService
 from jivsd.services.requests import RequestService
 from jivsd.store.api import StoreError
 from jivsd.store.choice import store_of
@@ -169,6 +170,7 @@ class _Parts:
             [
                 ChildSpec("engine", self._engine.run, intensity=intensity, drain=drain, shutdown=grace + 5),
                 ChildSpec("requests", RequestService(self._engine).run, intensity=intensity),
+                ChildSpec("deadlocks", DeadlockService(self._engine).run, intensity=intensity),
                 ChildSpec("admin", self._admin, intensity=intensity, drain=self._drain_admin),
             ],
             on_restart=lambda name: self._metrics.supervisor_restarts.labels(name).inc(),

@@ -403,7 +403,7 @@ class Incident(msgspec.Struct, omit_defaults=True):
     kind: str
     """"step" (retries used up), "replay" (the code does not match the journal), "foreign" (undurable await),
     "crash", "handler", "damage", "plugin", "thread", "compensation", "message", "stuck", "still", "quarantine",
-    "takedown", "clock", "request" (asked for in SQL, and refused)."""
+    "takedown", "clock", "request" (asked for in SQL, and refused), "deadlock"."""
     message: str
     at: int
     run_id: str | None = None

@@ -12,6 +12,7 @@ from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Route, Text
 from jivsd.admin.incidents import IncidentRoutes
+from jivsd.admin.locks import LockRoutes
 from jivsd.admin.metrics import MetricsRoutes
 from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.problems import problem_of
@@ -51,7 +52,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
-    nouns = (RunRoutes, BulkRoutes, OutboxRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
+    nouns = (RunRoutes, BulkRoutes, OutboxRoutes, LockRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
     for noun in (*(routes(engine) for routes in nouns), status):
         _add(app, API, noun.routes())
     _add(app, "", status.health_routes())

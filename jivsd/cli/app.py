@@ -11,6 +11,7 @@ from jivsd.cli import (
     database,
     exporting,
     incidents,
+    locks,
     outbox,
     plugins,
     proof,
@@ -54,7 +55,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, starting, runs, exporting, acts, pruning, proof, torture):
+for module in (daemon, starting, runs, locks, exporting, acts, pruning, proof, torture):
     app.add_typer(module.commands)
 for name, module in (
     ("incidents", incidents),

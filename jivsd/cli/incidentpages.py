@@ -96,6 +96,9 @@ def incident(incident: Incident) -> Page:
     )
     if not open_:
         return [page]
+    if incident.kind == "deadlock":
+        first = incident.details["circle"][0]["run_id"]
+        return [page, Text(f"\nBreak it: jivsd cancel {first}, or another run of it; jivsd locks --graph", style="dim")]
     hint = Text(f"\nTry again: jivsd incidents retry {incident.incident_id}", style="dim")
     if incident.kind in ("step", "compensation"):
         hint.append(f"\nOr give the value yourself: jivsd incidents resolve {incident.incident_id} --value JSON")

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from jivsd.attributes import Value
+from jivsd.cluster.circles import Circle
 from jivsd.records import NULL, Event, Incident, Publication, Run, Status
+from jivsd.store.lockbook import LockQueue
 
 
 class EngineError(Exception):
@@ -168,6 +170,17 @@ class Outbox(msgspec.Struct, frozen=True):
 
     items: list[Publication]
     next: int | None
+
+
+class Locks(msgspec.Struct, frozen=True):
+    """A page of lock keys that somebody holds, in their order; `next`: the key after which the following page begins.
+
+    `circles`: all runs that wait for one another just now.
+    """
+
+    items: list[LockQueue]
+    next: str | None
+    circles: list[Circle]
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):

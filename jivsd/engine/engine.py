@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         GroupAction,
         GroupDecision,
         Incidents,
+        Locks,
         Moves,
         NewStart,
         Outbox,
@@ -215,6 +216,12 @@ class Engine(Host):
     async def outbox(self, after: int = 0, limit: int = 100, topic: str | None = None) -> Outbox:
         """A page of what runs have published with `ctx.emit`, in the order in which it was recorded."""
         return await self._looking.outbox(after, limit, topic)
+
+    async def lock_queues(
+        self, key: str | None = None, limit: int = 50, cursor: str | None = None, *, waiters: int = 20
+    ) -> Locks:
+        """Who holds lock keys (or one) and who waits for them, so many of each; and who waits for whom in a circle."""
+        return await self._looking.lock_queues(key, limit, cursor, waiters)
 
     def workflows(self) -> list[WorkflowInfo]:
         """The workflow types that new runs can have."""

@@ -11,9 +11,10 @@ import msgspec
 import trio
 
 from jivsd.authoring import commands
+from jivsd.cluster import circles
 from jivsd.engine import beginnings, heartbeats, locking, unwind
 from jivsd.engine.ahead import settled
-from jivsd.engine.api import Answer, Conflict, Invalid, NotFound, Outbox, Timeline, Wait, Why
+from jivsd.engine.api import Answer, Conflict, Invalid, Locks, NotFound, Outbox, Timeline, Wait, Why
 from jivsd.engine.replay import START, Machine, Open
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.records import ENDED, Run, Status, encode
@@ -73,6 +74,13 @@ class Looking:
         """See `Engine.outbox`."""
         items = await self._host.store.outbox(after, limit + 1, topic)
         return Outbox(items[:limit], items[limit - 1].number if len(items) > limit else None)
+
+    async def lock_queues(self, key: str | None, limit: int, cursor: str | None, waiters: int) -> Locks:
+        """See `Engine.lock_queues`."""
+        store = self._host.store
+        items = await store.lock_queues(key, limit + 1, cursor or "", waiters + 1)
+        following = items[limit - 1].key if len(items) > limit else None
+        return Locks(items[:limit], following, circles.find(await store.tangle(self._host.clock.now())))
 
     async def result(self, ref: str, timeout: float) -> Run:
         """See `Engine.result`."""

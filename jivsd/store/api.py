@@ -9,7 +9,8 @@ import msgspec
 
 from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run, Status
 from jivsd.store import errors
-from jivsd.store.tickets import Holder, Tickets
+from jivsd.store.lockbook import LockBook
+from jivsd.store.tickets import Tickets
 from jivsd.store.txstep import TxDone, TxStep
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Migration(NamedTuple):
     sql: str
 
 
-class Store(Protocol):
+class Store(LockBook, Protocol):
     """A database that holds the journal. All methods are called from trio.
 
     Every method may raise `StoreAway`, and `StoreError` when the database says something unexpected.
@@ -380,18 +381,6 @@ class Store(Protocol):
 
     async def seen_message(self, workflow: str, workflow_id: str, message_id: str) -> tuple[str, Kind] | None:
         """The run that a message was for, and what it was, also long after it was read; None if there was none."""
-        ...
-
-    async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
-        """Who holds and who waits for a lock key (or for all of them), by key and ticket; the first ones of a key."""
-        ...
-
-    async def raise_fence(self, key: str) -> int:
-        """Raise and return the fence number of a lock key, for a holder that was taken over.
-
-        Raises:
-            StoreError: nobody ever held the key.
-        """
         ...
 
     async def incidents(

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jivsd.records import Decision, ErrorRecord, IncidentGroup, Kind, Message, Options
+from jivsd.records import Decision, ErrorRecord, IncidentGroup, Kind, Message, Options, Status
+from jivsd.store.lockbook import Kin, LockQueue, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from jivsd.records import Incident
 
@@ -49,3 +50,19 @@ def incident_row(incident: Incident, json: Callable[[Any], str | bytes]) -> tupl
 def group_of(row: Any) -> IncidentGroup:
     """The group of a row."""
     return IncidentGroup(*row)
+
+
+def queues_of(rows: Iterable[Any]) -> list[LockQueue]:
+    """The lock keys of rows, which have a place each and are in the order of keys and tickets."""
+    found: dict[str, LockQueue] = {}
+    for key, fence, places, ticket, run_id, workflow, workflow_id, status, node, path, since, held_since in rows:
+        queue = found.setdefault(key, LockQueue(key, fence, places - 1, []))
+        place = Place(ticket, run_id, workflow, workflow_id, Status(status), node, path, since, held_since)
+        queue.places.append(place)
+    return list(found.values())
+
+
+def kin_of(row: Any) -> Kin:
+    """Who waits for a run."""
+    run_id, parent, options = row
+    return Kin(run_id, parent, options_of(options).parent_path or "")

@@ -610,3 +610,51 @@ SELECT state, run_id, why FROM request WHERE id = ?1
 -- name: forget_requests
 -- Forgets requests from before a time of which nothing is to be done any more.
 DELETE FROM request WHERE state IN ('EXISTING', 'CLOSED') AND at < ?1
+
+-- name: lock_page
+-- Lock keys that somebody holds, after one, or only one: the first places of their queues, each with its run, the node
+-- that has the run's shard, and when it is recorded to have got the lock.
+WITH page AS (
+    SELECT DISTINCT key FROM lock_ticket WHERE key > ?1 AND (?2 IS NULL OR key = ?2) ORDER BY key LIMIT ?3
+), queue AS (
+    SELECT key, ticket, run_id, path, since, granted, row_number() OVER (PARTITION BY key ORDER BY ticket) AS place,
+           count(*) OVER (PARTITION BY key) AS places
+    FROM lock_ticket WHERE key IN (SELECT key FROM page)
+)
+SELECT queue.key, fence, places, ticket, queue.run_id, run.workflow, run.workflow_id, run.status, shard.node,
+       queue.path, queue.since, CASE WHEN place = 1 AND granted THEN (
+           SELECT max(at) FROM event
+           WHERE event.run_id = queue.run_id AND kind = 'LockGranted'
+               AND event.path = CASE queue.path WHEN '' THEN '!lock' ELSE queue.path END
+       ) END AS held_since
+FROM queue
+JOIN lock ON lock.key = queue.key JOIN run ON run.run_id = queue.run_id JOIN shard ON shard.id = run.shard
+WHERE place <= ?4 ORDER BY queue.key, ticket
+
+-- name: claims
+-- The tickets of runs that have waited for a lock since a time while they had another ticket or somebody who waits for
+-- them, and those of whoever holds the locks that they wait for: nobody else can be part of a circle.
+WITH queue AS (
+    SELECT key, ticket, run_id, path, since, ticket = min(ticket) OVER (PARTITION BY key) AS holds
+    FROM lock_ticket
+), suspect AS (
+    SELECT DISTINCT waiting.run_id FROM queue AS waiting JOIN run ON run.run_id = waiting.run_id
+    WHERE NOT waiting.holds AND waiting.since <= ?1 AND (run.parent IS NOT NULL OR EXISTS (
+        SELECT 1 FROM lock_ticket AS other
+        WHERE other.run_id = waiting.run_id AND other.path <> waiting.path
+    ))
+)
+SELECT key, ticket, run_id, path, holds FROM queue
+WHERE (run_id IN (SELECT run_id FROM suspect) AND (holds OR since <= ?1))
+    OR (holds AND key IN (SELECT key FROM queue WHERE NOT holds AND run_id IN (SELECT run_id FROM suspect)))
+ORDER BY key, ticket
+
+-- name: kin
+-- The parents of some runs, their parents, and so forth.
+WITH RECURSIVE line (run_id, parent, options) AS (
+    SELECT run_id, parent, options FROM run WHERE run_id IN (SELECT value FROM json_each(?1)) AND parent IS NOT NULL
+    UNION
+    SELECT run.run_id, run.parent, run.options FROM line JOIN run ON run.run_id = line.parent
+    WHERE run.parent IS NOT NULL
+)
+SELECT run_id, parent, options FROM line

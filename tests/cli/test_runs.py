@@ -347,3 +347,20 @@ def test_list_by_time_and_correlation(jivsd):
     assert [run["run_id"] for run in found] == [run_id]
     for none in (("--ended-before", "1h"), ("--created-before", "1h"), ("--correlation-id", "c"), ("--parent", run_id)):
         assert jivsd("list", "--id", "timed", *none, "--json").json["items"] == []
+
+
+def test_locks(jivsd):
+    assert jivsd("locks").out == "Nobody holds a lock.\n"
+    for id in ("holds", "first", "second"):
+        assert jivsd("start", "gate", "--id", id, "--lock-key", "crane", "--json").code == 0
+    page = jivsd("locks", "--key", "crane", "--waiters", "1", "--json").json
+    (crane,) = page["items"]
+    assert (crane["holder"]["workflow_id"], crane["waiting"], page["circles"]) == ("holds", 2, [])
+    assert [one["workflow_id"] for one in crane["waiters"]] == ["first"]
+    shown = jivsd("locks").out
+    assert [word in shown for word in ("crane", "gate:holds", "waits 2", "gate:second")] == [True] * 4
+    tree = jivsd("locks", "--graph", "--waiters", "1").out
+    assert tree.index("gate:holds") < tree.index("crane") < tree.index("gate:first") < tree.index("1 more")
+    for id in ("second", "first", "holds"):
+        jivsd("terminate", f"gate:{id}")
+    assert jivsd("locks", "--json").json == {"items": [], "next": None, "circles": []}

@@ -79,6 +79,19 @@ async def test_how_far_steps_are(tmp_path):
         assert await client.progress(run) == []
 
 
+async def test_who_holds_a_lock(tmp_path):
+    async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
+        for id in ("first", "second", "third"):
+            await client.start("nap", 60, StartOptions(id=id, lock_key="crane"))
+        await client.start("nap", 60, StartOptions(lock_key="dock"))
+        page = await client.lock_queues(limit=1, waiters=1)
+        assert page == await served.engine.lock_queues(None, 1, waiters=1)
+        (crane,) = page.items
+        assert ([place.workflow_id for place in crane.places], crane.waiting) == (["first", "second"], 2)
+        assert [queue.key for queue in (await client.lock_queues(cursor=page.next)).items] == ["dock"]
+        assert (await client.lock_queues("nothing")).items == []
+
+
 async def test_what_was_published(tmp_path):
     async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
         await client.start("announce", ["a", "b"], wait="5s")

@@ -9,9 +9,9 @@ import trio
 
 from jivsd import NO_RETRY, Context, Failure, query, signal, step, workflow
 from jivsd.engine.api import Conflict
-from jivsd.records import Status
+from jivsd.records import ENDED, Status
 from jivsd.store.api import RunFilter
-from jivsd.testing import Env
+from jivsd.testing import Env, crash_everywhere
 
 pytestmark = pytest.mark.jump
 here = sys.modules[__name__]
@@ -126,6 +126,35 @@ async def test_a_start_that_waits_for_a_while_fails_when_that_is_over():
         patient = await env.start("user", wants("second", seconds=5))
         assert await env.result(await env.start("user", wants("patient"), lock_wait="20s")) == "patient"
         await env.ended(patient)
+
+
+async def test_a_start_that_begins_later_and_would_not_wait_then():
+    async with Env(here) as env:
+        late = await env.start("user", wants("late"), lock_wait="0s", delay="5s")
+        assert await env.result(late) == "late"
+        first = await env.start("user", wants("first", seconds=60))
+        refused = await env.ended(await env.start("user", wants("too late"), lock_wait="0s", delay="5s"))
+        assert (refused.status, refused.error.type) == (Status.FAILED, "TimedOut")
+        assert (refused.ended_at - refused.created_at) / 1e6 == pytest.approx(6, abs=0.01)
+        assert await env.result(first) == "first"
+
+
+@pytest.mark.parametrize("passivate_after", [None, 0], ids=["resident", "passivated"])
+def test_how_long_a_start_waits_survives_any_crash(passivate_after):
+    async def scenario(env):
+        first = await env.start("user", wants("first", seconds=30), id="first")
+        for number, wait in enumerate(("10s", "100s")):
+            await trio.sleep(1)
+            await env.start("user", wants(wait, seconds=1), id=str(number), lock_wait=wait)
+        late = {"lock_wait": "0s", "delay": "3s"}
+        await env.start("user", wants("late"), id="late", **late)
+        ended = [await env.ended(f"user:{id}") for id in ("0", "late")]
+        assert [run.error.type for run in ended] == ["TimedOut", "TimedOut"]
+        assert (await env.show(first)).status not in ENDED
+        assert await env.result("user:1") == "100s"
+        assert await env.store.lock_queue() == []
+
+    assert crash_everywhere([here], scenario, passivate_after=passivate_after) > 10
 
 
 async def test_a_key_of_the_start_takes_the_place_of_the_workflows():

@@ -9,6 +9,7 @@ import msgspec
 from jivsd import attributes
 from jivsd.authoring import commands
 from jivsd.authoring.errors import Cancelled, ChildFailed, InvalidValue, TimedOut, rebuild_error, record_error
+from jivsd.clock import SECOND
 from jivsd.engine.replay.locks import Held
 from jivsd.engine.replay.parts import LOCK, LOCK_WAIT, START, TIMEOUT, Open, Outcome, Phase, Scope
 from jivsd.engine.replay.saga import UNDO
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 _MARKED: Final = frozenset({"publish", "start", "send", "lock"})
 """Kinds of commands, besides side effects, that a Marker answers."""
+AT_ONCE: Final = SECOND
+"""How long a run that begins later than it was accepted waits for its lock if it is not to wait at all."""
 
 
 def _take(machine: Machine, event: Event, kind: str, args_hash: str = "") -> Open | None:
@@ -96,8 +99,11 @@ def _due(machine: Machine, event: Event) -> None:
         machine.begin()
         return
     machine.open_lock(options.lock_key)
-    if options.lock_wait:  # a run that would not wait at all was accepted because the lock was free
-        machine.open_timer(LOCK_WAIT, event.at + options.lock_wait, LOCK)
+    wait = options.lock_wait
+    if wait == 0:  # it was accepted because the lock was free; unless it was to begin later
+        wait = None if options.start_at is None else AT_ONCE
+    if wait is not None:
+        machine.open_timer(LOCK_WAIT, event.at + wait, LOCK)
 
 
 def _lock_granted(machine: Machine, event: Event) -> None:

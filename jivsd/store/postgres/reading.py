@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Incident, IncidentGroup, Message, Progress, Publication, Run
     from jivsd.store.api import Plugin, Shards
     from jivsd.store.postgres.connections import Connection, Sql
-    from jivsd.store.tickets import Holder
 
 log = logs.get(__name__)
 
@@ -169,15 +168,6 @@ async def seen_message(
     """See `Store.seen_message`."""
     row = await connection.fetchrow(sql["seen_messages"], [workflow], [workflow_id], [message_id])
     return None if row is None else (row["run_id"], Kind(row["kind"]))
-
-
-async def lock_queue(connection: Connection, sql: Sql, key: str | None, limit: int | None) -> list[Holder]:
-    """See `Store.lock_queue`."""
-    if key is None:
-        found = await connection.fetch(sql["lock_queues"], limit)
-    else:
-        found = await connection.fetch(sql["lock_queue"], key, limit)
-    return [rows.holder_of(row) for row in found]
 
 
 async def incidents(

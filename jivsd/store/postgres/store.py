@@ -14,7 +14,7 @@ import trio
 from jivsd.bridge import Bridge
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.postgres import batch as batches
-from jivsd.store.postgres import listing, outsiders, plugin_tables, pruning, reading, rows
+from jivsd.store.postgres import listing, lockbook, outsiders, plugin_tables, pruning, reading, rows
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import sql_of, starts_just_now, translated, translated_commit
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Verdict,
         Wake,
     )
+    from jivsd.store.lockbook import LockQueue, Tangle
     from jivsd.store.postgres.connections import Connection, Sql
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.tickets import Holder
@@ -282,11 +283,21 @@ class PostgresStore:
         return await self._read(lambda db: reading.seen_message(db, self._sql, workflow, workflow_id, message_id))
 
     async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
-        """See `Store.lock_queue`."""
-        return await self._read(lambda db: reading.lock_queue(db, self._sql, key, limit))
+        """See `LockBook.lock_queue`."""
+        return await self._read(lambda db: lockbook.lock_queue(db, self._sql, key, limit))
+
+    async def lock_queues(
+        self, key: str | None = None, limit: int = 100, after: str = "", places: int = 20
+    ) -> list[LockQueue]:
+        """See `LockBook.lock_queues`."""
+        return await self._read(lambda db: lockbook.lock_queues(db, self._sql, key, limit, after, places))
+
+    async def tangle(self, since: int) -> Tangle:
+        """See `LockBook.tangle`."""
+        return await self._read(lambda db: lockbook.tangle(db, self._sql, since))
 
     async def raise_fence(self, key: str) -> int:
-        """See `Store.raise_fence`."""
+        """See `LockBook.raise_fence`."""
         found = await self._write(lambda db: db.fetch(self._sql["raise_fence"], key))
         if not found:
             raise StoreError(f"nobody ever held the lock key {key!r}")

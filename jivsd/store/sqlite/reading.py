@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from jivsd.records import Event, Incident, IncidentGroup, Message, Progress, Publication, Run
     from jivsd.store.api import Plugin
-    from jivsd.store.tickets import Holder
 
 log = logs.get(__name__)
 
@@ -105,16 +104,6 @@ def seen_message(
     """See `Store.seen_message`."""
     row = first(connection, _sql["seen_message"], workflow, workflow_id, message_id)
     return None if row is None else (row[0], Kind(row[1]))
-
-
-def lock_queue(connection: apsw.Connection, key: str | None, limit: int | None) -> list[Holder]:
-    """See `Store.lock_queue`."""
-    first_ones = -1 if limit is None else limit
-    if key is None:
-        found = query(connection, _sql["lock_queues"], (first_ones,))
-    else:
-        found = query(connection, _sql["lock_queue"], (key, first_ones))
-    return [rows.holder_of(row) for row in found]
 
 
 def incidents(

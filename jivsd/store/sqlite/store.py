@@ -8,7 +8,7 @@ import apsw
 import trio
 
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite import listing, loading, plugin_tables, pruning, reading, rows, upkeep
+from jivsd.store.sqlite import listing, loading, lockbook, plugin_tables, pruning, reading, rows, upkeep
 from jivsd.store.sqlite.batch import BatchWriter
 from jivsd.store.sqlite.database import (
     MEMORY,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Verdict,
         Wake,
     )
+    from jivsd.store.lockbook import LockQueue, Tangle
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.sqlite.worker import Worker
     from jivsd.store.tickets import Holder
@@ -234,11 +235,21 @@ class SqliteStore:
         return await self._read(lambda db: reading.seen_message(db, workflow, workflow_id, message_id))
 
     async def lock_queue(self, key: str | None = None, limit: int | None = None) -> list[Holder]:
-        """See `Store.lock_queue`."""
-        return await self._read(lambda db: reading.lock_queue(db, key, limit))
+        """See `LockBook.lock_queue`."""
+        return await self._read(lambda db: lockbook.lock_queue(db, key, limit))
+
+    async def lock_queues(
+        self, key: str | None = None, limit: int = 100, after: str = "", places: int = 20
+    ) -> list[LockQueue]:
+        """See `LockBook.lock_queues`."""
+        return await self._read(lambda db: lockbook.lock_queues(db, key, limit, after, places))
+
+    async def tangle(self, since: int) -> Tangle:
+        """See `LockBook.tangle`."""
+        return await self._read(lambda db: lockbook.tangle(db, since))
 
     async def raise_fence(self, key: str) -> int:
-        """See `Store.raise_fence`."""
+        """See `LockBook.raise_fence`."""
         found = await self._write(lambda db: query(db, self._sql["raise_fence"], (key,)).fetchall())
         if not found:
             raise StoreError(f"nobody ever held the lock key {key!r}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jivsd.records import Options, Status
+from jivsd.records import Event, Kind, Options, Status
 from jivsd.store.api import Entry, Existing, NewRun, Refused, RunChange, RunFilter, StoreError, Written
+from jivsd.store.lockbook import Kin, Tangle
 from jivsd.store.tickets import Ticket, Tickets
-from store.builders import append, end, event, new_run, start
+from store.builders import AT, append, end, event, new_run, start
 
 
 async def test_a_run_comes_back_as_it_was(journal):
@@ -286,3 +287,41 @@ async def test_a_refused_start_takes_nothing_with_it(journal):
         verdicts = await j.write(start(again), append(run, 2))
         assert verdicts == [Refused("exists", run.run_id), Written()]
         assert await j.seqs(run) == [1, 2]
+
+
+async def test_the_queues_by_pages_and_who_may_wait_in_a_circle(journal):
+    async with journal() as j:
+        first, second, third = [await j.start(workflow_id=id, lock_key="k1", at=AT + n) for n, id in enumerate("abc")]
+        child = await j.start(workflow_id="d", parent=third.run_id, parent_path="n[1]/child")
+        for run, key in ((second, "k2"), (first, "k2"), (child, "k1"), (child, "k3")):
+            await drawn(j, run, key, f"lock {key}")
+        queues = await j.store.lock_queues(limit=2)
+        assert [(queue.key, queue.waiting) for queue in queues] == [("k1", 3), ("k2", 1)]
+        assert [place.workflow_id for place in queues[0].places] == ["a", "b", "c", "d"]
+        (k1,) = await j.store.lock_queues("k1", places=2)
+        assert [(one.ticket, one.run_id, one.path) for one in k1.places] == [
+            (1, first.run_id, ""),
+            (2, second.run_id, ""),
+        ]
+        assert {(one.workflow, one.status, one.node, one.held_since) for one in k1.places} == {
+            ("nap", first.status, "node-a", None)
+        }
+        assert [queue.key for queue in await j.store.lock_queues(after="k1")] == ["k2", "k3"]
+        assert await j.store.lock_queues("nothing") == []
+        granted = Event(first.run_id, 2, Kind.LOCK_GRANTED, "!lock", b'{"fence":1}', AT + 7)
+        tickets = Tickets(granted="")
+        assert await j.one(Entry(first.run_id, first.shard, events=[granted], tickets=tickets)) == Written()
+        ((holder, *_),) = [queue.places for queue in await j.store.lock_queues("k1")]
+        assert (holder.held_since, holder.since) == (AT + 7, AT)
+
+        claims, kin = await j.store.tangle(AT + 100)
+        assert {(claim.key, claim.run_id, claim.holds) for claim in claims} == {
+            ("k1", first.run_id, True),
+            ("k1", second.run_id, False),
+            ("k1", child.run_id, False),
+            ("k2", second.run_id, True),
+            ("k2", first.run_id, False),
+            ("k3", child.run_id, True),
+        }
+        assert kin == [Kin(child.run_id, third.run_id, "n[1]/child")]
+        assert await j.store.tangle(6) == Tangle([], [])
