@@ -212,7 +212,7 @@ async def test_nobody_is_there():
     assert f"Redis at {server.url}: " in await refusal(server.url, LeasesAway)
     said = await refusal("redis://no-such-host.invalid", LeasesAway)
     assert "no-such-host.invalid" in said
-    assert "No such file" in await refusal("unix:///no/such/socket")
+    assert "No such file" in await refusal("unix:///no/such/socket", LeasesAway)
 
 
 async def test_memory_that_throws_locks_away(capsys):

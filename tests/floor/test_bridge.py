@@ -187,6 +187,31 @@ async def test_closing_lets_calls_end_and_cuts_the_stubborn_short(monkeypatch):
     await bridge.close()
 
 
+async def test_what_is_done_soon_is_done_in_order_and_may_begin_work_that_closing_waits_for():
+    done = []
+
+    async def work():
+        done.append("work")
+        await asyncio.sleep(0)
+        bridge.look_after(more())
+
+    async def more():
+        await asyncio.sleep(0)
+        done.append("more")
+
+    async def call():
+        done.append("call")
+
+    async with Bridge() as bridge:
+        bridge.soon(lambda: done.append("first"))
+        await bridge.call(call, timeout=PATIENCE)
+        bridge.soon(lambda: done.append("second"))
+        bridge.soon(lambda: bridge.look_after(work()))
+    assert done == ["first", "call", "second", "work", "more"]
+    bridge.soon(lambda: done.append("too late"))
+    assert done[-1] == "more"
+
+
 async def test_callers_who_wait_for_a_place_hear_of_the_end():
     heard = []
 
@@ -283,14 +308,18 @@ async def test_a_connection_whose_work_was_cut_short_is_not_lent_again():
         assert [line.open for line in exchange.lines] == [False, True]
 
 
-async def test_while_nothing_can_be_connected_attempts_become_rare(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "pauses"),
+    [({}, (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)), ({"last_pause": 0.15}, (0.05, 0.1, 0.15, 0.15))],
+)
+async def test_while_nothing_can_be_connected_attempts_become_rare(monkeypatch, options, pauses):
     now = 100.0
     monkeypatch.setattr("jivsd.bridge.monotonic", lambda: now)
     monkeypatch.setattr("jivsd.bridge.random.uniform", lambda low, high: high)
     exchange = Exchange()
     exchange.down = "nobody listens"
     async with Bridge() as bridge:
-        pool = exchange.pool(bridge, 4)
+        pool = exchange.pool(bridge, 4, **options)
 
         async def attempts():
             """How many attempts one call makes."""
@@ -299,7 +328,7 @@ async def test_while_nothing_can_be_connected_attempts_become_rare(monkeypatch):
                 await pool.use(lambda line: line.ask(1), timeout=PATIENCE)
             return exchange.attempts - before
 
-        for pause in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
+        for pause in pauses:
             assert await attempts() == 1
             now += pause - 0.01
             assert await attempts() == 0

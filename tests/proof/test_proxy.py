@@ -99,6 +99,20 @@ async def test_what_is_held_back_comes_when_it_is_released():
         assert await received(stream, 4) == b"late"
 
 
+async def test_one_connection_is_held_back_and_others_are_not():
+    async with echoing() as proxy, await connected(proxy) as held:
+        await held.send_all(b"a")
+        assert await received(held, 1) == b"a"
+        (link,) = proxy.links
+        link.hold()
+        await held.send_all(b"late")
+        async with await connected(proxy) as other:
+            await other.send_all(b"b")
+            assert await received(other, 1) == b"b"
+        link.release()
+        assert await received(held, 4) == b"late"
+
+
 async def test_a_client_is_cut_off_when_there_is_no_server_or_it_is_refused():
     async with echoing() as proxy:
         proxy.refusing = True

@@ -39,7 +39,7 @@ def is_for_good(error: BaseException) -> bool:
     """Whether it stays wrong until somebody changes the configuration."""
     if isinstance(error, AuthenticationError | NoService | NoCluster | WrongServer) or _lacks_rights(error):
         return True
-    return any(isinstance(cause, ssl.SSLError | FileNotFoundError) for cause in _causes(error))
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
 
 
 class WrongServer(RedisError):
