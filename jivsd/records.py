@@ -110,6 +110,11 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 NULL: Final = msgspec.Raw(b"null")
 
 
+def null() -> msgspec.Raw:
+    """Make the default of a field that a schema can tell of: no default that is JSON itself can be told."""
+    return NULL
+
+
 class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The options of a start, as resolved when it was accepted and recorded in Started."""
 

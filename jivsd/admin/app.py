@@ -10,10 +10,11 @@ from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.guard import Guard
-from jivsd.admin.http import BODY_DEADLINE, Route, Text
+from jivsd.admin.http import BODY_DEADLINE, Text
 from jivsd.admin.incidents import IncidentRoutes
 from jivsd.admin.locks import LockRoutes
 from jivsd.admin.metrics import MetricsRoutes
+from jivsd.admin.openapi import OpenApiRoutes
 from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
@@ -53,17 +54,10 @@ def create_app(
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
     nouns = (RunRoutes, BulkRoutes, OutboxRoutes, LockRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
-    for noun in (*(routes(engine) for routes in nouns), status):
-        _add(app, API, noun.routes())
-    _add(app, "", status.health_routes())
-    _add(app, "", MetricsRoutes(engine, siblings).routes())
-    app.register_error_handler(Exception, _explain)
-    app.asgi_app = Guard(app.asgi_app, token, hosts)
-    return app
-
-
-def _add(app: QuartTrio, prefix: str, routes: list[Route]) -> None:
-    for method, path, handler in routes:
+    routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
+    routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
+    routes += [("", route) for route in OpenApiRoutes(routes).routes()]
+    for prefix, (method, path, handler) in routes:
         app.add_url_rule(
             prefix + path,
             endpoint=f"{method} {path}",
@@ -71,6 +65,9 @@ def _add(app: QuartTrio, prefix: str, routes: list[Route]) -> None:
             methods=[method],
             provide_automatic_options=False,
         )
+    app.register_error_handler(Exception, _explain)
+    app.asgi_app = Guard(app.asgi_app, token, hosts)
+    return app
 
 
 async def _explain(error: Exception) -> Response:

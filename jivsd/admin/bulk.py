@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jivsd.admin.http import Route, answer, body_of, caller
+from jivsd.admin.http import Route, answer, body_of, caller, operation
 from jivsd.admin.wire import BulkBody, BulkView
 from jivsd.engine.api import NewStart
 
@@ -23,6 +23,7 @@ class BulkRoutes:
     def routes(self) -> list[Route]:
         return [("POST", "/runs/bulk", self.start)]
 
+    @operation(body=BulkBody, required=True, answers={200: BulkView})
     async def start(self) -> Response:
         """Start runs: 200 with a result for each, in the order of the starts, whatever became of them."""
         body = await body_of(BulkBody)

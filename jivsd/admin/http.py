@@ -27,6 +27,38 @@ Handler = Callable[..., Awaitable[Response]]
 Route = tuple[str, str, Handler]
 """Method, path below the prefix, and the coroutine function that answers."""
 
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route takes and answers, apart from problems, for the API's description."""
+
+    query: type[msgspec.Struct] | None = None
+    body: type[msgspec.Struct] | None = None
+    required: bool = False
+    """Whether there has to be a body."""
+    answers: dict[int, Any]
+    """By status, the type of the JSON; None: it is something else."""
+
+
+Called = TypeVar("Called", bound=Handler)
+
+
+def operation(
+    *,
+    query: type[msgspec.Struct] | None = None,
+    body: type[msgspec.Struct] | None = None,
+    required: bool = False,
+    answers: Mapping[int, Any] | None = None,
+) -> Callable[[Called], Called]:
+    """Describe a handler: see `Operation`."""
+
+    def describe(handler: Called) -> Called:
+        described = Operation(query=query, body=body, required=required, answers=dict(answers or {}))
+        handler.__dict__["operation"] = described
+        return handler
+
+    return describe
+
+
 BODY_DEADLINE: Final = 10.0
 """How long a body may take to arrive, in seconds."""
 

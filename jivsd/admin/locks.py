@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jivsd.admin.http import Route, answer, query_of
+from jivsd.admin.http import Route, answer, operation, query_of
 from jivsd.admin.lockwire import LockPage
 from jivsd.admin.runs import Limit
 
@@ -32,7 +32,9 @@ class LockRoutes:
     def routes(self) -> list[Route]:
         return [("GET", "/locks", self.page)]
 
+    @operation(query=LockQuery, answers={200: LockPage})
     async def page(self) -> Response:
+        """List the queues of locks, and the circles of runs that wait for one another."""
         query = query_of(LockQuery)
         found = await self._engine.lock_queues(query.key, query.limit, query.cursor, waiters=query.waiters)
         return answer(LockPage.of(found))

@@ -12,6 +12,7 @@ from quart import request
 from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd import logs
+from jivsd.admin.http import operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,9 @@ class MetricsRoutes:
     def routes(self) -> list[Route]:
         return [("GET", METRICS, self.metrics)]
 
+    @operation(answers={200: None})
     async def metrics(self) -> Response:
+        """What Prometheus scrapes: of this node, or of all workers of this host."""
         if not self._siblings or ALONE in request.args:
             return _page(self._engine.metrics.render())
         pages = {self._engine.node: ""}

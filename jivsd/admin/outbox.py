@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from jivsd.admin.http import Route, answer, body_of, duration, moment_of, query_of
+from jivsd.admin.http import Route, answer, body_of, duration, moment_of, operation, query_of
 from jivsd.admin.problems import Problem
 from jivsd.admin.publications import ClearBody, Cleared, OutboxPage
 from jivsd.admin.runs import Limit
@@ -33,10 +33,13 @@ class OutboxRoutes:
     def routes(self) -> list[Route]:
         return [("GET", "/outbox", self.page), ("POST", "/outbox/prune", self.prune)]
 
+    @operation(query=OutboxQuery, answers={200: OutboxPage})
     async def page(self) -> Response:
+        """List what runs have published, in order."""
         query = query_of(OutboxQuery)
         return answer(OutboxPage.of(await self._engine.outbox(query.after, query.limit, query.topic)))
 
+    @operation(body=ClearBody, required=True, answers={200: Cleared})
     async def prune(self) -> Response:
         """Remove what is old. A limit in time has to be given."""
         body = await body_of(ClearBody)

@@ -57,6 +57,16 @@ _HTTP_CODES: Final = {
 _log = logs.get("jivsd.admin")
 
 
+class ProblemView(msgspec.Struct, frozen=True):
+    """What is wrong with a request; further members are facts for programs, such as `run_id` or `field`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
 class Problem(Exception):
     """An error with its HTTP status. `code` is stable, for programs; `detail` is one sentence for people."""
 

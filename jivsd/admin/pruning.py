@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jivsd.admin.http import Route, answer, body_of, duration, moment_of
+from jivsd.admin.http import Route, answer, body_of, duration, moment_of, operation
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
     MAX_PAGE,
@@ -20,6 +20,7 @@ from jivsd.admin.wire import (
     ShrinkBody,
 )
 from jivsd.clock import SystemClock
+from jivsd.engine.api import Pruned, Shrunk
 from jivsd.records import ENDED
 from jivsd.store.api import RunFilter
 
@@ -48,33 +49,39 @@ class PruneRoutes:
             ("POST", "/prune/shrink", self.shrink),
         ]
 
+    @operation(body=PruneBody, required=True, answers={200: Pruned})
     async def prune(self) -> Response:
         """Remove ended runs."""
         body = await body_of(PruneBody)
         where = _filter(body)
         return answer(await self._engine.prune(where, body.cursor, seconds=SECONDS, share=body.share))
 
+    @operation(body=PruneBody, required=True, answers={200: PruneCounts})
     async def count(self) -> Response:
         """How many runs would be removed."""
         return answer(PruneCounts(await self._engine.count_prunable(_filter(await body_of(PruneBody))), None))
 
+    @operation(body=PruneBody, required=True, answers={200: JournalPage})
     async def journals(self) -> Response:
         """A page of runs that would be removed, with their journals."""
         body = await body_of(PruneBody)
         page = await self._engine.prunable_journals(_filter(body), MAX_PAGE, body.cursor, share=body.share)
         return answer(JournalPage.of(page))
 
+    @operation(body=RemoveBody, required=True, answers={200: Pruned})
     async def remove(self) -> Response:
         """Remove the ended runs that are named; the others stay."""
         body = await body_of(RemoveBody)
         return answer(await self._engine.remove(body.run_ids, share=body.share))
 
+    @operation(body=KeysBody, required=True, answers={200: Forgotten})
     async def keys(self) -> Response:
         """Forget the idempotency keys of runs that have been removed."""
         body = await body_of(KeysBody)
         before = moment_of(body.before, "before") or 0
         return answer(Forgotten(await self._engine.forget_keys(before, share=body.share)))
 
+    @operation(body=ShrinkBody, answers={200: Shrunk})
     async def shrink(self) -> Response:
         """Give free room back to the disk."""
         body = await body_of(ShrinkBody, required=False)

@@ -10,7 +10,18 @@ from urllib.parse import quote
 import msgspec
 
 from jivsd import attributes
-from jivsd.admin.http import Route, answer, body_of, caller, moment_of, once_key, patience, query_of, wait_seconds
+from jivsd.admin.http import (
+    Route,
+    answer,
+    body_of,
+    caller,
+    moment_of,
+    once_key,
+    operation,
+    patience,
+    query_of,
+    wait_seconds,
+)
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
     API,
@@ -25,9 +36,9 @@ from jivsd.admin.wire import (
     TimelinePage,
     WhyView,
 )
-from jivsd.engine.api import Start
+from jivsd.engine.api import Answer, Receipt, Start, Updated
 from jivsd.records import ENDED, Run, Status, new_id
-from jivsd.store.api import RunFilter
+from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -93,6 +104,7 @@ class RunRoutes:
             ("POST", "/runs/<ref>/retry", self.retry),
         ]
 
+    @operation(query=WaitQuery, body=StartBody, required=True, answers={200: StartView, 202: StartView})
     async def start(self) -> Response:
         """Start a run: 202, or 200 if it has ended, which `?wait=5s` waits for."""
         seconds = wait_seconds(query_of(WaitQuery).wait)
@@ -106,7 +118,9 @@ class RunRoutes:
             start = Start(await self._ended(start.run.run_id, seconds), start.existing)
         return answer(StartView.of(start), _status_of(start.run), {"Location": _location(start.run)})
 
+    @operation(query=ListQuery, answers={200: RunPage})
     async def page(self) -> Response:
+        """List runs, newest first."""
         query = query_of(ListQuery)
         where = RunFilter(
             workflow=query.workflow,
@@ -123,23 +137,31 @@ class RunRoutes:
         )
         return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
 
+    @operation(answers={200: RunView})
     async def show(self, ref: str) -> Response:
+        """Show a run, and how far its steps say that they are."""
         run = await self._engine.show(ref)
         progress = [] if run.status in ENDED else await self._engine.progress(run.run_id)
         return answer(RunView.of(run, progress=progress))
 
+    @operation(query=TimelineQuery, answers={200: TimelinePage})
     async def timeline(self, ref: str) -> Response:
+        """List a run's events."""
         query = query_of(TimelineQuery)
         return answer(TimelinePage.of(await self._engine.timeline(ref, query.after, query.limit)))
 
+    @operation(query=WaitQuery, answers={200: RunView, 202: RunView})
     async def result(self, ref: str) -> Response:
         """The run: 200 if it has ended, 202 if it has not after `?wait=`."""
         run = await self._ended(ref, wait_seconds(query_of(WaitQuery).wait))
         return answer(RunView.of(run), _status_of(run))
 
+    @operation(answers={200: WhyView})
     async def why(self, ref: str) -> Response:
+        """Say what a run waits for."""
         return answer(WhyView.of(await self._engine.why(ref)))
 
+    @operation(answers={200: Plugin})
     async def code(self, ref: str) -> Response:
         """The source of the plugin that the run goes by."""
         run = await self._engine.show(ref)
@@ -148,6 +170,7 @@ class RunRoutes:
             raise Problem(404, "not_found", f"the code of run {run.run_id} is not kept", {"code_hash": run.code_hash})
         return answer(stored)
 
+    @operation(body=SignalBody, answers={202: Receipt})
     async def signal(self, ref: str, name: str) -> Response:
         """Send a message; the header Idempotency-Key is another way to give its id."""
         body = await body_of(SignalBody, required=False)
@@ -155,6 +178,7 @@ class RunRoutes:
         receipt = await self._engine.signal(ref, name, bytes(body.payload), message_id=message_id, by=caller())
         return answer(receipt, 202)
 
+    @operation(query=WaitQuery, body=SignalBody, answers={200: Updated, 202: Updated})
     async def update(self, ref: str, name: str) -> Response:
         """Send an update: 200 with its answer, 202 if `?wait=` is over before there is one."""
         seconds = wait_seconds(query_of(WaitQuery).wait)
@@ -167,23 +191,35 @@ class RunRoutes:
         updated = updated or await send()
         return answer(updated, 200 if updated.answered else 202)
 
+    @operation(body=QueryBody, answers={200: Answer})
     async def query(self, ref: str, name: str) -> Response:
+        """Ask a run; it is not woken for that."""
         body = await body_of(QueryBody, required=False)
         return answer(await self._engine.query(ref, name, bytes(body.payload)))
 
+    @operation(body=ReasonBody, answers={200: RunView})
     async def pause(self, ref: str) -> Response:
+        """Let running steps end and start nothing more."""
         return await self._act(self._engine.pause, ref)
 
+    @operation(body=ReasonBody, answers={200: RunView})
     async def resume(self, ref: str) -> Response:
+        """Let a paused run go on."""
         return await self._act(self._engine.resume, ref)
 
+    @operation(body=ReasonBody, answers={200: RunView})
     async def cancel(self, ref: str) -> Response:
+        """Ask a run to cancel: it compensates."""
         return await self._act(self._engine.cancel, ref)
 
+    @operation(body=ReasonBody, answers={200: RunView})
     async def terminate(self, ref: str) -> Response:
+        """End a run without compensating."""
         return await self._act(self._engine.terminate, ref)
 
+    @operation(body=ReasonBody, answers={200: RunView})
     async def retry(self, ref: str) -> Response:
+        """Reset a failed run to its last good event: a new run."""
         return await self._act(self._engine.retry, ref)
 
     async def _ended(self, ref: str, seconds: float) -> Run:

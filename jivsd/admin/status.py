@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import trio
 
-from jivsd.admin.http import Route, answer
+from jivsd.admin.http import Route, answer, operation
 from jivsd.admin.wire import StatusView
 from jivsd.store.api import StoreAway
 
@@ -22,6 +23,22 @@ CHECK_SECONDS: Final = 5.0
 """A monitor hears "DOWN" rather than nothing."""
 
 
+class Component(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a part of the daemon is. `problems`: of plugins, by name."""
+
+    status: str
+    detail: str | None = None
+    pending: int | None = None
+    problems: dict[str, str] = {}
+
+
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
+    """UP, DOWN, or DEGRADED where something is wrong that keeps no run from going on."""
+
+    status: str
+    components: dict[str, Component] = {}
+
+
 class StatusRoutes:
     """Answers /status and /health; nothing that /health/live and /health/ready say needs a token."""
 
@@ -35,17 +52,24 @@ class StatusRoutes:
         """Outside the API's prefix, where monitors look for them."""
         return [("GET", LIVE, self.live), ("GET", READY, self.ready), ("GET", "/health", self.health)]
 
+    @operation(answers={200: StatusView})
     async def status(self) -> Response:
+        """The daemon in one record."""
         return answer(StatusView.of(await self._engine.status()))
 
+    @operation(answers={200: Health})
     async def live(self) -> Response:
+        """Whether the process turns over."""
         return answer({"status": "UP"})
 
+    @operation(answers={200: Health, 503: Health})
     async def ready(self) -> Response:
+        """Whether it can do work."""
         status = await self._checked()
         up = not isinstance(status, str) and status.store_away is None
         return answer({"status": _word(up)}, 200 if up else 503)
 
+    @operation(answers={200: Health, 503: Health})
     async def health(self) -> Response:
         """Each component; a plugin that does not load harms no other and leaves the daemon UP."""
         status = await self._checked()

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from jivsd.clock import as_datetime, from_datetime, microseconds
 from jivsd.engine.api import (
@@ -27,7 +27,7 @@ from jivsd.engine.api import (
     WorkflowInfo,
 )
 from jivsd.jsonguard import MAX_BYTES
-from jivsd.records import NULL, ErrorRecord, Event, Options, Progress, Run, Status, shard_of
+from jivsd.records import NULL, ErrorRecord, Event, Options, Progress, Run, Status, null, shard_of
 from jivsd.store.api import Runs
 from jivsd.store.removal import Journal, Journals, PruneCount
 
@@ -82,7 +82,7 @@ class ProgressView(Struct, frozen=True, kw_only=True):
     path: str
     attempt: int
     at: datetime
-    details: Raw = NULL
+    details: Raw = field(default_factory=null)
     done: float | None = None
     total: float | None = None
     percent: float | None = None
@@ -352,7 +352,7 @@ class StartBody(StartOptions, frozen=True, kw_only=True, omit_defaults=True, for
     """What is sent to start a run: the workflow's name, its input and the options of a start."""
 
     workflow: str
-    input: Raw = NULL
+    input: Raw = field(default_factory=null)
 
     def options(self) -> StartOptions:
         return StartOptions(**{name: getattr(self, name) for name in StartOptions.__struct_fields__})
@@ -389,12 +389,12 @@ class BulkView(Struct, frozen=True):
 class SignalBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What is sent as a signal or an update."""
 
-    payload: Raw = NULL
+    payload: Raw = field(default_factory=null)
     message_id: str | None = None
 
 
 class QueryBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    payload: Raw = NULL
+    payload: Raw = field(default_factory=null)
 
 
 class ReasonBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

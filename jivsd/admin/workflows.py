@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jivsd.admin.code import AdoptBody
-from jivsd.admin.http import Route, answer, body_of, caller
+from jivsd.admin.http import Route, answer, body_of, caller, operation
 from jivsd.admin.incidentwire import IncidentView
 from jivsd.admin.wire import NoBody, PluginPage, ReasonBody, WorkflowPage, WorkflowView
+from jivsd.engine.api import Moves, Reloaded
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -31,28 +32,38 @@ class WorkflowRoutes:
             ("POST", "/plugins/<name>/adopt", self.adopt),
         ]
 
+    @operation(answers={200: WorkflowPage})
     async def workflows(self) -> Response:
+        """List the workflow types, with the schemas of their inputs."""
         return answer(WorkflowPage([WorkflowView.of(info) for info in self._engine.workflows()]))
 
+    @operation(body=ReasonBody, answers={200: IncidentView})
     async def quarantine(self, name: str) -> Response:
         """Refuse new starts of a workflow, and let its open runs rest."""
         body = await body_of(ReasonBody, required=False)
         incident = await self._engine.quarantine_workflow(name, by=caller(), why=body.reason)
         return answer(IncidentView.of(incident))
 
+    @operation(body=ReasonBody, answers={200: IncidentView})
     async def lift(self, name: str) -> Response:
         """Let a quarantined workflow run again."""
         body = await body_of(ReasonBody, required=False)
         return answer(IncidentView.of(await self._engine.lift_quarantine(name, by=caller(), why=body.reason)))
 
+    @operation(answers={200: PluginPage})
     async def plugins(self) -> Response:
+        """List the plugins."""
         return answer(PluginPage((await self._engine.status()).plugins))
 
+    @operation(body=NoBody, answers={200: Reloaded})
     async def reload(self) -> Response:
+        """Load the plugins again, for new runs."""
         await body_of(NoBody, required=False)
         return answer(await self._engine.reload_plugins(by=caller()))
 
+    @operation(body=AdoptBody, answers={200: Moves})
     async def adopt(self, name: str) -> Response:
+        """Move open runs to the newest code of their plugin; a page of them."""
         body = await body_of(AdoptBody, required=False)
         moves = await self._engine.adopt_code(
             name,

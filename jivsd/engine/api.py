@@ -9,7 +9,7 @@ import msgspec
 
 from jivsd.attributes import Value
 from jivsd.cluster.circles import Circle
-from jivsd.records import NULL, Event, Incident, Publication, Run, Status
+from jivsd.records import NULL, Event, Incident, Publication, Run, Status, null
 from jivsd.store.lockbook import LockQueue
 
 
@@ -148,7 +148,7 @@ class Updated(msgspec.Struct, frozen=True, omit_defaults=True):
     message_id: str
     duplicate: bool
     answered: bool
-    value: msgspec.Raw = NULL
+    value: msgspec.Raw = msgspec.field(default_factory=null)
 
 
 class Answer(msgspec.Struct, frozen=True):

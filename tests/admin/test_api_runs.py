@@ -177,7 +177,8 @@ async def test_updates_are_answered(tmp_path):
         ask = f"{API}/runs/{run}/updates/ask"
         accepted = await http.post(ask, json={"payload": "who", "message_id": "m"})
         assert accepted.status_code == 202
-        assert accepted.json() == {"run_id": run, "message_id": "m", "duplicate": False, "answered": False}
+        said = {"run_id": run, "message_id": "m", "duplicate": False, "answered": False, "value": None}
+        assert accepted.json() == said
         await http.post(f"{API}/runs/{run}/signals/approve", json={"payload": "ann"})
         answered = await http.post(f"{ask}?wait=5s", json={"payload": "who"}, headers={"Idempotency-Key": "m"})
         assert answered.status_code == 200
