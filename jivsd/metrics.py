@@ -161,6 +161,9 @@ class Metrics(Collector):
             "jivsd_supervisor_restarts_total", "Restarts of a supervised child", "child"
         )
         self._add_store()
+        self.redis_commands = self._counters(
+            "jivsd_redis_commands_total", "Commands to Redis, by whether they were done: ok or failed", "status"
+        )
         self.workers_missed = self._counters(
             "jivsd_worker_scrapes_missed_total",
             "Scrapes that a worker of this host did not answer in time",

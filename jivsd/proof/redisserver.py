@@ -333,8 +333,7 @@ class Cluster(Several):
             node.ask("CLUSTER", "ADDSLOTS", *range(begin, end))
         for server in every[1:]:
             first.ask("CLUSTER", "MEET", "127.0.0.1", server.port)
-        for server in every:
-            server.wait_until("the nodes know each other", lambda one=server: self._is_whole(one, len(every)))
+        self.wait_until_whole()
         name = first.ask("CLUSTER", "MYID")
         for replica in self.replicas:
             replica.ask("CLUSTER", "REPLICATE", name)
@@ -361,9 +360,15 @@ class Cluster(Several):
         """Which node has a slot."""
         return self.nodes[bisect_right(BOUNDS, slot) - 1]
 
+    def wait_until_whole(self) -> None:
+        """Wait until all nodes are there and know each other."""
+        every = [*self.nodes, *self.replicas]
+        for server in every:
+            server.wait_until("the nodes know each other", lambda one=server: self._is_whole(one, len(every)))
+
     def _is_whole(self, server: Server, nodes: int) -> bool:
         said: str = server.ask("CLUSTER", "INFO")
-        return {"cluster_state:ok", f"cluster_known_nodes:{nodes}"} <= set(said.split())
+        return {"cluster_state:ok", "cluster_slots_ok:16384", f"cluster_known_nodes:{nodes}"} <= set(said.split())
 
 
 def _is_in_step(replica: Server) -> bool:

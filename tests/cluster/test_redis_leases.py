@@ -61,6 +61,8 @@ async def test_redis_is_killed_and_comes_back_empty(redis, database):
         try:
             with pytest.raises(LeasesAway, match=r"Redis at redis://127.0.0.1:\d+/0: .*onnect"):
                 await one.leases.hold([1, 2, 3])
+            assert one.leases.away.startswith("Redis at redis://")
+            assert one.commands["failed"] > 0
             with pytest.raises(LeasesAway):
                 await one.leases.holders([1])
             with pytest.raises(LeasesAway):
@@ -69,6 +71,7 @@ async def test_redis_is_killed_and_comes_back_empty(redis, database):
             redis.start()
         began = monotonic()
         await until_held(one.leases, [1])
+        assert one.leases.away is None
         assert monotonic() - began < 2 * LEASE, "progress within two leases"
         await trio.sleep(0.2)
         assert there(redis, database) == {1}

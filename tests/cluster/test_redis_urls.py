@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trustme
 
@@ -147,6 +149,11 @@ async def test_a_user_with_just_the_rights_that_we_name(guarded):
     await works(f"redis://jivsd:{QUOTED}@127.0.0.1:{server.port}/3")
     await works(f"unix://jivsd:{QUOTED}@{socket}?db=2")
     await works(server.url)
+
+
+def test_the_readme_names_the_rights():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert f"ACL SETUSER jivsd on >secret {RIGHTS}`" in readme.read_text()
 
 
 async def test_a_user_who_may_not(guarded):

@@ -53,6 +53,8 @@ class RedisLeases:
             token: by which the holder is known.
             lease: seconds that a lease is good.
         """
+        self.away: str | None = None
+        """Why Redis did not do what it was asked last; None if it did."""
         self._bridge = bridge
         self._address = address
         self._lease = lease
@@ -113,9 +115,12 @@ class RedisLeases:
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await self._bridge.call(work, timeout=patience_of(self._lease))
+            answer = await self._bridge.call(work, timeout=patience_of(self._lease))
         except (RedisError, BridgeClosed, TimeoutError) as error:
-            raise LeasesAway(sentence(error, self._address)) from None
+            self.away = sentence(error, self._address)
+            raise LeasesAway(self.away) from None
+        self.away = None
+        return answer
 
 
 def patience_of(lease: float) -> float:
