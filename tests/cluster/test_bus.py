@@ -197,9 +197,11 @@ async def test_the_way_is_interrupted(redis):
 
 
 @pytest.mark.slow
-async def test_a_node_of_a_cluster_is_killed(request, redis_cluster):
-    async with nodes(InCluster(request), "a", "b") as (a, b, _, heard):
-        connected = redis_cluster.nodes[1]  # the first in the URL
+async def test_the_only_node_of_a_cluster_that_the_url_names_is_killed(request, redis_cluster):
+    connected = redis_cluster.nodes[1]
+    backend = InCluster(request)
+    backend.url = f"redis+cluster://127.0.0.1:{connected.port}"
+    async with nodes(backend, "a", "b") as (a, b, _, heard):
         connected.kill()
         try:
             await until(lambda: a.listening and b.listening)

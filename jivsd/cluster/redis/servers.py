@@ -200,9 +200,11 @@ class Cluster:
         return answers
 
     async def ask_any(self, commands: Sequence[Words]) -> list[Any]:
+        await self._try_to_learn()
         return (await self._from_any(commands))[1]
 
     async def connect(self) -> Wire:
+        await self._try_to_learn()
         problem: RedisError | None = None
         for host in tuple(self._known):
             try:
@@ -248,6 +250,11 @@ class Cluster:
             self._known.remove(host)
             self._known.append(host)
 
+    async def _try_to_learn(self) -> None:
+        """Know more nodes than the URL names, if that can be had: it may name those that are gone."""
+        with suppress(RedisError):
+            await self._learn()
+
     async def _learn(self) -> None:
         async with self._learning:
             if not self._stale:
@@ -264,7 +271,6 @@ class Cluster:
             self._begins, self._owners = [first for first, _ in found], [owner for _, owner in found]
             alive = {*self._owners, *self._manner.address.hosts}
             self._known = [one for one in self._known if one in alive] + sorted(alive.difference(self._known))
-            self._lines = {one: line for one, line in self._lines.items() if one in alive}
 
     async def _from_any(self, commands: Sequence[Words]) -> tuple[Host, list[Any]]:
         problem: RedisError | None = None
