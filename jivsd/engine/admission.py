@@ -34,8 +34,11 @@ class Admission:
         new, event = self._prepared(found, input, options, by)
         self._host.quarantine.check(workflow)
         arrive = partial(gate.arrive, workflow)
-        if new.run.options.start_at is not None or new.run.shard not in self._host.holding.shards:
-            arrive = nothing  # it waits for room when it is due, or elsewhere
+        if new.run.options.start_at is not None:
+            arrive = nothing  # it waits for room when it is due
+        elif new.run.shard not in self._host.holding.shards:
+            self._host.holding.check_room(new)
+            arrive = nothing
         elif not gate.enter(found):
             await gate.wait(found, options.priority)
             new, event = self._prepared(found, input, options, by)  # its time begins now

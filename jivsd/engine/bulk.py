@@ -69,10 +69,13 @@ class _Bulk:
             workflow = self._host.workflow(wanted.workflow)
             self._host.quarantine.check(wanted.workflow)
             new, event = self._prepared(workflow, wanted)
+            elsewhere = new.run.shard not in self._host.holding.shards
+            if elsewhere and new.run.options.start_at is None:
+                self._host.holding.check_room(new)
         except EngineError as error:
             self._refuse(number, error)
             return
-        if new.run.options.start_at is not None or new.run.shard not in self._host.holding.shards:
+        if new.run.options.start_at is not None or elsewhere:
             self._submit(number, new, event, nothing)
         elif self._gate.enter(workflow):
             self._submit(number, new, event, partial(self._gate.arrive, workflow.name))

@@ -122,6 +122,11 @@ class Gate:
         """It no longer waits."""
         self._line.leave(place)
 
+    @property
+    def full(self) -> bool:
+        """Whether somebody waits to come in."""
+        return bool(self._line)
+
     def arrive(self, workflow: str) -> None:
         """A run that was let in is in memory now, or will never be."""
         self._coming[workflow] -= 1

@@ -54,6 +54,8 @@ class Holding:
         """How many runs of each shard have a task here."""
         self.on_fenced: Callable[[int], None] = lambda shard: None
         """Told of a shard of which the journal has said that it has another owner; it is lost by then."""
+        self.owner_is_full: Callable[[int], bool] = lambda shard: False
+        """Whether the node that owns a shard says that it takes no starts from outside just now."""
         self._host = host
         self._came = trio.Event()
 
@@ -180,6 +182,16 @@ class Holding:
                 done(verdict)
 
         self._host.committer.submit(entry, told)
+
+    def check_room(self, new: NewRun) -> None:
+        """Whether a start may be accepted for a run that lives on another node.
+
+        Raises:
+            Unavailable: that one has no room.
+        """
+        if self.owner_is_full(new.run.shard):
+            self._host.metrics.starts_rejected.inc()
+            raise Unavailable("the node on which the run would live has no room for it just now", retry_after=5)
 
     async def some(self) -> None:
         """Wait until this node has any shard, but not for long."""

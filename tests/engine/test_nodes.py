@@ -192,6 +192,17 @@ async def test_starts_in_bulk_go_everywhere(url):
         assert len(traffic.world.attempts) == 60
 
 
+async def test_a_start_for_a_node_that_is_full_is_refused(url):
+    async with nodes(url) as n:
+        a = n["a"]
+        a.holding.owner_is_full = lambda shard: shard % 2 == 1
+        with pytest.raises(Unavailable, match="has no room for it"):
+            await start(a, "plain", b'"x"', ODD)
+        named = [NewStart("plain", b'"x"', StartOptions(id=name_in(shards))) for shards in (EVEN, ODD)]
+        assert [result.result for result in await a.start_many(named)] == ["accepted", "refused"]
+        assert (await start(a, "plain", b'"x"', ODD, delay="1h")).status is Status.PENDING
+
+
 async def test_a_delayed_start_begins_where_its_shard_is(url):
     async with nodes(url, calls=False) as n:
         run = await start(n["a"], "plain", b'"later"', ODD, delay="1500ms")
