@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import (
@@ -72,7 +72,10 @@ SHOWN_LIMIT = 120
 """Characters of a wrong value that an error repeats."""
 
 
-def _frozen(value: Mapping[str, Connection]) -> Mapping[str, Connection]:
+S = TypeVar("S", bound="Section")
+
+
+def _frozen(value: Mapping[str, S]) -> Mapping[str, S]:
     for name in value:
         if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", name):
             raise ValueError(f"the name {name!r} must be lower-case letters and digits, joined by single _ or -")
@@ -170,6 +173,15 @@ class Connection(Section):
     system: str | None = Field(default=None, max_length=100, description="What it is, for people")
 
 
+class TokenSettings(Section):
+    """`[tokens.NAME]`: who presents the token to the endpoint may do what its role allows; NAME stands in records."""
+
+    token: Annotated[SecretStr, AfterValidator(printable)] = Field(description="What is presented")
+    role: Literal["read", "operate", "admin"] = Field(
+        default="read", description="read, operate (start, signal, mend runs) or admin (plugins, quarantines, pruning)"
+    )
+
+
 class WorkflowSettings(Section):
     """`[workflows.NAME]`: limits of one workflow, instead of those in its code."""
 
@@ -198,6 +210,9 @@ class Config(Section):
     )
     token: Annotated[SecretStr, AfterValidator(printable)] | None = Field(
         default=None, description="What HTTP clients must present"
+    )
+    tokens: Annotated[Mapping[str, TokenSettings], AfterValidator(_frozen)] = Field(
+        default_factory=lambda: MappingProxyType(dict[str, TokenSettings]()), description="Further tokens, with roles"
     )
     http: Annotated[Address | None, BeforeValidator(address)] = Field(
         default=None, description="Where HTTP is served besides the Unix socket: HOST:PORT or none"
@@ -229,7 +244,8 @@ class Config(Section):
     @field_validator("http")
     @classmethod
     def _guarded(cls, value: Address | None, info: ValidationInfo) -> Address | None:
-        if value is not None and not value.loopback and info.data.get("token", "wrong") is None:
+        free = info.data.get("token", "wrong") is None and not info.data.get("tokens")
+        if value is not None and not value.loopback and free:
             raise ValueError("must be a loopback address, such as 127.0.0.1, unless a token is set")
         return value
 
@@ -330,7 +346,11 @@ def _keys(section: type[Section], path: KeyPath = ()) -> dict[Key, str]:
     return found
 
 
-NAMED: Mapping[str, type[Section]] = {"connections": Connection, "workflows": WorkflowSettings}
+NAMED: Mapping[str, type[Section]] = {
+    "connections": Connection,
+    "tokens": TokenSettings,
+    "workflows": WorkflowSettings,
+}
 """Sections whose members have names that people choose."""
 KEYS_HELP = _keys(Config)
 KEYS = list(KEYS_HELP)

@@ -245,6 +245,7 @@ class _Parts:
         await server.run(task_status=task_status)
 
     def _make_server(self) -> Server:
+        from jivsd.admin.access import Role, Token
         from jivsd.admin.app import create_app  # these take long to import, and recovery has begun by now
         from jivsd.admin.server import Server
 
@@ -255,10 +256,13 @@ class _Parts:
             hosts.append(config.http.host)
             if not household.listeners:
                 listeners += listen_tcp(config.http.host, config.http.port)
-                if config.token is None:
+                if config.token is None and not config.tokens:
                     log.warning(OPEN, http=str(config.http))
         token = config.token.get_secret_value() if config.token is not None else None
-        app = create_app(self._engine, token=token, hosts=hosts, siblings=household.siblings)
+        tokens = [
+            Token(name, one.token.get_secret_value(), Role[one.role.upper()]) for name, one in config.tokens.items()
+        ]
+        app = create_app(self._engine, token=token, tokens=tokens, hosts=hosts, siblings=household.siblings)
         return Server(app, listeners, lent=household.listeners)
 
     def _drain_admin(self) -> None:

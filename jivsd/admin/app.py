@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse as Response
 
+from jivsd.admin.access import Token, guarded
 from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Text
@@ -25,7 +26,7 @@ from jivsd.admin.workflows import WorkflowRoutes
 from jivsd.jsonguard import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from jivsd.engine.engine import Engine
@@ -35,6 +36,7 @@ def create_app(
     engine: Engine,
     *,
     token: str | None = None,
+    tokens: Sequence[Token] = (),
     hosts: Collection[str] = (),
     siblings: Mapping[str, Path] = MappingProxyType({}),
 ) -> QuartTrio:
@@ -42,7 +44,8 @@ def create_app(
 
     Args:
         engine: what answers.
-        token: needed by everything that comes over TCP, except `/health/live` and `/health/ready`.
+        token: needed by everything that comes over TCP, except `/health/live` and `/health/ready`; it may do all.
+        tokens: further ones, that may do what their roles allow.
         hosts: names under which TCP clients may ask for this host, besides localhost and addresses.
         siblings: the sockets of the host's other workers, by node: `/metrics` is of all of them.
     """
@@ -61,12 +64,12 @@ def create_app(
         app.add_url_rule(
             prefix + path,
             endpoint=f"{method} {path}",
-            view_func=handler,
+            view_func=guarded(handler, method),
             methods=[method],
             provide_automatic_options=False,
         )
     app.register_error_handler(Exception, _explain)
-    app.asgi_app = Guard(app.asgi_app, token, hosts)
+    app.asgi_app = Guard(app.asgi_app, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
     return app
 
 

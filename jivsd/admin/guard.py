@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from jivsd.admin.access import found
 from jivsd.admin.problems import Problem
 from jivsd.admin.status import LIVE, READY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
+
+    from jivsd.admin.access import Token
 
 Scope = Any  # ASGI's dictionaries of many shapes
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -29,9 +31,9 @@ class Guard:
     everything but two exact paths needs it.
     """
 
-    def __init__(self, app: Application, token: str | None, hosts: Collection[str]) -> None:
+    def __init__(self, app: Application, tokens: Sequence[Token], hosts: Collection[str]) -> None:
         self._app = app
-        self._token = None if token is None else token.encode()
+        self._tokens = tokens
         self._hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -57,7 +59,10 @@ class Guard:
         origin = _header(scope, b"origin")
         if origin and any(not _same_origin(value, host) for value in origin):
             return Problem(403, "origin", "a page of another origin may not use this daemon")
-        if self._token is None or scope["path"] in WITHOUT_TOKEN or self._has_token(scope):
+        if not self._tokens or scope["path"] in WITHOUT_TOKEN:
+            return None
+        if (token := self._token(scope)) is not None:
+            scope["state"] = {**scope.get("state", {}), "role": token.role, "user": token.name}
             return None
         detail = "this needs a token: send the header Authorization: Bearer TOKEN"
         return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="jivsd"'})
@@ -67,11 +72,10 @@ class Guard:
         name = (parts[1] or parts[2]).lower() if parts else ""
         return name in self._hosts or _is_address(name)
 
-    def _has_token(self, scope: Scope) -> bool:
-        given = _only(scope, b"authorization")
-        scheme, _, token = (given or "").partition(" ")
-        wanted = self._token or b""
-        return hmac.compare_digest(token.strip().encode("latin1"), wanted) and scheme.lower() == "bearer"
+    def _token(self, scope: Scope) -> Token | None:
+        scheme, _, given = (_only(scope, b"authorization") or "").partition(" ")
+        token = found(self._tokens, given.strip())
+        return token if scheme.lower() == "bearer" else None
 
 
 def _header(scope: Scope, name: bytes) -> list[str]:

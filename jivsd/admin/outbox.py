@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from jivsd.admin.access import admin_only
 from jivsd.admin.http import Route, answer, body_of, duration, moment_of, operation, query_of
 from jivsd.admin.problems import Problem
 from jivsd.admin.publications import ClearBody, Cleared, OutboxPage
@@ -39,6 +40,7 @@ class OutboxRoutes:
         query = query_of(OutboxQuery)
         return answer(OutboxPage.of(await self._engine.outbox(query.after, query.limit, query.topic)))
 
+    @admin_only
     @operation(body=ClearBody, required=True, answers={200: Cleared})
     async def prune(self) -> Response:
         """Remove what is old. A limit in time has to be given."""

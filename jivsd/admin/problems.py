@@ -26,6 +26,7 @@ _TITLES: Final = {
     "bad_json": "The body is not acceptable JSON",
     "damaged": "The journal is damaged",
     "ended": "The run has ended",
+    "forbidden": "The token's role does not allow this",
     "gone": "The run was pruned",
     "host": "This host name is not served",
     "internal": "Something went wrong inside",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from jivsd.admin.access import admin_only
 from jivsd.admin.http import Route, answer, body_of, duration, moment_of, operation
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
@@ -49,6 +50,7 @@ class PruneRoutes:
             ("POST", "/prune/shrink", self.shrink),
         ]
 
+    @admin_only
     @operation(body=PruneBody, required=True, answers={200: Pruned})
     async def prune(self) -> Response:
         """Remove ended runs."""
@@ -56,11 +58,13 @@ class PruneRoutes:
         where = _filter(body)
         return answer(await self._engine.prune(where, body.cursor, seconds=SECONDS, share=body.share))
 
+    @admin_only
     @operation(body=PruneBody, required=True, answers={200: PruneCounts})
     async def count(self) -> Response:
         """How many runs would be removed."""
         return answer(PruneCounts(await self._engine.count_prunable(_filter(await body_of(PruneBody))), None))
 
+    @admin_only
     @operation(body=PruneBody, required=True, answers={200: JournalPage})
     async def journals(self) -> Response:
         """A page of runs that would be removed, with their journals."""
@@ -68,12 +72,14 @@ class PruneRoutes:
         page = await self._engine.prunable_journals(_filter(body), MAX_PAGE, body.cursor, share=body.share)
         return answer(JournalPage.of(page))
 
+    @admin_only
     @operation(body=RemoveBody, required=True, answers={200: Pruned})
     async def remove(self) -> Response:
         """Remove the ended runs that are named; the others stay."""
         body = await body_of(RemoveBody)
         return answer(await self._engine.remove(body.run_ids, share=body.share))
 
+    @admin_only
     @operation(body=KeysBody, required=True, answers={200: Forgotten})
     async def keys(self) -> Response:
         """Forget the idempotency keys of runs that have been removed."""
@@ -81,6 +87,7 @@ class PruneRoutes:
         before = moment_of(body.before, "before") or 0
         return answer(Forgotten(await self._engine.forget_keys(before, share=body.share)))
 
+    @admin_only
     @operation(body=ShrinkBody, answers={200: Shrunk})
     async def shrink(self) -> Response:
         """Give free room back to the disk."""

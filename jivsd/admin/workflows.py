@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jivsd.admin.access import admin_only
 from jivsd.admin.code import AdoptBody
 from jivsd.admin.http import Route, answer, body_of, caller, operation
 from jivsd.admin.incidentwire import IncidentView
@@ -37,6 +38,7 @@ class WorkflowRoutes:
         """List the workflow types, with the schemas of their inputs."""
         return answer(WorkflowPage([WorkflowView.of(info) for info in self._engine.workflows()]))
 
+    @admin_only
     @operation(body=ReasonBody, answers={200: IncidentView})
     async def quarantine(self, name: str) -> Response:
         """Refuse new starts of a workflow, and let its open runs rest."""
@@ -44,6 +46,7 @@ class WorkflowRoutes:
         incident = await self._engine.quarantine_workflow(name, by=caller(), why=body.reason)
         return answer(IncidentView.of(incident))
 
+    @admin_only
     @operation(body=ReasonBody, answers={200: IncidentView})
     async def lift(self, name: str) -> Response:
         """Let a quarantined workflow run again."""
@@ -55,12 +58,14 @@ class WorkflowRoutes:
         """List the plugins."""
         return answer(PluginPage((await self._engine.status()).plugins))
 
+    @admin_only
     @operation(body=NoBody, answers={200: Reloaded})
     async def reload(self) -> Response:
         """Load the plugins again, for new runs."""
         await body_of(NoBody, required=False)
         return answer(await self._engine.reload_plugins(by=caller()))
 
+    @admin_only
     @operation(body=AdoptBody, answers={200: Moves})
     async def adopt(self, name: str) -> Response:
         """Move open runs to the newest code of their plugin; a page of them."""

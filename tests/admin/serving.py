@@ -44,17 +44,19 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, engine: Any = None, *, token: str | None = None, grace: float = 5.0, siblings=None):
+async def serving(
+    folder: Path, engine: Any = None, *, token: str | None = None, grace: float = 5.0, siblings=None, tokens=()
+):
     """Serve an engine (by default a real one with the workflows of `shop`) on `jivsd.sock` in a folder and on TCP."""
     if engine is None:
         import jivsd.testing
 
-        options = {"token": token, "grace": grace, "siblings": siblings}
+        options = {"token": token, "grace": grace, "siblings": siblings, "tokens": tokens}
         async with jivsd.testing.Env(shop) as env, serving(folder, env.engine, **options) as served:
             yield served
         return
     listeners = [listen_unix(folder / "jivsd.sock"), *listen_tcp("127.0.0.1", 0)]
-    server = Server(create_app(engine, token=token, siblings=siblings or {}), listeners, grace=grace)
+    server = Server(create_app(engine, token=token, tokens=tokens, siblings=siblings or {}), listeners, grace=grace)
     url = address_of(listeners[1])
     pipe = httpx.AsyncHTTPTransport(uds=str(folder / "jivsd.sock"), verify=False)
     try:

@@ -1,0 +1,91 @@
+"""Who may do what: tokens with roles, and a record of every action (who, when, what, and what came of it)."""
+
+from __future__ import annotations
+
+import hmac
+from enum import IntEnum
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from quart import request
+
+from jivsd import logs
+from jivsd.admin.http import caller
+from jivsd.admin.problems import Problem, problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from quart_trio.wrappers import TrioResponse as Response
+
+    from jivsd.admin.http import Called, Handler
+
+LOOKS: Final = frozenset({"GET", "HEAD"})
+"""Methods that change nothing, and are not recorded."""
+
+audit = logs.get("jivsd.audit")
+
+
+class Role(IntEnum):
+    """What a token is good for; each may what those before it may.
+
+    READ looks. OPERATE starts runs, talks to them and mends them. ADMIN changes what all runs depend on: plugins,
+    quarantines, what is kept.
+    """
+
+    READ = 1
+    OPERATE = 2
+    ADMIN = 3
+
+
+class Token(NamedTuple):
+    """Lets whoever presents it in; `name` stands in records."""
+
+    name: str
+    secret: str
+    role: Role = Role.ADMIN
+
+
+def found(tokens: Iterable[Token], given: str) -> Token | None:
+    """The token that was presented, if it is one: all are compared, so that the time tells nothing."""
+    match: Token | None = None
+    for token in tokens:
+        if hmac.compare_digest(given.encode("latin1", "replace"), token.secret.encode()):
+            match = token
+    return match
+
+
+def admin_only(handler: Called) -> Called:
+    """What only the role ADMIN may do."""
+    handler.__dict__["role"] = Role.ADMIN
+    return handler
+
+
+def guarded(handler: Handler, method: str) -> Handler:
+    """A handler that asks for the role that it needs, and whose actions are recorded."""
+    needed = getattr(handler, "role", None) or (Role.READ if method in LOOKS else Role.OPERATE)
+
+    @wraps(handler)
+    async def checked(**arguments: Any) -> Response:
+        role: Role = request.scope["state"].get("role", Role.ADMIN)
+        if role < needed:
+            detail = f"this needs a token with the role {needed.name.lower()}; yours has {role.name.lower()}"
+            raise Problem(403, "forbidden", detail, {"role": needed.name.lower()})
+        return await handler(**arguments)
+
+    if method in LOOKS:
+        return checked
+
+    @wraps(handler)
+    async def recorded(**arguments: Any) -> Response:
+        facts = {"who": caller(), "what": f"{method} {request.path}"}
+        try:
+            response = await checked(**arguments)
+        except Exception as error:
+            problem = problem_of(error)
+            audit.info("action", **facts, status=problem.status, code=problem.code)
+            raise problem from error
+        audit.info("action", **facts, status=response.status_code)
+        return response
+
+    return recorded
