@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from jivsd import jsonguard
-from jivsd.admin import incidentwire, lockwire, publications, wire
+from jivsd.admin import incidentwire, lockwire, nodewire, publications, wire
 from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, limits, understood
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.codeclient import CodeCalls
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from jivsd.records import Incident, IncidentGroup, Progress, Run
     from jivsd.store.api import Runs
+    from jivsd.store.sharing import NodeState
 
 PATIENCE: Final = 30.0
 """Seconds to wait for an answer, beyond what the request itself asks to wait for."""
@@ -276,6 +277,10 @@ class Client(CodeCalls, PruneCalls):
             "cursor": cursor,
         }
         return (await self._get("/runs", wire.RunPage, query)).record()
+
+    async def nodes(self) -> list[NodeState]:
+        """The nodes that have the database, and the shards of each."""
+        return [one.record() for one in (await self._get("/nodes", nodewire.NodePage)).items]
 
     # ---- outbox
 

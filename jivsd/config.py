@@ -131,6 +131,23 @@ class Shutdown(Section):
     )
 
 
+class Cluster(Section):
+    """`[cluster]`: several daemons on one PostgreSQL database."""
+
+    share: bool = Field(
+        default=False, description="Let other daemons share the database; said anyway by redis, and by several workers"
+    )
+    lease: Microseconds = Field(
+        default=Duration(5 * SECOND), ge=SECOND // 2, description="How long a lock on a shard in Redis is good"
+    )
+    postgresql_lease: Microseconds = Field(
+        default=Duration(20 * SECOND), ge=SECOND, description="How long a node counts as alive without a word from it"
+    )
+    handover: Microseconds = Field(
+        default=Duration(3 * SECOND), description="How long running steps may take to end when a shard moves on"
+    )
+
+
 class Recovery(Section):
     """`[recovery]`."""
 
@@ -229,6 +246,7 @@ class Config(Section):
     log: Log = Log()
     limits: Limits = Limits()
     shutdown: Shutdown = Shutdown()
+    cluster: Cluster = Cluster()
     recovery: Recovery = Recovery()
     supervision: Supervision = Supervision()
     connections: Annotated[Mapping[str, Connection], AfterValidator(_frozen)] = Field(

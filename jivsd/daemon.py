@@ -1,12 +1,14 @@
 """The composition root: configuration in, running daemon out. The one module that knows everyone.
 
-Order of start: store, plugins, engine, admin server; shutdown goes the other way round.
+Order of start: store, plugins, leases, engine, part of the shards, services, admin server; shutdown goes the other way
+round.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+from contextlib import nullcontext
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -15,6 +17,8 @@ import trio
 
 from jivsd import connections, logs, memory
 from jivsd.clock import SECOND, SystemClock
+from jivsd.cluster.keeping import Times
+from jivsd.cluster.membership import Lone, Membership
 from jivsd.engine.api import ChildState, EngineError
 from jivsd.engine.blame import at_fault
 from jivsd.engine.clockwatch import ClockWatch
@@ -56,6 +60,8 @@ SWITCH_INTERVAL = 0.001
 """Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
 RUNS_FIRST = 5.0
 """Seconds for which the endpoint lets the recovery of runs go first; what it imports keeps the loop busy."""
+HAND_OVER = 7.0
+"""Seconds after the grace of a hand-over when a daemon that stops goes on without it."""
 HARD_END = 10.0
 """Seconds after the grace of a shutdown when the process ends whatever still hangs."""
 
@@ -91,8 +97,6 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None, *, hou
 
 async def _serve(config: Config, open_store: Callable[[str], Store], household: Household) -> None:
     make_folder(config.data_dir)
-    if config.redis is not None:
-        raise StoreError("redis is for nodes that share a PostgreSQL journal, which they cannot yet; leave it out")
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
     for path in config.plugins:
         if not path.exists():
@@ -106,13 +110,14 @@ async def _serve(config: Config, open_store: Callable[[str], Store], household: 
     words = LastWords(config.data_dir)
     url = config.store.get_secret_value()
     async with open_store(url) as store:
-        epoch = await store.open(config.node)
+        share = config.redis is not None or config.cluster.share or bool(household.siblings)
+        epoch = await store.open(config.node, share=share)
         await settle(registry, store, found, [], SystemClock().now())
         limits = config.supervision
         most, period = limits.takedowns, limits.takedown_period
         suspicion = await judge(store, words, now=SystemClock().now(), most=most, period=period)
         memory.settle()
-        parts = _Parts(config, store, registry, epoch, household)
+        parts = _Parts(config, store, registry, None if share else epoch, household)
         parts.try_one_by_one(suspicion, words)
         watchdog = Watchdog(limits.loop_warning / SECOND, limits.loop_limit / SECOND, words)
         with words.listening(parts.at_fault):
@@ -133,11 +138,39 @@ def _limits(config: Config) -> Limits:
     return Limits(config.limits.active_runs, config.limits.running_steps, own)
 
 
+def _membership(config: Config, store: Store, engine: Engine, *, shared: bool) -> Lone | Membership | None:
+    """What the daemon is among the nodes of its database; None: the database is embedded."""
+    if store.sharing is None:
+        return None
+    if not shared:
+        return Lone(config.node, store.sharing, engine.holding, engine.metrics)
+    cluster = config.cluster
+    times = Times(cluster.lease / SECOND, cluster.postgresql_lease / SECOND, cluster.handover / SECOND)
+
+    def heard(body: bytes) -> None:
+        if engine.serving:
+            engine.calling.heard(body)
+
+    member = Membership(
+        config.node,
+        store.sharing,
+        engine.holding,
+        times,
+        metrics=engine.metrics,
+        redis=config.redis.get_secret_value() if config.redis is not None else None,
+        full=lambda: engine.serving and engine.gate.full,
+        heard=heard,
+    )
+    engine.calling.tell, engine.holding.owner_is_full = member.tell, member.owner_is_full
+    return member
+
+
 class _Parts:
     """The supervised children. The endpoint is one apart: it can crash and come back without a run noticing."""
 
-    def __init__(self, config: Config, store: Store, registry: Registry, epoch: int, household: Household) -> None:
-        grace = config.shutdown.grace / SECOND
+    def __init__(
+        self, config: Config, store: Store, registry: Registry, epoch: int | None, household: Household
+    ) -> None:
         self._config = config
         self._household = household
         self._metrics = Metrics()
@@ -162,20 +195,33 @@ class _Parts:
         self.clock_watch = ClockWatch(self._engine)
         self._server: Server | None = None
         self._closing = False
-        self._failure: BaseException | None = None
-        intensity = Intensity(config.supervision.restarts, config.supervision.period / SECOND)
-        drain = partial(self._engine.drain, grace)
+        self._failure: tuple[str, BaseException | None] | None = None
+        self._member = self._engine.neighbours = _membership(config, store, self._engine, shared=epoch is None)
         self.supervisor = Supervisor(
             "daemon",
-            [
-                ChildSpec("engine", self._engine.run, intensity=intensity, drain=drain, shutdown=grace + 5),
-                ChildSpec("requests", RequestService(self._engine).run, intensity=intensity),
-                ChildSpec("deadlocks", DeadlockService(self._engine).run, intensity=intensity),
-                ChildSpec("admin", self._admin, intensity=intensity, drain=self._drain_admin),
-            ],
+            self._specs(),
             on_restart=lambda name: self._metrics.supervisor_restarts.labels(name).inc(),
             on_give_up=self._gave_up,
         )
+
+    def _specs(self) -> list[ChildSpec]:
+        """The children in the order of their start. A node hands over while its engine goes on."""
+        config, member = self._config, self._member
+        grace = config.shutdown.grace / SECOND
+        intensity = Intensity(config.supervision.restarts, config.supervision.period / SECOND)
+        drain = partial(self._engine.drain, grace)
+        specs = [
+            ChildSpec("engine", self._engine.run, intensity=intensity, drain=drain, shutdown=grace + 5),
+            ChildSpec("requests", RequestService(self._engine).run, intensity=intensity),
+            ChildSpec("deadlocks", DeadlockService(self._engine).run, intensity=intensity),
+            ChildSpec("admin", self._admin, intensity=intensity, drain=self._drain_admin),
+        ]
+        if isinstance(member, Membership):
+            most = config.cluster.handover / SECOND + HAND_OVER
+            specs.insert(1, ChildSpec("node", member.take_part, intensity=intensity, drain=member.drain, shutdown=most))
+        if member is not None:
+            specs.insert(0, ChildSpec("leases", member.keep, intensity=intensity, drain=member.end))
+        return specs
 
     def try_one_by_one(self, suspicion: Suspicion | None, words: LastWords) -> None:
         """Bring those runs back one at a time that may have ended the process before."""
@@ -192,13 +238,15 @@ class _Parts:
         Raises:
             SupervisionError: a child could not be started, or the engine crashed too often.
         """
-        try:
-            await self.supervisor.run()
-        finally:
-            if self._server is not None:
-                self._server.close()
+        async with self._member or nullcontext():
+            try:
+                await self.supervisor.run()
+            finally:
+                if self._server is not None:
+                    self._server.close()
         if self._failure is not None:
-            raise RestartsExceeded("the engine crashed too often") from self._failure
+            name, error = self._failure
+            raise RestartsExceeded(f"the {name} crashed too often") from error
 
     def stop(self, seconds: float) -> None:
         """Have `run` return; whoever started the daemon hears how long that may take."""
@@ -221,9 +269,9 @@ class _Parts:
             await Pulse(self._engine, notifier.watchdog, partial(notifier.send, WATCHDOG)).run()
 
     def _gave_up(self, name: str, error: BaseException | None) -> None:
-        """Without the engine there is no daemon; without the endpoint the runs go on."""
-        if name == "engine":
-            self._failure = error or RuntimeError("no reason is known")
+        """Without the engine and its part of the shards there is no daemon; without the endpoint the runs go on."""
+        if name in ("engine", "node") or (name == "leases" and isinstance(self._member, Membership)):
+            self._failure = name, error
             self.supervisor.stop()
 
     def _children(self) -> list[ChildState]:

@@ -171,6 +171,8 @@ class Metrics(Collector):
         )
         self.before_scrape: Callable[[], None] | None = None
         """Called on each scrape, to bring up to date what is too dear to be counted all the time."""
+        self.sources: list[Callable[[], None]] = []
+        """Called on each scrape, too."""
         self.registry = CollectorRegistry()
         """Where a plugin registers metrics of its own."""
         self.registry.register(self)
@@ -211,6 +213,8 @@ class Metrics(Collector):
         """Return the present values; `prometheus_client` calls this on each scrape."""
         if self.before_scrape is not None:
             self.before_scrape()
+        for source in self.sources:
+            source()
         return [gather() for gather in self._gather]
 
     def render(self) -> bytes:

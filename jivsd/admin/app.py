@@ -15,6 +15,7 @@ from jivsd.admin.http import BODY_DEADLINE, Text
 from jivsd.admin.incidents import IncidentRoutes
 from jivsd.admin.locks import LockRoutes
 from jivsd.admin.metrics import MetricsRoutes
+from jivsd.admin.nodes import NodeRoutes
 from jivsd.admin.openapi import OpenApiRoutes
 from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.problems import problem_of
@@ -56,7 +57,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
-    nouns = (RunRoutes, BulkRoutes, OutboxRoutes, LockRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes)
+    nouns = (RunRoutes, BulkRoutes, OutboxRoutes, LockRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes, NodeRoutes)
     routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
     routes += [("", route) for route in OpenApiRoutes(routes).routes()]

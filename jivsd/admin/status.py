@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from jivsd.engine.api import EngineStatus
     from jivsd.engine.engine import Engine
+    from jivsd.store.sharing import Standing
 
 LIVE: Final = "/health/live"
 READY: Final = "/health/ready"
@@ -67,6 +68,8 @@ class StatusRoutes:
         """Whether it can do work."""
         status = await self._checked()
         up = not isinstance(status, str) and status.store_away is None
+        standing = self._standing()
+        up = up and (standing is None or standing.good)
         return answer({"status": _word(up)}, 200 if up else 503)
 
     @operation(answers={200: Health, 503: Health})
@@ -83,7 +86,19 @@ class StatusRoutes:
             "journal": {"status": _word(up), "pending": status.journal_pending},
             "plugins": {"status": "DEGRADED" if problems else "UP", "problems": problems},
         }
+        standing = self._standing()
+        if standing is not None:
+            held = {"held": standing.held, "by": standing.by}
+            components["leases"] = {"status": _word(standing.good), **held}
+            if standing.redis_away is not None:
+                components["redis"] = {"status": "DEGRADED" if standing.redis_away else "UP"}
+            up = up and standing.good
         return answer({"status": _word(up), "components": components}, 200 if up else 503)
+
+    def _standing(self) -> Standing | None:
+        """What the node has of a database that is shared; None: all of one that is its own."""
+        neighbours = self._engine.neighbours
+        return neighbours.standing() if neighbours is not None else None
 
     async def _checked(self) -> EngineStatus | str:
         """How the daemon is, or why that cannot be found out."""

@@ -12,6 +12,7 @@ from jivsd.cli import (
     exporting,
     incidents,
     locks,
+    nodes,
     outbox,
     plugins,
     proof,
@@ -55,7 +56,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, starting, runs, locks, exporting, acts, pruning, proof, torture):
+for module in (daemon, nodes, starting, runs, locks, exporting, acts, pruning, proof, torture):
     app.add_typer(module.commands)
 for name, module in (
     ("incidents", incidents),

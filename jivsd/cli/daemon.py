@@ -26,6 +26,10 @@ def run(
         typer.Option(metavar="URL", help="Where the journal is. Default: a file in the data folder."),
     ] = None,
     redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis for the locks of several nodes.")] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Its name among those that share a database. Default: the host's."),
+    ] = None,
     plugins: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder with plugins; can be given several times.")
     ] = None,
@@ -48,6 +52,7 @@ def run(
         "data_dir": data_dir or context.ensure_object(Globals).data_dir,
         "store": store,
         "redis": redis,
+        "node": node,
         "plugins": plugins,
         "http": http,
         "workers": workers,

@@ -133,6 +133,11 @@ class Keeper:
         self._ending = trio.Event()
         self._troubled = False
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the row is renewed in time."""
+        return self._trust.row > self._now()
+
     # ---- the child
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -36,12 +36,13 @@ class Trust:
         """
         self._lease = lease * (1 - MARGIN)
         self._row_lease = postgresql_lease * (1 - MARGIN)
-        self._row = -inf
+        self.row = -inf
+        """Until when the node's row is surely good."""
         self._keys: dict[int, float] = {}
 
     def renewed_row(self, asked: float) -> None:
         """The node's row was renewed; it was asked for at that time."""
-        self._row = asked + self._row_lease
+        self.row = asked + self._row_lease
 
     def renewed_keys(self, shards: Collection[int], asked: float) -> None:
         """The keys of shards were set, or renewed."""
@@ -54,4 +55,4 @@ class Trust:
 
     def until(self, shard: int, by: str) -> float:
         """Until when a shard is surely held by what it is held by."""
-        return min(self._row, self._keys.get(shard, -inf)) if by == REDIS else self._row
+        return min(self.row, self._keys.get(shard, -inf)) if by == REDIS else self.row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from importlib.metadata import version
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,6 +26,7 @@ from jivsd.engine.plugins import Plugins
 from jivsd.engine.pruning import SHARE, Pruning
 from jivsd.engine.updating import Updating
 from jivsd.records import IncidentState
+from jivsd.store.sharing import ALONE, Member, NodeState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -263,6 +265,14 @@ class Engine(Host):
             plugins=self._plugins(),
             children=self.children(),
         )
+
+    async def nodes(self) -> list[NodeState]:
+        """The nodes that have the database, and the shards of each."""
+        if self.neighbours is not None:
+            return await self.neighbours.nodes()
+        me = Member(self.node, "", self.started_at, inf, ALONE, self.stopping, full=False, version=version("jivsd"))
+        epochs = self.committer.epochs
+        return [NodeState(self.node, me, [(one, epochs[one], self.started_at) for one in sorted(self.holding.shards)])]
 
     def _plugins(self) -> list[PluginState]:
         loaded = [PluginState(one.name, one.code_hash, sorted(one.workflows)) for one in self.code.plugins]

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from jivsd.engine.trials import Trials
     from jivsd.registry.registry import Registry
     from jivsd.store.api import Recorded, Store, Verdict
+    from jivsd.store.sharing import Neighbours
 
 log = logs.get(__name__)
 
@@ -159,6 +160,8 @@ class Host(ABC):
         self.started_at = self.clock.now()
         self.children: Callable[[], list[ChildState]] = list
         """The supervisor's children, for `status`; the composition root sets it."""
+        self.neighbours: Neighbours | None = None
+        """The nodes of its database; the composition root sets it, unless the database is embedded."""
         self.committer = Committer(
             store,
             node=node,

@@ -60,8 +60,45 @@ class View(NamedTuple):
     members: list[Member]
 
 
+class NodeState(msgspec.Struct, frozen=True):
+    """A node and what it has, for people. `member` is None when it is gone, and nobody has taken its shards yet."""
+
+    node: str
+    member: Member | None
+    owned: list[tuple[int, int, int]]
+    """Shards, with their epochs and since when it has had them, in microseconds since the epoch."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a node stands."""
+
+    held: int
+    """Shards."""
+    by: str
+    good: bool
+    """Whether it takes part, and what it has is renewed in time."""
+    redis_away: bool | None
+    """Whether Redis, which is configured, does not hold its shards just now; None: there is none."""
+
+
+class Neighbours(Protocol):
+    """What a daemon knows of the nodes that have its database."""
+
+    async def nodes(self) -> list[NodeState]:
+        """Who has which shards."""
+        ...
+
+    def standing(self) -> Standing:
+        """How this node stands."""
+        ...
+
+
 class Sharing(Protocol):
     """What one node can do about shards. Every method may raise `StoreError`; `StoreAway`: it may have been done."""
+
+    async def database(self) -> str:
+        """What tells this database from all others, copies of it included."""
+        ...
 
     async def beat(self, lease: float, *, by: str, leaving: bool, full: bool) -> None:
         """Make or renew my row; it is good for `lease` seconds.

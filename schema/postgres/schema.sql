@@ -3,7 +3,7 @@
 -- Times are microseconds since 1970-01-01 UTC; run ids are UUIDv7. Text is compared byte by byte.
 -- Values that users made are JSON as bytes: they are written often and read as JSON seldom; see the views.
 
--- What the database is: schema (the number of its last migration), shards, probe.
+-- What the database is: id (made with it), schema (the number of its last migration), shards, probe.
 CREATE TABLE jivsd.meta (
     name text COLLATE "C" PRIMARY KEY,
     value text NOT NULL

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Refusing:
     """An engine that refuses everything with one error."""
 
+    neighbours = None
+
     def __init__(self, error: BaseException) -> None:
         self._error = error
 

@@ -163,7 +163,7 @@ def _read(terminal):
 def test_redis_without_a_shared_journal_is_refused(run, tmp_path):
     refused = run("run", "--data-dir", tmp_path, "--redis", "redis://localhost:1")
     assert refused.code == 1
-    assert "redis is for nodes that share a PostgreSQL journal" in refused.err
+    assert "nodes share a PostgreSQL database, no file: say store = postgresql://…, or leave redis" in refused.err
 
 
 @pytest.mark.slow

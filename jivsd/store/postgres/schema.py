@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import asyncpg
 
@@ -38,6 +39,7 @@ async def migrate(connection: Connection, address: Address) -> None:
                 if migration.number == 1:
                     await connection.execute(sql["insert_shards"], SHARDS)
                     await connection.execute(sql["put_meta"], "shards", str(SHARDS))
+                    await connection.execute(sql["put_meta"], "id", str(uuid4()))
     if await connection.fetchval(sql["meta"], "shards") != str(SHARDS):
         raise StoreError(f"the database {address.shown} was made with another number of shards than {SHARDS}")
 

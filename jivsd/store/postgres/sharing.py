@@ -49,6 +49,18 @@ class PostgresSharing:
         self._unsure: dict[int, int] = {}
         """Shards of which nobody knows whether they were claimed, and the epoch before."""
 
+    async def database(self) -> str:
+        """See `Sharing.database`."""
+
+        async def look(connection: Connection) -> str:
+            oid = await connection.fetchval("SELECT oid::text FROM pg_database WHERE datname = current_database()")
+            known = await connection.fetchval("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+            cluster = "SELECT system_identifier::text FROM pg_control_system()"
+            made = await connection.fetchval(cluster if known else self._sql["meta"], *([] if known else ["id"]))
+            return f"{made}-{oid}-{self._sql.schema}"
+
+        return await self._ask(look, ANSWER)
+
     async def beat(self, lease: float, *, by: str, leaving: bool, full: bool) -> None:
         """See `Sharing.beat`."""
         node, instance, _, version = self._opening

@@ -57,6 +57,12 @@ READERS: Final = 2
 """Connections that read, with a thread each."""
 
 
+NOT_SHARED: Final = (
+    "nodes share a PostgreSQL database, no file: say store = postgresql://…, or leave redis, cluster.share and workers "
+    "out"
+)
+
+
 class SqliteStore:
     """The journal in one SQLite file (write-ahead log, every commit synced). Keeps the contract `store.api.Store`.
 
@@ -117,7 +123,7 @@ class SqliteStore:
             StoreAway: it cannot be written to.
         """
         if share:
-            raise StoreError("nodes share a PostgreSQL database, no file: store = postgresql://…")
+            raise StoreError(NOT_SHARED)
         if self._threaded:
             await trio.to_thread.run_sync(self._connect)
         else:
