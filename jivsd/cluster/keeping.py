@@ -132,6 +132,7 @@ class Keeper:
         """Shards whose keys may be ours without need."""
         self._ending = trio.Event()
         self._troubled = False
+        self._said_full = False
 
     @property
     def is_good(self) -> bool:
@@ -155,10 +156,9 @@ class Keeper:
             task_status.started()
             await self._ending.wait()
             nursery.cancel_scope.cancel()
-        with trio.move_on_after(FAREWELL):
+        with suppress(StoreError), trio.move_on_after(FAREWELL):
             await self.give_up(set(self.held))
-            with suppress(StoreError):
-                await self._sharing.leave()
+            await self._sharing.leave()
 
     def end(self) -> None:
         """Have `run` end."""
@@ -174,9 +174,14 @@ class Keeper:
             await self._sharing.beat(lease, by=by, leaving=self.leaving, full=full)
             if by != self.by:
                 log.info("shards are held by something else from now on", by=by, before=self.by or "nothing")
-            self.by = by
+            self.by, self._said_full = by, full
             self._trust.renewed_row(asked)
             self._troubled = False
+
+    async def keep_word(self) -> None:
+        """Say at once that there is no room for starts any more, or is again. Raises StoreError."""
+        if self._full() != self._said_full:
+            await self.beat(self.by)
 
     async def join(self) -> None:
         """Say that the node takes shards. Raises StoreError."""

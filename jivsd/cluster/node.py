@@ -124,6 +124,7 @@ class Node:
         if keeper.by == NOTHING and self._now() >= self._claim_again:
             await keeper.join()
             self._nudge()
+        await keeper.keep_word()
         view, seen = await self._see()
         moves = self._moves(seen)
         if moves.claim and self._now() >= self._claim_again:

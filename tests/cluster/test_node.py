@@ -207,7 +207,7 @@ async def test_who_owns_a_shard_and_who_is_full_is_known():
     async with world("a", "b") as w:
         a, b = w.daemons.values()
         b.keeper._full = lambda: True
-        await trio.sleep(6)
+        await trio.sleep(1.1)
         assert {a.node.owner(shard) for shard in b.shards.living} == {"b"}
         assert {a.node.owner(shard) for shard in a.shards.living} == {"a"}
         assert (a.node.is_full("b"), a.node.is_full("a")) == (True, False)
