@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from trio import TaskStatus
 
+    from jivsd.cluster.circles import Circle
     from jivsd.engine.api import (
         Answer,
         GroupAction,
@@ -224,6 +225,10 @@ class Engine(Host):
     ) -> Locks:
         """Who holds lock keys (or one) and who waits for them, so many of each; and who waits for whom in a circle."""
         return await self._looking.lock_queues(key, limit, cursor, waiters)
+
+    async def lock_circles(self, since: int) -> list[Circle]:
+        """Runs that have waited for one another's locks since a time (microseconds), and will for ever."""
+        return await self._looking.lock_circles(since)
 
     def workflows(self) -> list[WorkflowInfo]:
         """The workflow types that new runs can have."""

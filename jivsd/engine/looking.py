@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from jivsd.authoring.workflows import Workflow
+    from jivsd.cluster.circles import Circle
     from jivsd.engine.actor import Actor
     from jivsd.engine.host import Host
     from jivsd.records import Event, Progress
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 NEWEST: Final = "@newest"
 """In the place of a workflow id: the newest run of the workflow."""
+FEW: Final = 1000
+"""Tickets that are looked through for circles at once; more would hold up the loop."""
 PAUSE: Final = Wait("", "pause", "somebody to resume it")
 
 
@@ -80,7 +83,14 @@ class Looking:
         store = self._host.store
         items = await store.lock_queues(key, limit + 1, cursor or "", waiters + 1)
         following = items[limit - 1].key if len(items) > limit else None
-        return Locks(items[:limit], following, circles.find(await store.tangle(self._host.clock.now())))
+        return Locks(items[:limit], following, await self.lock_circles(self._host.clock.now()))
+
+    async def lock_circles(self, since: int) -> list[Circle]:
+        """See `Engine.lock_circles`."""
+        tangle = await self._host.store.tangle(since)
+        if len(tangle.claims) < FEW:
+            return circles.find(tangle)
+        return await trio.to_thread.run_sync(circles.find, tangle)
 
     async def result(self, ref: str, timeout: float) -> Run:
         """See `Engine.result`."""

@@ -12,7 +12,6 @@ import trio
 
 from jivsd import logs
 from jivsd.clock import SECOND
-from jivsd.cluster import circles
 from jivsd.engine import incidents
 from jivsd.records import Incident, IncidentState, derived_id
 from jivsd.store.api import StoreError
@@ -67,7 +66,7 @@ class DeadlockService:
             self._open = None
             return
         now = self._engine.clock.now()
-        found = circles.find(await self._engine.store.tangle(now - int(self._config.after * SECOND)))
+        found = await self._engine.lock_circles(now - int(self._config.after * SECOND))
         if not found and self._open is not None and not self._open:
             return
         if self._open is None:
