@@ -105,7 +105,7 @@ async def _daemons(plan: Plan) -> AsyncGenerator[list[Daemon]]:
         for number in range(plan.nodes):
             settings = {"JIVSD_STORE": plan.store, "JIVSD_NODE": f"node-{number}"}
             if plan.nodes > 1:
-                settings |= {"JIVSD_CLUSTER_SHARE": "true", "JIVSD_CLUSTER_LEASE": f"{plan.lease:g}s"}
+                settings |= {"JIVSD_CLUSTER__SHARE": "true", "JIVSD_CLUSTER__LEASE": f"{plan.lease:g}s"}
                 if plan.redis is not None:
                     settings["JIVSD_REDIS"] = plan.redis
             arguments = ["--plugins", str(plugin), "--log-level", "warning"]
