@@ -203,6 +203,18 @@ CREATE TABLE jivsd.lock_ticket (
     UNIQUE (run_id, path)
 );
 
+-- Who holds each lock key, read off the ends of the queues, however long they are.
+CREATE VIEW jivsd.lock_head AS
+WITH RECURSIVE head AS (
+    (SELECT key, ticket, run_id, since, path, granted FROM jivsd.lock_ticket ORDER BY key, ticket LIMIT 1)
+    UNION ALL
+    SELECT following.* FROM head CROSS JOIN LATERAL (
+        SELECT key, ticket, run_id, since, path, granted FROM jivsd.lock_ticket
+        WHERE lock_ticket.key > head.key ORDER BY key, ticket LIMIT 1
+    ) AS following
+)
+SELECT key, ticket, run_id, since, path, granted FROM head;
+
 -- Events that runs have published, in the order in which they were recorded; each is here once.
 CREATE TABLE jivsd.outbox (
     number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

@@ -202,6 +202,11 @@ SELECT lock_ticket.key, ticket, run_id::text, fence, since, path, granted
 FROM jivsd.lock_ticket JOIN jivsd.lock ON lock.key = lock_ticket.key
 WHERE lock_ticket.key = $1 ORDER BY ticket LIMIT $2
 
+-- name: lock_heads
+-- Who holds each lock key.
+SELECT head.key, ticket, run_id::text, fence, since, path, granted
+FROM jivsd.lock_head AS head JOIN jivsd.lock ON lock.key = head.key ORDER BY head.key
+
 -- name: lock_queues
 -- The same for all lock keys: so many of each.
 SELECT key, ticket, run_id::text, fence, since, path, granted
@@ -269,7 +274,7 @@ SELECT run.run_id::text FROM jivsd.inbox JOIN jivsd.run ON run.run_id = inbox.ru
 WHERE inbox.state = 'UNREAD' AND ($1::integer[] IS NULL OR run.shard = ANY ($1)) AND (run.parked OR inbox.at < $2)
 UNION
 SELECT run.run_id::text
-FROM (SELECT DISTINCT ON (key) run_id, granted FROM jivsd.lock_ticket ORDER BY key, ticket) AS holder
+FROM jivsd.lock_head AS holder
 JOIN jivsd.run ON run.run_id = holder.run_id
 WHERE run.parked AND NOT holder.granted AND ($1::integer[] IS NULL OR run.shard = ANY ($1))
 ORDER BY 1

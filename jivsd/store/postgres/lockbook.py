@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 async def lock_queue(connection: Connection, sql: Sql, key: str | None, limit: int | None) -> list[Holder]:
     """See `LockBook.lock_queue`."""
-    if key is None:
+    if key is None and limit == 1:
+        found = await connection.fetch(sql["lock_heads"])
+    elif key is None:
         found = await connection.fetch(sql["lock_queues"], limit)
     else:
         found = await connection.fetch(sql["lock_queue"], key, limit)
