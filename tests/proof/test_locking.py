@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from databases import NEWEST
 
+from jivsd.proof import redisserver
 from jivsd.proof.locking.campaign import Plan, campaign
 from jivsd.proof.locking.checks import Line, Ran, violations
 
@@ -47,8 +48,20 @@ def test_a_run_that_did_not_complete():
 
 @pytest.mark.slow
 async def test_a_short_campaign(postgres):
-    plan = Plan(store=postgres(NEWEST).fresh(), runs=300, keys=5, every=(1.5, 3), seed=7)
-    outcome = await campaign(plan)
+    """The long form is a program: `python -m jivsd.proof.locking`."""
+    with redisserver.Server() as redis:
+        plan = Plan(
+            store=postgres(NEWEST).fresh(),
+            redis=redis.url,
+            runs=300,
+            keys=5,
+            nodes=3,
+            every=(1, 3),
+            away=(0, 1.5),
+            lease=1,
+            seed=7,
+        )
+        outcome = await campaign(plan)
     assert outcome.wrong == []
     assert outcome.runs == 300
     assert outcome.kills > 0
