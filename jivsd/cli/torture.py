@@ -28,6 +28,7 @@ commands = group()
     "jivsd torture --seconds 600 --seed 7 --keep ./kept",
     "jivsd torture --store postgresql",
     "jivsd torture --store postgresql://me@localhost/test --faults kill,cut,lose",
+    "jivsd torture --nodes 3",
     "jivsd torture --plant lose-ack --json | jq .violations[0]",
     panel=PANEL,
 )
@@ -37,7 +38,9 @@ def torture(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="PostgreSQL, by URL; or postgresql: a server of its own.")
     ] = None,
-    redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis, for several nodes.")] = None,
+    redis: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of several nodes; or none. Default: a server of its own.")
+    ] = None,
     nodes: Annotated[int, typer.Option(metavar="N", min=1, help="How many daemons share the work.")] = 1,
     faults: Annotated[
         str | None, typer.Option(metavar="LIST", help="Which, by commas. Default: all that can be.")
@@ -52,8 +55,10 @@ def torture(
 
     Each second to fifth second the daemon is killed with -9 and started again, or stopped for a while. With PostgreSQL
     the server has its faults, too: pg-restart, pg-terminate (sessions), pg-stop, cut (connections), lose (the answer to
-    a commit), disk-full. At the end every run, counter and ledger in the databases is compared with what a model says.
-    Exit code 0 only if nothing differs; with a bug built in that is 1, or the torturer is no good.
+    a commit), disk-full. Several nodes are killed, stopped for twice their lease (stop), asked to end (leave), cut off
+    from PostgreSQL (node-cut); their Redis has flush, redis-kill and redis-stop. At the end every run, counter and
+    ledger in the databases is compared with what a model says. Exit code 0 only if nothing differs; with a bug built in
+    that is 1, or the torturer is no good.
     """
     from jivsd.proof.torture.orders import Wrong, orders
     from jivsd.proof.torture.torturer import torture

@@ -28,6 +28,7 @@ def torture(report: TortureReport) -> Page:
         ("Faults", faults),
         ("Store", report.store),
         ("Went on", _went_on(report)),
+        *([("Nodes", f"{report.nodes}; {_taken_over(report)}")] if report.nodes > 1 else []),
         ("Seed", f"{report.seed}: the same gives the same workflows"),
     ]
     if report.kept:
@@ -45,6 +46,12 @@ def _went_on(report: TortureReport) -> str:
     """How soon there was progress again, after each fault."""
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.progress_s.items())
     return f"at the latest after {times}" if times else "nothing was in its way"
+
+
+def _taken_over(report: TortureReport) -> str:
+    """How soon others had all shards of a node."""
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.taken_over_s.items())
+    return f"others had all shards of one at the latest after {times}" if times else "nobody's shards were taken over"
 
 
 def _verdict(report: TortureReport) -> Text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Final, Literal, Never
 
 import trio
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Where = tuple[str, int] | str
 """A host and a port, or the path of a Unix socket."""
+Way = Literal["asked", "answered"]
 
 ABORT: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: what is closed is reset, and what was not sent yet is thrown away."""
@@ -71,19 +72,19 @@ class Link:
         self._left = count
 
     async def carry(
-        self, client: trio.SocketStream, server: trio.SocketStream, gate: Callable[[], Awaitable[None]]
+        self, client: trio.SocketStream, server: trio.SocketStream, gate: Callable[[Way], Awaitable[None]]
     ) -> None:
         """Hand on what either side sends, each piece when the gate lets it, until one of them ends, or it is cut."""
 
         async def ask() -> None:
             async for data in client:
-                await gate()
+                await gate("asked")
                 await self._flowing.wait()
                 self.asked += await self._hand_on(self._tap.asked(bytes(data)), server)
 
         async def answer() -> None:
             async for data in server:
-                await gate()
+                await gate("answered")
                 await self._flowing.wait()
                 self.answered += await self._hand_on(self._tap.answered(bytes(data)), client)
 
@@ -129,8 +130,7 @@ class Proxy:
         self._server = server
         self._tap = tap
         self._links: set[Link] = set()
-        self._flowing = trio.Event()
-        self._flowing.set()
+        self._held: dict[Way, trio.Event] = {}
 
     @property
     def links(self) -> list[Link]:
@@ -142,14 +142,20 @@ class Proxy:
         for link in self._links:
             link.cut()
 
-    def hold(self) -> None:
-        """Hand nothing on from now on, in either direction, as if a cable had been pulled; `release` ends that."""
-        if self._flowing.is_set():
-            self._flowing = trio.Event()
+    def hold(self, *, asked: bool = True, answered: bool = True) -> None:
+        """Hand nothing on from now on, as if a cable had been pulled: what clients ask, what they are answered, or
+        neither; `release` ends that.
+        """
+        if asked:
+            self._held.setdefault("asked", trio.Event())
+        if answered:
+            self._held.setdefault("answered", trio.Event())
 
     def release(self) -> None:
         """Hand on what was held back, and what comes."""
-        self._flowing.set()
+        for held in self._held.values():
+            held.set()
+        self._held.clear()
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
         """Carry connections until cancelled.
@@ -183,8 +189,9 @@ class Proxy:
             return await trio.open_unix_socket(self._server)
         return await trio.open_tcp_stream(*self._server)
 
-    async def _pass(self) -> None:
+    async def _pass(self, way: Way) -> None:
         """Return when something may be handed on."""
         if self.delay:
             await trio.sleep(self.delay)
-        await self._flowing.wait()
+        while way in self._held:
+            await self._held[way].wait()

@@ -113,6 +113,22 @@ async def test_one_connection_is_held_back_and_others_are_not():
         assert await received(held, 4) == b"late"
 
 
+@pytest.mark.parametrize("way", ["asked", "answered"])
+async def test_one_direction_can_be_held_up_alone(way):
+    async with echoing() as proxy, await connected(proxy) as one:
+        await one.send_all(b"first")
+        assert await received(one, 5) == b"first"
+        (link,) = proxy.links
+        proxy.hold(asked=way == "asked", answered=way == "answered")
+        await one.send_all(b"later")
+        with trio.move_on_after(0.1) as patience:
+            await received(one, 5)
+        assert patience.cancelled_caught
+        assert (link.asked, link.answered) == ((5, 5) if way == "asked" else (10, 5))
+        proxy.release()
+        assert await received(one, 5) == b"later"
+
+
 async def test_a_client_is_cut_off_when_there_is_no_server_or_it_is_refused():
     async with echoing() as proxy:
         proxy.refusing = True

@@ -107,10 +107,19 @@ def test_nothing_is_wrong_after_a_minute_on_postgresql(seed, faults):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_wrong_usage_is_said_in_a_sentence():
-    code, _, said = run("--seconds", "1", "--nodes", "2")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--redis", "redis://localhost"], "--redis is for several nodes: say how many, --nodes 3"),
+        (["--faults", "flush"], "--faults flush: needs several nodes: --nodes 3"),
+        (["--nodes", "3", "--redis", "none", "--faults", "flush"], "needs a Redis of the torture's own"),
+        (["--nodes", "2", "--faults", "fire"], "--faults fire: allowed are kill, stop, leave, node-cut, flush"),
+    ],
+)
+def test_wrong_usage_is_said_in_a_sentence(arguments, said):
+    code, _, error = run("--seconds", "1", *arguments)
     assert code == 2
-    assert "--nodes 2: there is one daemon so far" in json.loads(said)["error"]["message"]
+    assert said in json.loads(error)["error"]["message"]
 
 
 def test_on_somebodys_server_it_has_a_schema_of_its_own_that_is_gone_afterwards(postgres, tmp_path):
@@ -121,8 +130,9 @@ def test_on_somebodys_server_it_has_a_schema_of_its_own_that_is_gone_afterwards(
     async def visit():
         async with servers.postgres(url, 1, ["cut"], tmp_path) as ground:
             assert set(ground.faults) == {"pg-terminate", "cut", "lose"}
-            async with PostgresStore(ground.environment["JIVSD_STORE"]) as store:
-                await store.open(ground.environment["JIVSD_NODE"])
+            (environment,) = ground.environments.values()
+            async with PostgresStore(environment["JIVSD_STORE"]) as store:
+                await store.open(environment["JIVSD_NODE"])
                 await store.migrate_plugin("torture", {"postgres": [Migration(1, "ledger", LEDGER.read_text())]})
                 assert await ground.left_open(serving=True) == []
                 assert await ground.check() == []

@@ -261,7 +261,8 @@ def test_a_step_that_was_carried_out_after_its_record(copy):
     (at,) = first(copy, f"SELECT at FROM event WHERE run_id = '{run_id}' AND seq = {seq}")
     change(
         copy,
-        "INSERT INTO call SELECT run_id, path, attempt, key, detail, ? FROM call WHERE run_id = ? AND path = ? LIMIT 1",
+        "INSERT INTO call SELECT run_id, path, attempt, key, detail, ?, node FROM call"
+        " WHERE run_id = ? AND path = ? LIMIT 1",
         *(at + 1, run_id, path),
         database="world.sqlite",
     )

@@ -26,10 +26,11 @@ SCHEMA: Final = """
 CREATE TABLE started (number INTEGER NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, ending TEXT NOT NULL);
 CREATE TABLE told (message_id TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL);
 CREATE TABLE answered (run_id TEXT NOT NULL, message_id TEXT NOT NULL, answer TEXT NOT NULL);
+CREATE TABLE away (node TEXT NOT NULL, began INTEGER NOT NULL, ended INTEGER NOT NULL);
 CREATE TABLE fault (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, second REAL NOT NULL);
 """
-"""Starts and signals that were acknowledged, updates that were answered; what was done to the daemon, so many seconds
-after the beginning.
+"""Starts and signals that were acknowledged, updates that were answered; when a node stood still, in microseconds; what
+was done to the daemon, so many seconds after the beginning.
 """
 
 
@@ -63,6 +64,8 @@ class Account:
         self.cases: dict[str, Case] = {}
         """By run id."""
         self.faults: Counter[str] = Counter()
+        self.stopped: dict[str, list[tuple[int, int]]] = {}
+        """When a node stood still for longer than its lease."""
         self.complaints: list[Violation] = []
         """What was wrong with the daemon's answers."""
         self._on_acknowledged = on_acknowledged
@@ -100,6 +103,11 @@ class Account:
         """Something was done to the daemon."""
         self.faults[kind] += 1
         self._db.execute("INSERT INTO fault (kind, second) VALUES (?, ?)", (kind, round(second, 3)))
+
+    def away(self, node: str, began: int, ended: int) -> None:
+        """A node stood still for longer than its lease, between these times in microseconds."""
+        self.stopped.setdefault(node, []).append((began, ended))
+        self._db.execute("INSERT INTO away VALUES (?, ?, ?)", (node, began, ended))
 
     def complain(self, kind: str, run_id: str, message: str) -> None:
         """The daemon has answered what it must not."""

@@ -119,7 +119,7 @@ def _check_calls(life: Life) -> Iterator[Found]:
     details: dict[str, str] = {}
     for call in life.calls:
         record = settled.get(call.path)
-        if record is not None and call.at > record.at:
+        if record is not None and call.is_late(record.at):
             late = (call.at - record.at) / 1000
             yield Found(
                 "after record",
@@ -148,7 +148,8 @@ def _check_settled(life: Life) -> Iterator[Found]:
     settled = {line.path for line in life.journal if line.kind in OUTCOMES}
     for call in life.calls:
         if call.at > ends[0].at:
-            yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
+            if call.is_late(ends[0].at):
+                yield Found("after record", call.path, f"attempt {call.attempt} was carried out after the run's end")
         elif call.path not in settled and (call.path, call.attempt) not in recorded and not terminated:
             yield Found("lost", call.path, "it was carried out, and nothing records what became of it")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +24,11 @@ ONCE: Final = OUTCOMES | {Kind.TIMER_FIRED, Kind.MARKER, Kind.LOCK_GRANTED, Kind
 """The events that a path has at most once."""
 ENDS: Final = frozenset({Kind.ENDED, Kind.CONTINUED_AS_NEW})
 """The last events of runs."""
+Stopped = Mapping[str, Sequence[tuple[int, int]]]
+"""By node, when it stood still for longer than its lease: from, to, in microseconds."""
+NOBODY: Final[Stopped] = MappingProxyType({})
+WAKES_WITHIN: Final = 1_000_000
+"""Microseconds that a node has to notice that it has stood still, and to stop what it does."""
 
 
 _AGAIN: Final = """
@@ -71,13 +78,21 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A step's body has begun."""
+    """A step's body has begun. `since`: its node had just stood still, from that moment on."""
 
     path: str
     attempt: int
     key: str
     detail: str
     at: int
+    since: int | None = None
+
+    def is_late(self, recorded: int) -> bool:
+        """Whether it ought not to have begun, because of something that was recorded at a time.
+
+        A node that wakes up may carry out what it was about to when it was stopped: nobody could have told it.
+        """
+        return self.at > recorded and (self.since is None or recorded < self.since)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -135,9 +150,10 @@ class Counts(NamedTuple):
 class Evidence:
     """The databases of a torture, opened for looking only."""
 
-    def __init__(self, journal: apsw.Connection, world: apsw.Connection) -> None:
+    def __init__(self, journal: apsw.Connection, world: apsw.Connection, stopped: Stopped) -> None:
         self._journal = journal
         self._world = world
+        self._stopped = stopped
 
     def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return query(self._journal, sql, parameters).fetchall()
@@ -224,8 +240,13 @@ class Evidence:
         return dict(self._rows(sql, run_id))  # pyright: ignore[reportArgumentType]: rows of two
 
     def _calls(self, run_id: str) -> list[Call]:
-        sql = "SELECT path, attempt, key, detail, at FROM call WHERE run_id = ? ORDER BY at"
-        return [Call(*found) for found in query(self._world, sql, (run_id,)).fetchall()]
+        sql = "SELECT path, attempt, key, detail, at, node FROM call WHERE run_id = ? ORDER BY at"
+        found = query(self._world, sql, (run_id,)).fetchall()
+        return [Call(*call, since=self._since(node, call[-1])) for *call, node in found]
+
+    def _since(self, node: str, at: int) -> int | None:
+        times = (began for began, ended in self._stopped.get(node, ()) if began <= at <= ended + WAKES_WITHIN)
+        return next(times, None)
 
     def _ledger(self, run_id: str) -> list[Entry]:
         sql = "SELECT name, amount FROM torture_ledger WHERE run_id = ? ORDER BY entry"
@@ -281,7 +302,7 @@ def _row(
 
 
 @contextmanager
-def looking(journal: Path, world: Path) -> Generator[Evidence]:
-    """Look into the databases; a daemon may use them meanwhile."""
+def looking(journal: Path, world: Path, stopped: Stopped = NOBODY) -> Generator[Evidence]:
+    """Look into the databases; a daemon may use them meanwhile. `stopped`: when nodes stood still."""
     with closing(connect_reader(str(journal))) as one, closing(connect_reader(str(world))) as other:
-        yield Evidence(one, other)
+        yield Evidence(one, other, stopped)

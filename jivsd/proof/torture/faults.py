@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from jivsd.proof.daemons import Daemon
     from jivsd.proof.torture.account import Account
+    from jivsd.proof.torture.fleet import Node
     from jivsd.proof.torture.grounds import Ground
     from jivsd.proof.torture.recovery import Recovery
 
@@ -38,18 +39,39 @@ NOT_FOR_EVER: Final = 20.0
 STOPPED_FOR: Final = (0.1, 2.0)
 STALE_FOR: Final = 4.0
 """Seconds for which one that was taken over goes on."""
-LOOK_AGAIN: Final = 0.05
-"""Seconds between two looks at the daemon."""
-START_AGAIN: Final = 0.2
-"""Seconds before a daemon is started again that could not use its store: as systemd does it."""
+
+
+class Pace:
+    """Says when the next fault comes, until a moment of trio's clock, and which: the seed decides."""
+
+    def __init__(self, recovery: Recovery, seed: int, until: float) -> None:
+        self._recovery = recovery
+        self._seed = seed
+        self._until = until
+
+    async def go_on(
+        self, kinds: Sequence[str], every: tuple[float, float], commit: Callable[[str, Random], Awaitable[None]]
+    ) -> None:
+        """Have faults of some kinds committed, one after the other, with pauses of so many seconds in between."""
+        rng = Random(f"{self._seed}/{'/'.join(kinds)}")
+        while True:
+            pause = rng.uniform(*every)
+            if not kinds or trio.current_time() + pause > self._until:
+                return
+            await trio.sleep(pause)
+            if rng.random() < PATIENT:
+                with trio.move_on_after(NOT_FOR_EVER):
+                    await self._recovery.calm()
+                    await trio.sleep(rng.uniform(*WORK))
+            await commit(rng.choice(kinds), rng)
 
 
 class Faults:
-    """Chooses faults and their moments from a seed, and carries them out. `daemon` is the one that serves."""
+    """Chooses faults and their moments from a seed, and carries them out. `node` is the daemon that serves."""
 
     def __init__(
         self,
-        daemon: Daemon,
+        node: Node,
         ground: Ground,
         account: Account,
         recovery: Recovery,
@@ -59,75 +81,34 @@ class Faults:
         """Prepare.
 
         Args:
-            daemon: which is running.
+            node: which is running.
             ground: what it keeps its journal in.
             account: where it is noted what was done.
             recovery: told what is broken.
             seed: decides what is done and when.
             successor: makes the daemon that takes over.
         """
-        self.daemon = daemon
+        self._node = node
         self._ground = ground
         self._account = account
         self._recovery = recovery
         self._seed = seed
         self._successor = successor
         self._began = trio.current_time()
-        self._up = True
-        """Whether the daemon has answered since it was started."""
-        self._hands_off = False
-        """Whether somebody is just changing what daemon there is."""
+        node.on_up = lambda: recovery.mended("kill")
+        node.on_died = lambda why: account.complain("died", "", why)
+        node.on_launch = lambda: recovery.broke("kill")
 
     async def run(self, kinds: Sequence[str], until: float) -> None:
         """Commit faults of these kinds until a moment of trio's clock; keep a daemon running until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_running)
+            nursery.start_soon(self._node.keep_running)
             own = [kind for kind in kinds if kind not in self._ground.faults]
             others = [kind for kind in kinds if kind in self._ground.faults]
             every = TAKE_OVER_EVERY if TAKE_OVER in own else EVERY
-            nursery.start_soon(self._go_on, own, every, until, self._commit)
-            nursery.start_soon(self._go_on, others, STORE_EVERY, until, self._commit_in_store)
-
-    async def _go_on(
-        self,
-        kinds: Sequence[str],
-        every: tuple[float, float],
-        until: float,
-        commit: Callable[[str, Random], Awaitable[None]],
-    ) -> None:
-        rng = Random(f"{self._seed}/{'/'.join(kinds)}")
-        while True:
-            pause = rng.uniform(*every)
-            if not kinds or trio.current_time() + pause > until:
-                return
-            await trio.sleep(pause)
-            if rng.random() < PATIENT:
-                with trio.move_on_after(NOT_FOR_EVER):
-                    await self._recovery.calm()
-                    await trio.sleep(rng.uniform(*WORK))
-            await commit(rng.choice(kinds), rng)
-
-    async def _keep_running(self) -> None:
-        """Start a daemon again that has ended; it is wrong that it has, unless it could not come to its store."""
-        while True:
-            await trio.sleep(LOOK_AGAIN)
-            if self._hands_off:
-                continue
-            if self.daemon.running:
-                if not self._up and self.daemon.answers():
-                    self._up = True
-                    self._recovery.mended("kill")
-                continue
-            if self._up or not self._ground.faults:
-                self._account.complain("died", "", f"the daemon ended by itself: {self.daemon.last_words()}")
-            await trio.sleep(START_AGAIN)
-            await self._launch()
-
-    async def _launch(self) -> None:
-        if self._up:
-            self._recovery.broke("kill")
-        self._up = False
-        await self.daemon.launch()
+            pace = Pace(self._recovery, self._seed, until)
+            nursery.start_soon(pace.go_on, own, every, self._commit)
+            nursery.start_soon(pace.go_on, others, STORE_EVERY, self._commit_in_store)
 
     def _note(self, kind: str) -> None:
         self._account.fault(kind, trio.current_time() - self._began)
@@ -137,33 +118,33 @@ class Faults:
             self._note(kind)
 
     async def _commit(self, kind: str, rng: Random) -> None:
-        daemon = self.daemon
+        node, daemon = self._node, self._node.daemon
         if not daemon.running:
             return  # it is being started again
         self._note(kind)
         match kind:
             case "kill":
-                self._hands_off = True
+                node.hands_off = True
                 await daemon.kill()
-                await self._launch()
-                self._hands_off = False
+                await node.launch()
+                node.hands_off = False
             case "stop":
                 with self._recovery.breaking(kind):
                     daemon.send(signal.SIGSTOP)
                     await trio.sleep(rng.uniform(*STOPPED_FOR))
                     daemon.send(signal.SIGCONT)
             case _:
-                self._hands_off = True
+                node.hands_off = True
                 await self._take_over(daemon)
-                self._hands_off = False
+                node.hands_off = False
 
     async def _take_over(self, old: Daemon) -> None:
         """Let a second daemon take over while the first one is stopped, and let the first one go on for a while."""
         await self._stop_between_commits(old)
         try:
             socket_path(old.data_dir).unlink(missing_ok=True)
-            self.daemon = self._successor()
-            await self.daemon.start()
+            self._node.daemon = self._successor()
+            await self._node.daemon.start()
             old.send(signal.SIGCONT)
             await trio.sleep(STALE_FOR)
         finally:
@@ -174,13 +155,14 @@ class Faults:
         while True:
             daemon.send(signal.SIGSTOP)
             await trio.sleep(0.01)
-            if self._ground.faults or _is_free(daemon.data_dir / "jivsd.db"):
+            if self._ground.faults or is_free(daemon.data_dir / "jivsd.db"):
                 return
             daemon.send(signal.SIGCONT)
             await trio.sleep(0.01)
 
 
-def _is_free(database: Path) -> bool:
+def is_free(database: Path) -> bool:
+    """Whether nobody is just writing into a SQLite database."""
     with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as probe:
         try:
             probe.execute("BEGIN IMMEDIATE")

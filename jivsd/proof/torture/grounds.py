@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from jivsd.store.sqlite.store import SqliteStore
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from jivsd.proof.proxy import Proxy
+    from jivsd.proof.torture.ownership import Ownership
     from jivsd.proof.torture.recovery import Recovery
 
 
@@ -24,8 +27,18 @@ class Ground(Protocol):
         ...
 
     @property
-    def environment(self) -> Mapping[str, str]:
-        """Variables by which a daemon finds the journal."""
+    def environments(self) -> Mapping[str, Mapping[str, str]]:
+        """Variables by which daemons find the journal, by node."""
+        ...
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """Who owns which shards; None: the store cannot be shared."""
+        ...
+
+    @property
+    def proxies(self) -> Mapping[str, Proxy]:
+        """The ways of nodes to the store, where they go through a proxy."""
         ...
 
     @property
@@ -58,7 +71,9 @@ async def embedded(state: Path) -> AsyncGenerator[Ground]:
 
 class _Embedded:
     name = "SQLite"
-    environment: Mapping[str, str] = {}
+    environments: Mapping[str, Mapping[str, str]] = MappingProxyType({"": {}})
+    ownership: Ownership | None = None
+    proxies: Mapping[str, Proxy] = MappingProxyType({})
     faults: Collection[str] = ()
 
     def __init__(self, state: Path) -> None:

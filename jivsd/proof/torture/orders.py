@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import trio
 
 from jivsd.masking import masked
+from jivsd.proof.daemons import DaemonFailed
 from jivsd.proof.torture.faults import ON_DAEMON
 from jivsd.proof.torture.grounds import embedded
+from jivsd.proof.torture.nodefaults import ON_NODES, ON_REDIS, Leases
 from jivsd.proof.torture.planted import PLANTS
 from jivsd.store.api import StoreError
 from jivsd.store.choice import is_postgres
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from jivsd.proof.redisserver import Server
     from jivsd.proof.torture.grounds import Ground
 
 WORKERS: Final = 24
 """How many runs are open at once."""
-LATER: Final = {"flush": "Redis"}
-"""Faults of what else there is to be: what they come with."""
 POSTGRES: Final = "postgresql"
 """In place of a URL: a PostgreSQL server of the torture's own."""
+NO_REDIS: Final = "none"
+"""In place of a URL: the nodes share by PostgreSQL alone."""
+LEASES: Final = (Leases(1.0, 4.0), Leases(2.0, 8.0), Leases(5.0, 20.0))
+"""How long the nodes' leases are: the seed decides."""
 
 
 class Wrong(ValueError):
@@ -42,6 +50,14 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """None: the embedded one; POSTGRES, or the URL of a database."""
     plant: str | None = None
     workers: int = WORKERS
+    nodes: int = 1
+    redis: str | None = None
+    """Of several nodes: None is a server of the torture's own; or NO_REDIS, or the URL of one."""
+
+    @property
+    def leases(self) -> Leases:
+        """How long the nodes' leases are."""
+        return LEASES[self.seed % len(LEASES)]
 
 
 def orders(
@@ -61,18 +77,20 @@ def orders(
     """
     if store is not None and not is_postgres(store):
         raise Wrong(f"--store {masked(store)}: write postgresql://…, or postgresql for a server of the torture's own")
-    if redis is not None:
-        raise Wrong("--redis comes with several nodes: leave it out")
-    if nodes != 1:
-        raise Wrong(f"--nodes {nodes}: there is one daemon so far: leave it out")
+    if nodes == 1 and redis is not None:
+        raise Wrong("--redis is for several nodes: say how many, --nodes 3")
+    if nodes > 1 and store is None:
+        store = POSTGRES
     if plant is not None and plant not in PLANTS:
         raise Wrong(f"--plant {plant}: allowed are {', '.join(PLANTS)}")
     return Orders(
         seconds=seconds,
         seed=SystemRandom().randrange(1 << 32) if seed is None else seed,
-        faults=_faults(faults, store),
+        faults=_faults(faults, _possible(store, nodes, redis), lambda name: _why_not(name, store, nodes, redis)),
         store=store,
         plant=plant,
+        nodes=nodes,
+        redis=redis,
     )
 
 
@@ -82,46 +100,84 @@ def place(what: Orders, folder: Path, state: Path) -> AbstractAsyncContextManage
         return embedded(state)
     from jivsd.proof.torture.servers import postgres  # its driver takes a while to import
 
-    return postgres(what.store, what.seed, what.faults, folder)
+    return postgres(what.store, what.seed, what.faults, folder, what.nodes)
 
 
-def _faults(text: str | None, store: str | None) -> tuple[str, ...]:
-    possible = _possible(store)
+@asynccontextmanager
+async def a_redis(what: Orders) -> AsyncGenerator[Server | None]:
+    """A Redis of the torture's own, if several nodes are to have one.
+
+    Raises:
+        DaemonFailed: there is none; the message says why.
+    """
+    if what.nodes == 1 or what.redis is not None:
+        yield None
+        return
+    from jivsd.proof.redisserver import Server, ServerFailed
+
+    try:
+        server = Server()
+        await trio.to_thread.run_sync(server.start)
+    except ServerFailed as error:
+        raise DaemonFailed(str(error)) from None
+    try:
+        yield server
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(server.remove)
+
+
+def shared_by(what: Orders, redis: Server | None) -> dict[str, str]:
+    """The variables by which nodes share."""
+    url = redis.url if redis is not None else what.redis
+    leases = what.leases
+    return {
+        "JIVSD_CLUSTER__SHARE": "true",
+        "JIVSD_CLUSTER__LEASE": f"{leases.redis}s",
+        "JIVSD_CLUSTER__POSTGRESQL_LEASE": f"{leases.postgresql}s",
+        **({} if url in (None, NO_REDIS) else {"JIVSD_REDIS": url}),
+    }
+
+
+def _faults(text: str | None, possible: list[str], why_not: Callable[[str], str]) -> tuple[str, ...]:
     if text is None:
         return tuple(possible)
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name in LATER:
-            raise Wrong(f"--faults {name} comes with {LATER[name]}; there are {', '.join(possible)}")
         if name not in possible:
-            raise Wrong(f"--faults {name}: {_why_not(name, store, possible)}")
+            raise Wrong(f"--faults {name}: {why_not(name)}")
     return tuple(kind for kind in possible if kind in names)
 
 
-def _possible(store: str | None) -> list[str]:
-    """The faults that can be done to a daemon with this store, and to the store."""
+def _possible(store: str | None, nodes: int, redis: str | None) -> list[str]:
+    """The faults that can be done to daemons with this store, to the store, and to their Redis."""
+    own = [*ON_NODES, *(() if redis is not None else ON_REDIS)] if nodes > 1 else [*ON_DAEMON]
     if store is None:
-        return [*ON_DAEMON]
+        return own
     from jivsd.proof.pgserver import can_have_room
     from jivsd.proof.torture.serverfaults import ON_ANY, ON_OWN
     from jivsd.proof.torture.servers import THROUGH_PROXY, route_of
 
     if store == POSTGRES:
-        return [*ON_DAEMON, *(kind for kind in ON_OWN if kind != "disk-full" or can_have_room())]
+        return [*own, *(kind for kind in ON_OWN if kind != "disk-full" or can_have_room())]
     try:
         route_of(store)
     except StoreError as error:
         raise Wrong(f"--store: {error}") from None
     except ValueError:
-        return [*ON_DAEMON, *(kind for kind in ON_ANY if kind not in THROUGH_PROXY)]
-    return [*ON_DAEMON, *ON_ANY]
+        return [kind for kind in (*own, *ON_ANY) if kind not in THROUGH_PROXY]
+    return [*own, *ON_ANY]
 
 
-def _why_not(name: str, store: str | None, possible: list[str]) -> str:
+def _why_not(name: str, store: str | None, nodes: int, redis: str | None) -> str:
     from jivsd.proof.torture.serverfaults import ON_OWN
 
-    if name not in ON_OWN:
-        return f"allowed are {', '.join(possible)}, or an empty text for none"
+    if name in ON_REDIS and nodes > 1:
+        return "needs a Redis of the torture's own: leave out --redis"
+    if name in (*ON_NODES, *ON_REDIS) and nodes == 1:
+        return "needs several nodes: --nodes 3"
+    if name not in ON_OWN and name not in ON_NODES:
+        return f"allowed are {', '.join(_possible(store, nodes, redis))}, or an empty text for none"
     if store is None:
         return "needs PostgreSQL: --store postgresql starts a server for it"
     if store == POSTGRES:

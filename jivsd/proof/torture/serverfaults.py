@@ -40,24 +40,24 @@ AGAIN: Final = (1, 1, 1, 2, 3)
 """How many answers in a row are lost."""
 
 _SESSIONS: Final = """
-SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'jivsd % of ' || $1::text
+SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'jivsd % of ' || $1::text || '%'
 ORDER BY application_name NOT LIKE 'jivsd journal %', random()
 """
 
 
 class ServerFaults:
-    """Commits faults, one at a time. `proxy`: in between, if there is one."""
+    """Commits faults, one at a time. `proxies`: in between, by node, if there are any."""
 
     def __init__(self, ask: Callable[..., Awaitable[list[Any]]], node: str, server: Server | None) -> None:
         """Prepare.
 
         Args:
             ask: asks PostgreSQL directly.
-            node: whose sessions are meant.
+            node: with what the names of those begin whose sessions are meant.
             server: which can be restarted and stopped; None: none can.
         """
         self.kinds = ON_ANY if server is None else ON_OWN
-        self.proxy: Proxy | None = None
+        self.proxies: dict[str, Proxy] = {}
         self._ask = ask
         self._node = node
         self._server = server
@@ -122,7 +122,7 @@ class ServerFaults:
 
     async def _cut(self, rng: Random) -> bool:
         """Cut connections, now or in the middle of what comes; or hold everything; then let nobody in for a while."""
-        proxy = self._way()
+        proxy = rng.choice(list(self.proxies.values()))
         links = proxy.links
         try:
             match rng.choice(("now", "after", "after", "hold")):
@@ -168,16 +168,12 @@ class ServerFaults:
         return True
 
     async def _sessions(self) -> list[int]:
-        """The processes of the daemon's sessions, the one that writes batches first."""
+        """The processes of the daemons' sessions, those that write batches first."""
         return [pid for (pid,) in await self._ask(_SESSIONS, self._node)]
 
     def _own(self) -> Server:
         assert self._server is not None
         return self._server
-
-    def _way(self) -> Proxy:
-        assert self.proxy is not None
-        return self.proxy
 
 
 async def _until(happened: Callable[[], bool]) -> None:

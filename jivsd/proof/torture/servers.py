@@ -16,6 +16,7 @@ from jivsd.proof.pgserver import VERSIONS, Server, ServerFailed
 from jivsd.proof.proxy import Proxy
 from jivsd.proof.room import NoRoom
 from jivsd.proof.torture.copied import copy
+from jivsd.proof.torture.ownership import Ownership
 from jivsd.proof.torture.serverfaults import ServerFaults
 from jivsd.store.api import StoreAway, StoreError
 from jivsd.store.postgres import PostgresStore
@@ -24,7 +25,7 @@ from jivsd.store.postgres.connections import connect, drop, translated
 from jivsd.store.postgres.pools import READERS, WRITERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection
+    from collections.abc import AsyncGenerator, Collection, Mapping
     from pathlib import Path
     from random import Random
 
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 OWN: Final = "postgresql"
 """In place of a URL: a server of the torture's own."""
 DATABASE: Final = "torture"
-THROUGH_PROXY: Final = frozenset({"cut", "lose"})
-"""The faults for which the daemon reaches the server through our proxy."""
+THROUGH_PROXY: Final = frozenset({"cut", "lose", "node-cut"})
+"""The faults for which a daemon reaches the server through our proxy."""
 ANSWERS_WITHIN: Final = 30.0
 COPIED_WITHIN: Final = 300.0
 TIDY_WITHIN: Final = 15.0
@@ -48,7 +49,7 @@ _SIZES: Final = {"journal": 1, "writer": WRITERS, "reader": READERS}
 _SESSIONS: Final = """
 SELECT application_name AS name, pid, coalesce(state, '') AS state,
        (SELECT count(*) FROM pg_locks WHERE pg_locks.pid = session.pid AND granted AND locktype <> 'advisory') AS locks
-FROM pg_stat_activity AS session WHERE application_name LIKE 'jivsd % of ' || $1::text
+FROM pg_stat_activity AS session WHERE application_name LIKE 'jivsd % of ' || $1::text || '%'
 """
 
 
@@ -89,7 +90,9 @@ def route_of(url: str) -> Route:
 
 
 @asynccontextmanager
-async def postgres(store: str, seed: int, kinds: Collection[str], folder: Path) -> AsyncGenerator[Ground]:
+async def postgres(
+    store: str, seed: int, kinds: Collection[str], folder: Path, nodes: int = 1
+) -> AsyncGenerator[Ground]:
     """A place on PostgreSQL, that is gone afterwards.
 
     Args:
@@ -97,6 +100,7 @@ async def postgres(store: str, seed: int, kinds: Collection[str], folder: Path) 
         seed: decides the version of a server of its own.
         kinds: the faults that are to be committed.
         folder: for the copy of the journal.
+        nodes: how many daemons use it.
 
     Raises:
         DaemonFailed: there is no such place; the message says why.
@@ -113,7 +117,7 @@ async def postgres(store: str, seed: int, kinds: Collection[str], folder: Path) 
                 async with made.schemas_of_its_own(), made.proxied(kinds):
                     yield made
         else:
-            made = _Postgres(_with_schema(store), bridge, folder, None)
+            made = _Postgres(_with_schema(store), bridge, folder, None, nodes)
             async with made.schemas_of_its_own(), made.proxied(kinds):
                 yield made
 
@@ -141,7 +145,9 @@ async def _own_server(seed: int, *, room: bool) -> AsyncGenerator[Server]:
 
 
 class _Postgres:
-    def __init__(self, url: str, bridge: Bridge, folder: Path, server: Server | None) -> None:
+    """A schema in a database, and one beside it for what steps write."""
+
+    def __init__(self, url: str, bridge: Bridge, folder: Path, server: Server | None, nodes: int = 1) -> None:
         self.name = "PostgreSQL" if server is None else f"PostgreSQL {server.version}"
         self._address = address_of(url)
         self._tables = f"{self._address.schema}_steps"
@@ -151,11 +157,21 @@ class _Postgres:
         self._copy = folder / "journal.sqlite"
         self._node = f"torture-{uuid4().hex[:8]}"
         self._faults = ServerFaults(self.ask, self._node, server)
-        self.environment = {"JIVSD_STORE": self._url, "JIVSD_NODE": self._node}
+        names = [self._node] if nodes == 1 else [f"{self._node}-{number}" for number in range(1, nodes + 1)]
+        self.environments: dict[str, dict[str, str]] = {
+            name: {"JIVSD_STORE": self._url, "JIVSD_NODE": name} for name in names
+        }
+        """By node."""
+        self.ownership: Ownership | None = Ownership(self.ask, self._address.schema, self._tables)
 
     @property
     def faults(self) -> Collection[str]:
         return self._faults.kinds
+
+    @property
+    def proxies(self) -> Mapping[str, Proxy]:
+        """The ways of the nodes to the server, if they go through a proxy."""
+        return self._faults.proxies
 
     async def ask(self, sql: str, *arguments: Any) -> list[Any]:
         """What PostgreSQL answers, asked directly.
@@ -197,16 +213,17 @@ class _Postgres:
 
     @asynccontextmanager
     async def proxied(self, kinds: Collection[str]) -> AsyncGenerator[None]:
-        """Have the daemon go through a proxy, if a fault needs that."""
+        """Have each daemon go through a proxy, if a fault needs that."""
         if not THROUGH_PROXY & set(kinds):
             yield
             return
         route = route_of(self._url)
         async with trio.open_nursery() as nursery:
-            proxy = Proxy(route.server, self._faults.tap)
-            await nursery.start(proxy.serve)
-            self._faults.proxy = proxy
-            self.environment = {**self.environment, "JIVSD_STORE": route.url(proxy.port)}
+            for node, environment in self.environments.items():
+                proxy = Proxy(route.server, self._faults.tap)
+                await nursery.start(proxy.serve)
+                self._faults.proxies[node] = proxy
+                environment["JIVSD_STORE"] = route.url(proxy.port)
             yield
             nursery.cancel_scope.cancel()
 
@@ -260,6 +277,6 @@ class _Postgres:
                 wrong.append(f"session {name!r} ({pid}) is {state} and holds {locks} locks")
         for purpose, most in _SIZES.items():
             count = sum(name.startswith(f"jivsd {purpose} ") for name, *_ in sessions)
-            if count > most or (purpose == "journal" and not count):
-                wrong.append(f"there are {count} sessions {purpose!r}; it has {most}")
+            if count > most * len(self.environments) or (purpose == "journal" and not count):
+                wrong.append(f"there are {count} sessions {purpose!r}; a daemon has {most}")
         return wrong

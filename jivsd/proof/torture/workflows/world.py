@@ -5,6 +5,7 @@ Nothing is synced: what a killed process has written stays in the system's memor
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -19,13 +20,15 @@ SCHEMA = """
 PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS call (
     run_id TEXT NOT NULL, path TEXT NOT NULL, attempt INTEGER NOT NULL, key TEXT NOT NULL, detail TEXT NOT NULL,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL, node TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS call_run ON call (run_id);
 CREATE TABLE IF NOT EXISTS mended (run_id TEXT NOT NULL, name TEXT NOT NULL);
 """
-"""`call`: a row each time that a step's body begins; `at` in microseconds. `mended`: what no longer fails."""
+"""`call`: a row each time that a step's body begins; `at` in microseconds, `node` where there are
+several. `mended`: what no longer fails."""
 PATIENCE_S = 30.0
+_NODE = os.environ.get("JIVSD_NODE", "")
 
 
 def _now() -> int:
@@ -48,7 +51,7 @@ def call(path: str, ctx: StepContext, detail: str) -> None:
     """Note that a step is being carried out."""
     row = (ctx.run_id, ctx.path, ctx.attempt, ctx.idempotency_key, detail)
     with _lock:
-        _connection(path).execute("INSERT INTO call VALUES (?, ?, ?, ?, ?, ?)", (*row, now()))
+        _connection(path).execute("INSERT INTO call VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, now(), _NODE))
 
 
 def mend(path: str, run_id: str, name: str) -> None:
