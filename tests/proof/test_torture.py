@@ -107,19 +107,10 @@ def test_nothing_is_wrong_after_a_minute_on_postgresql(seed, faults):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--redis", "redis://localhost"], "--redis is for several nodes: say how many, --nodes 3"),
-        (["--faults", "flush"], "--faults flush: needs several nodes: --nodes 3"),
-        (["--nodes", "3", "--redis", "none", "--faults", "flush"], "needs a Redis of the torture's own"),
-        (["--nodes", "2", "--faults", "fire"], "--faults fire: allowed are kill, stop, leave, node-cut, flush"),
-    ],
-)
-def test_wrong_usage_is_said_in_a_sentence(arguments, said):
-    code, _, error = run("--seconds", "1", *arguments)
+def test_wrong_usage_is_said_in_a_sentence():
+    code, _, said = run("--seconds", "1", "--faults", "flush")
     assert code == 2
-    assert said in json.loads(error)["error"]["message"]
+    assert "--faults flush: needs several nodes: --nodes 3" in json.loads(said)["error"]["message"]
 
 
 def test_on_somebodys_server_it_has_a_schema_of_its_own_that_is_gone_afterwards(postgres, tmp_path):
