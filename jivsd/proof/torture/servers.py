@@ -108,7 +108,7 @@ async def postgres(
     async with Bridge("jivsd-torture") as bridge:
         if store == OWN:
             async with _own_server(seed, room="disk-full" in kinds) as server:
-                made = _Postgres(server.url(DATABASE), bridge, folder, server)
+                made = _Postgres(server.url(DATABASE), bridge, folder, server, nodes)
                 space = "" if server.room is None else f" TABLESPACE {DATABASE}"
                 first = _Postgres(server.url(), bridge, folder, server)
                 if server.room is not None:
