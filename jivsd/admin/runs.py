@@ -226,7 +226,7 @@ class RunRoutes:
         """The run when it has ended, or as it stands when the time is up or the server is to stop."""
         with patience().wait():
             return await self._engine.result(ref, seconds)
-        return await self._engine.show(ref)
+        return await self._engine.result(ref, 0)
 
     async def _act(self, action: Action, ref: str) -> Response:
         body = await body_of(ReasonBody, required=False)

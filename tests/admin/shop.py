@@ -97,3 +97,11 @@ async def announce(ctx: Context, items: list[str]) -> None:
     for item in items:
         await ctx.emit("announced", {"item": item})
     await ctx.emit("done")
+
+
+@workflow("rounds")
+async def rounds(ctx: Context, number: int) -> None:
+    """Goes on as new once, and waits then."""
+    if number == 0:
+        await ctx.continue_as_new(1)
+    await ctx.wait_signal("go")

@@ -301,6 +301,24 @@ async def test_draining_answers_those_who_wait_for_a_result(tmp_path):
     assert [answer.status_code for answer in answers] == [202, 202]
 
 
+async def test_draining_tells_who_waits_for_a_result_of_the_run_in_which_it_goes_on(tmp_path):
+    async with serving(tmp_path) as served:
+        run = (await served.unix.post("/api/v1/runs", json={"workflow": "rounds", "input": 0})).json()["run"]
+        answers = []
+
+        async def wait():
+            answers.append((await served.unix.get(f"/api/v1/runs/{run['run_id']}/result?wait=60s")).json())
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                served.server.drain()
+    (following,) = answers
+    assert following["run_id"] != run["run_id"]
+    assert following["status"] in ("RUNNING", "WAITING")
+
+
 @pytest.mark.jump
 async def test_draining_ends_within_its_grace(tmp_path):
     engine = Slow()
