@@ -85,6 +85,6 @@ def test_two_workers_are_one_daemon_and_one_of_them_may_die(postgres, tmp_path):
         os.kill(int(first), signal.SIGKILL)
         assert until("workers", "worker ended")["why"] == "it ended by signal SIGKILL"
         for one in answer["items"]:
-            assert ended(listening[1], one["run"]["run_id"])["status"] == "COMPLETED"
+            assert ended(listening[1], one["run_id"])["status"] == "COMPLETED"
         process.terminate()
         assert process.wait(PATIENCE) == 0
