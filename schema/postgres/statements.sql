@@ -375,6 +375,10 @@ SELECT number, hash FROM jivsd.plugin_migration WHERE plugin = $1 ORDER BY numbe
 SELECT quote_ident(name) FROM unnest(current_schemas(false)) WITH ORDINALITY AS schemas (name, place)
 WHERE name <> $1 ORDER BY place
 
+-- name: applied_migration
+-- The hash of a plugin's migration that has been applied.
+SELECT hash FROM jivsd.plugin_migration WHERE plugin = $1 AND number = $2
+
 -- name: put_plugin_migration
 -- A migration of a plugin has been applied.
 INSERT INTO jivsd.plugin_migration (plugin, number, name, hash, tables) VALUES ($1, $2, $3, $4, $5)

@@ -1,8 +1,11 @@
 """A plugin's own tables."""
 
 import pytest
+import trio
+from databases import NEWEST
 
 from jivsd.store.api import Migration, StoreError
+from jivsd.store.postgres import PostgresStore
 from jivsd.store.sqlite import SqliteStore
 
 FIRST = Migration(1, "shelf", "CREATE TABLE shelf (item TEXT); INSERT INTO shelf VALUES ('book');")
@@ -52,3 +55,43 @@ async def test_one_that_fails_leaves_nothing_behind(path, sql, why):
             == []
         )
     assert await migrate(path, FIRST, SECOND) == [("book", 1)]
+
+
+async def test_nodes_that_start_together_apply_each_migration_once(postgres):
+    url = postgres(NEWEST).clean()
+    slow = [
+        Migration(1, "shelf", "SELECT pg_sleep(0.1); CREATE TABLE public.shelf (item text)"),
+        Migration(2, "book", "INSERT INTO public.shelf VALUES ('book')"),
+    ]
+    found = []
+
+    async def start(number):
+        async with PostgresStore(url) as store:
+            await store.open(f"node-{number}", share=True)
+            await store.migrate_plugin("shop", {"postgres": slow})
+            found.append(await store._read(lambda db: db.fetch("SELECT item FROM public.shelf")))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(start, number)
+    assert [[item for (item,) in rows] for rows in found] == [["book"]] * 4
+
+
+async def test_two_nodes_with_different_texts(postgres):
+    url = postgres(NEWEST).clean()
+    refused = []
+
+    async def start(number):
+        async with PostgresStore(url) as store:
+            await store.open(f"node-{number}", share=True)
+            text = f"SELECT pg_sleep(0.1); CREATE TABLE public.shelf{number} (item text)"
+            try:
+                await store.migrate_plugin("shop", {"postgres": [Migration(1, "shelf", text)]})
+            except StoreError as error:
+                refused.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2):
+            nursery.start_soon(start, number)
+    (said,) = refused
+    assert "applied with another text" in said
