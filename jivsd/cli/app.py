@@ -9,6 +9,7 @@ from jivsd.cli import (
     configuration,
     daemon,
     database,
+    doctor,
     exporting,
     incidents,
     locks,
@@ -56,7 +57,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, nodes, starting, runs, locks, exporting, acts, pruning, proof, torture):
+for module in (daemon, doctor, nodes, starting, runs, locks, exporting, acts, pruning, proof, torture):
     app.add_typer(module.commands)
 for name, module in (
     ("incidents", incidents),
