@@ -10,6 +10,7 @@ from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd.admin.access import Token, guarded
 from jivsd.admin.bulk import BulkRoutes
+from jivsd.admin.dashboard import DashboardRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Text
 from jivsd.admin.incidents import IncidentRoutes
@@ -45,7 +46,8 @@ def create_app(
 
     Args:
         engine: what answers.
-        token: needed by everything that comes over TCP, except `/health/live` and `/health/ready`; it may do all.
+        token: needed by everything that comes over TCP, except `/health/live`, `/health/ready` and the dashboard's
+            own files, which hold no data; it may do all.
         tokens: further ones, that may do what their roles allow.
         hosts: names under which TCP clients may ask for this host, besides localhost and addresses.
         siblings: the sockets of the host's other workers, by node: `/metrics` is of all of them.
@@ -61,6 +63,7 @@ def create_app(
     routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
     routes += [("", route) for route in OpenApiRoutes(routes).routes()]
+    routes += [("", route) for route in DashboardRoutes().routes()]
     for prefix, (method, path, handler) in routes:
         app.add_url_rule(
             prefix + path,

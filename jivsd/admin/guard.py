@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from jivsd.admin.access import found
+from jivsd.admin.dashboard import assets
 from jivsd.admin.problems import Problem
 from jivsd.admin.status import LIVE, READY
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 Scope = Any  # ASGI's dictionaries of many shapes
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
-WITHOUT_TOKEN: Final = frozenset({LIVE, READY})
+WITHOUT_TOKEN: Final = frozenset({LIVE, READY, *assets()})
+"""Exact paths. The dashboard's files are the same everywhere; what it shows it asks for with the token."""
 _HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@?#\[\]]+))(?::[0-9]{1,5})?")
 
 
@@ -28,7 +30,7 @@ class Guard:
 
     Whoever can open the Unix socket may ask anything: its mode decides that. Over TCP the host name must be ours (a
     page elsewhere could have its own name point here), a browser's origin must be the same host, and with a token
-    everything but two exact paths needs it.
+    everything but a few exact paths needs it.
     """
 
     def __init__(self, app: Application, tokens: Sequence[Token], hosts: Collection[str]) -> None:

@@ -82,7 +82,7 @@ async def test_the_field_is_also_said_to_programs(tmp_path):
         assert problem(refused, 422, "invalid")["field"] == "wait"
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", f"{API}", f"{API}/nope", f"{API}/runs/x/y/z", f"{API}/runs/a%00b",
+@pytest.mark.parametrize("path", ["/x", "/nope", f"{API}", f"{API}/nope", f"{API}/runs/x/y/z", f"{API}/runs/a%00b",
                                   f"{API}/runs/%ff", f"{API}//runs", "/%2e%2e/etc", "*"])  # fmt: skip
 async def test_an_unknown_address_is_a_problem(tmp_path, path):
     async with serving(tmp_path, Refusing(AssertionError("no route leads here"))) as served:

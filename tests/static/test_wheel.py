@@ -36,6 +36,9 @@ def jivsd(installed, folder, *arguments):
 def test_wheel_has_everything(installed):
     files = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     assert "jivsd/py.typed" in files
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "jivsd/admin/static").iterdir()}
+    assert "jivsd/admin/static/index.html" in pages
+    assert pages <= files
     for folder in ("schema", "plugins", "systemd"):
         sources = {
             str(path.relative_to(ROOT))
