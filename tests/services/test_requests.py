@@ -293,6 +293,7 @@ async def test_only_what_is_of_ones_own_shards(url):
         assert await d.service.run_once() == len(left) > 0
 
 
+@pytest.mark.embedded
 async def test_while_the_store_is_away_nothing_is_refused_or_lost():
     store = FickleStore()
     async with Env(desk, store=store) as env:
