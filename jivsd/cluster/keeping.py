@@ -207,17 +207,22 @@ class Keeper:
             wanted = await self._take_keys(self._leases, wanted)
         if not wanted:
             return
-        taken: dict[int, int] = {}
         try:
             taken = await self._sharing.claim({shard: shards[shard] for shard in wanted})
-        finally:
-            self._unwanted |= wanted - taken.keys()
+        except StoreError:
+            await self._release_keys(wanted)
+            raise
+        except BaseException:
+            self._unwanted |= wanted
+            raise
         self.held |= taken
         self._metrics.leases_held.set(len(self.held))
         if taken:
             log.info("shards taken", shards=sorted(taken), node=self.name)
             self._holder.take(taken)
             self._check()
+        if missed := wanted - taken.keys():
+            await self._release_keys(missed)
 
     async def hand_over(self, shards: Collection[int]) -> set[int]:
         """Let shards go; return those that are anybody's now. Lost ones among them are lost, whatever is under way."""
@@ -326,12 +331,15 @@ class Keeper:
         return True
 
     async def _take_keys(self, leases: Leases, shards: set[int]) -> set[int]:
-        asked = self._now()
-        try:
-            with trio.fail_after(self._times.lease * ANSWER):
-                mine = await leases.hold(shards)
-        except (LeasesAway, trio.TooSlowError):
-            return set()
+        async with self._keys:
+            asked = self._now()
+            self._unwanted -= shards
+            try:
+                with trio.fail_after(self._times.lease * ANSWER):
+                    mine = await leases.hold(shards)
+            except (LeasesAway, trio.TooSlowError):
+                self._unwanted |= shards
+                return set()
         self._trust.renewed_keys(mine, asked)
         return mine
 

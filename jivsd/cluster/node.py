@@ -121,13 +121,17 @@ class Node:
     async def _look(self) -> None:
         """Look once, and do what follows."""
         keeper = self._keeper
-        if keeper.by == NOTHING and self._now() >= self._claim_again:
+        if keeper.by == NOTHING:
             await keeper.join()
+            self._nudge()
+        if keeper.leaving and self._now() >= self._claim_again and await self._claim({}):
+            keeper.leaving = False
+            await keeper.beat(keeper.by)
             self._nudge()
         await keeper.keep_word()
         view, seen = await self._see()
         moves = self._moves(seen)
-        if moves.claim and self._now() >= self._claim_again:
+        if moves.claim:
             epochs = {owner.shard: owner.epoch for owner in view.owners}
             await self._claim({shard: epochs[shard] for shard in moves.claim})
         self._hand_over(moves.hand_over)
@@ -156,16 +160,21 @@ class Node:
             busy=self._holder.busy(),
         )
 
-    async def _claim(self, shards: dict[int, int]) -> None:
+    async def _claim(self, shards: dict[int, int]) -> bool:
+        """Claim shards. A node that may not (its clock is off) leaves them all to others until it may again."""
+        keeper = self._keeper
         try:
-            await self._keeper.claim(shards)
+            await (keeper.claim(shards) if shards else self._sharing.claim(shards))
         except StoreAway:
             raise
-        except StoreError as error:  # its clock is off
-            log.error("this node claims no shards", why=str(error), node=self._keeper.name)
+        except StoreError as error:
+            log.error("this node may claim no shards", why=str(error), node=keeper.name)
             self._claim_again = self._now() + REFUSED
-            if not self._keeper.held:
-                await self._keeper.beat(NOTHING)
+            if not keeper.leaving:
+                keeper.leaving = True
+                await keeper.beat(keeper.by)
+            return False
+        return True
 
     # ---- letting go
 

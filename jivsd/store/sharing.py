@@ -115,7 +115,8 @@ class Sharing(Protocol):
     async def claim(self, shards: Mapping[int, int]) -> dict[int, int]:
         """Take those of some shards that are still at the epoch at which they were seen; return their new epochs.
 
-        Waits for, or shuts out, what is written under the old ones. May be repeated when its outcome is unknown.
+        To claim none is to ask whether one may. Waits for, or shuts out, what is written under the old ones. May be
+        repeated when its outcome is unknown.
 
         Raises:
             StoreError: this node's clock is too far from the database's (which opens an incident).

@@ -93,7 +93,7 @@ async def test_sharers_let_each_other_in_and_nobody_who_does_not_share(url):
         assert [member.node for member in (await a.store.sharing.view()).members] == ["a", "b"]
         assert await b.store.sharing.claim({1: 0}) == {1: 1}
         said = str(await refusal(url, "c", share=False))
-        assert "that shares it: give this one a Redis URL, or cluster.share = true, too" in said
+        assert "that shares it: stop it, or give this one a Redis URL, or cluster.share = true" in said
         assert [member.node for member in (await a.store.sharing.view()).members] == ["a", "b"]
 
 

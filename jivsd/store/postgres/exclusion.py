@@ -153,5 +153,5 @@ def _refusal(address: Address, opening: Opening, who: str, *, shares: bool) -> S
     if opening.share and not shares:
         return StoreError(f"{start} that does not share it: give that one a Redis URL, or cluster.share = true, too")
     if shares:
-        return StoreError(f"{start} that shares it: give this one a Redis URL, or cluster.share = true, too")
+        return StoreError(f"{start} that shares it: stop it, or give this one a Redis URL, or cluster.share = true")
     return StoreError(f"{start}: stop that one, or name another schema, or let both share it (a Redis URL for both)")
