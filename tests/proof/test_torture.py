@@ -88,6 +88,47 @@ def test_nothing_is_wrong_on_a_postgresql_server_that_has_all_its_faults(tmp_pat
     assert not any(again.values()), again
 
 
+@pytest.mark.slow
+def test_nothing_is_wrong_with_two_nodes_of_which_one_is_killed_or_stands_still():
+    code, report, said = run("--seconds", "8", "--seed", "0", "--nodes", "2", "--faults", "kill,stop,flush")
+    assert (code, report["violations"]) == (0, []), said
+    assert report["nodes"] == 2
+    assert report["faults"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("redis", [(), ("--redis", "none")])
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_wrong_with_three_nodes_after_two_minutes(seed, redis):
+    command = [
+        sys.executable,
+        "-m",
+        "jivsd",
+        "torture",
+        "--seconds",
+        "120",
+        "--seed",
+        str(seed),
+        "--nodes",
+        "3",
+        *redis,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_stale_writer_among_three_nodes_is_found():
+    command = ["--seconds", "120", "--seed", "1", "--nodes", "3", "--plant", "stale-writer"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jivsd", "torture", "--json", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert "stale" in {one["kind"] for one in json.loads(done.stdout)["violations"]}
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("plant", ["step-twice", "lose-ack", "stale-writer"])
