@@ -46,7 +46,7 @@ class MetricsRoutes:
         self._siblings = siblings
 
     def routes(self) -> list[Route]:
-        return [("GET", METRICS, self.metrics)]
+        return [("GET", METRICS, self.metrics), ("GET", "/actuator/prometheus", self.metrics)]
 
     @operation(answers={200: None})
     async def metrics(self) -> Response:

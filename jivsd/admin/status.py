@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LIVE: Final = "/health/live"
 READY: Final = "/health/ready"
+ACTUATOR: Final = ("/actuator/health", "/actuator/health/workflow")
+"""Where monitors look that were made for services of another kind."""
 CHECK_SECONDS: Final = 5.0
 """A monitor hears "DOWN" rather than nothing."""
 
@@ -30,6 +32,10 @@ class Component(msgspec.Struct, frozen=True, omit_defaults=True):
     status: str
     detail: str | None = None
     pending: int | None = None
+    held: int | None = None
+    """Shards."""
+    by: str | None = None
+    """What they are held by."""
     problems: dict[str, str] = {}
 
 
@@ -51,7 +57,8 @@ class StatusRoutes:
 
     def health_routes(self) -> list[Route]:
         """Outside the API's prefix, where monitors look for them."""
-        return [("GET", LIVE, self.live), ("GET", READY, self.ready), ("GET", "/health", self.health)]
+        pages = ("/health", *ACTUATOR)
+        return [("GET", LIVE, self.live), ("GET", READY, self.ready), *(("GET", page, self.health) for page in pages)]
 
     @operation(answers={200: StatusView})
     async def status(self) -> Response:

@@ -76,3 +76,14 @@ async def test_every_action_is_recorded_with_who_and_what_came_of_it(tmp_path):
     assert said[2]["code"] == "not_found"
     assert all("timestamp" in one for one in said)
     assert "s3cret" not in str(said)
+
+
+async def test_monitors_of_another_kind_find_what_they_look_for(tmp_path):
+    async with serving(tmp_path, tokens=TOKENS) as served:
+        for page in ("/actuator/health", "/actuator/health/workflow", "/actuator/prometheus"):
+            assert (await served.tcp.get(page)).status_code == 401
+        health = await served.unix.get("/actuator/health")
+        assert health.json() == (await served.unix.get("/health")).json()
+        assert (health.json()["status"], health.json()["components"]["journal"]["status"]) == ("UP", "UP")
+        metrics = await served.unix.get("/actuator/prometheus")
+        assert "jivsd_journal_pending" in metrics.text

@@ -19,6 +19,7 @@ from openapi_spec_validator import validate
 from schemathesis.checks import CHECKS
 
 from jivsd.admin.app import create_app
+from jivsd.admin.dashboard import assets
 from jivsd.admin.openapi import DOCUMENT, document
 from jivsd.admin.runs import RunRoutes
 
@@ -33,9 +34,10 @@ class Nobody:
 
 @cache
 def routes():
-    """Every route with its handler, as the application has them."""
+    """Every route with its handler, as the application has them, but for the files of the dashboard."""
     app = create_app(Nobody())
-    return [(rule.rule, rule.methods, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
+    found = [(rule.rule, rule.methods, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
+    return [route for route in found if route[0] not in assets()]
 
 
 @pytest.fixture(scope="module")
