@@ -136,6 +136,15 @@ class Metrics(Collector):
         )
         self.passivations = self._counter("jivsd_passivations_total", "Runs that have left memory to wait")
         self.activations = self._counter("jivsd_activations_total", "Runs that came back to memory from waiting")
+        self.actors = self._gauges(
+            "jivsd_actors", "Runs in memory: active, waiting, or suspended for a person", "state"
+        )
+        self.mailbox_depth = self._gauge("jivsd_mailbox_depth", "Events that runs in memory are still to be handed")
+        self.inbox_consumed = self._counter("jivsd_inbox_consumed_total", "Messages that runs have read")
+        self.inbox_duplicates = self._counter("jivsd_inbox_duplicates_total", "Messages that had come before")
+        self.inbox_dead_lettered = self._counter(
+            "jivsd_inbox_dead_lettered_total", "Messages that their run could not take"
+        )
         self.journal_batch_size = self._histogram(
             "jivsd_journal_batch_size", "Entries in one group commit", BATCH_ENTRIES
         )
@@ -197,6 +206,9 @@ class Metrics(Collector):
 
     def _add_store(self) -> None:
         self.store_up = self._gauge("jivsd_store_up", "1 while the store can be written to, else 0")
+        self.db_connections = self._gauges(
+            "jivsd_db_connections", "Connections to the database: open, at work, wanted", "state"
+        )
         self.connections = self._gauges("jivsd_store_connections", "Connections to the database", "kind")
         self.connections_used = self._gauges(
             "jivsd_store_connections_used", "Connections to the database that are at work", "kind"

@@ -32,6 +32,10 @@ class Gauges:
         for workflow in (*host.metrics.runs_active.series, *((name,) for name in active)):
             host.metrics.runs_active.labels(*workflow).set(active[workflow[0]])
         host.metrics.steps_running.set(host.slots.used)
+        states = {"active": active.total(), "waiting": len(host.passivation), "suspended": len(host.suspended)}
+        for state, count in states.items():
+            host.metrics.actors.labels(state).set(count)
+        host.metrics.mailbox_depth.set(sum(actor.pending for actor in host.actors.values()))
         self._measure_store()
 
     def _measure_store(self) -> None:
@@ -43,6 +47,9 @@ class Gauges:
             metrics.connections_waiting.labels(kind).set(found.waiting)
             metrics.connects.labels(kind).value = found.made
             metrics.connect_failures.labels(kind).value = found.failures
+        pools = host.store.connections().values()
+        for state in ("open", "used", "waiting"):
+            metrics.db_connections.labels(state).set(sum(getattr(pool, state) for pool in pools))
 
     def away(self, reason: str | None) -> None:
         """The store cannot be written to, or is back."""

@@ -16,6 +16,7 @@ SWITCHES: Final = {Kind.PAUSED: True, Kind.RESUMED: False}
 
 def take(actor: Actor, message: Message) -> None:
     """Append the event that a message is. Who cancels a run that is paused, or about to be, resumes it with that."""
+    actor.services.metrics.inbox_consumed.inc()
     kind, change = message.kind, None
     if kind is Kind.CANCEL_REQUESTED and actor.pausing:
         resumed = _switch(actor, paused=False)

@@ -122,6 +122,7 @@ class Messages:
             case Delivered(run_id):
                 return Receipt(run_id, message_id, duplicate=False)
             case Duplicate(run_id):
+                self._host.metrics.inbox_duplicates.inc()
                 return Receipt(run_id, message_id, duplicate=True)
             case Refused() as refused:
                 raise refusal(refused, run)

@@ -82,6 +82,7 @@ def find(actor: Actor) -> None:
     """Open the incidents that a turn has led to."""
     machine, now = actor.machine, actor.services.clock.now()
     if machine.misfits:
+        actor.services.metrics.inbox_dead_lettered.inc(len(machine.misfits))
         for message_id, why in machine.misfits:
             report(actor, incidents.misfit(actor.run, message_id, why, now))
         machine.misfits.clear()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+
+import debian
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,3 +78,38 @@ def test_labels_of_the_name_node_and_odd_values_survive():
 @pytest.mark.parametrize("page", ["", "# HELP x y\n# TYPE x gauge\n"])
 def test_an_empty_page_adds_nothing(page):
     assert "jivsd_worker_up" in families(merged({"one": page}, {"one": True}))
+
+
+async def test_what_is_counted_moves_when_it_should(tmp_path):
+    async with serving(tmp_path) as served:
+        api = "/api/v1/runs"
+
+        async def value(name, **labels):
+            found = families((await served.tcp.get("/metrics")).text)
+            return next(one.value for one in found[name].samples if one.labels == labels)
+
+        await served.unix.post(api, json={"workflow": "approval", "id": "a"})
+        await served.unix.get(f"{api}/approval:a/result?wait=100ms")
+        assert await value("jivsd_actors", state="active") + await value("jivsd_actors", state="waiting") == 1
+        for _ in range(2):
+            answer = await served.unix.post(
+                f"{api}/approval:a/signals/approve", json={"payload": "ann", "message_id": "m"}
+            )
+            assert answer.status_code == 202, answer.text
+        assert (await served.unix.get(f"{api}/approval:a/result?wait=5s")).status_code == 200
+        assert await value("jivsd_inbox_consumed_total") == 1
+        assert await value("jivsd_inbox_duplicates_total") == 1
+        assert await value("jivsd_runs_completed_total", workflow="approval") == 1
+        assert await value("jivsd_db_connections", state="open") == 0, "the store is embedded"
+
+
+def test_promtool_finds_nothing_wrong_with_the_page():
+    promtool = debian.found("prometheus", "usr/bin/promtool")
+    shown = Metrics()
+    shown.runs_started.labels("a").inc()
+    shown.run_duration.labels("a", "completed").observe(1.0)
+    shown.actors.labels("active").set(1)
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=shown.render(), capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stderr.decode()) == (0, "")

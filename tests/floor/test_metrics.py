@@ -24,6 +24,15 @@ NAMES = {
     "jivsd_starts_rejected",
     "jivsd_incidents_open",
     "jivsd_supervisor_restarts",
+    "jivsd_actors",
+    "jivsd_mailbox_depth",
+    "jivsd_inbox_consumed",
+    "jivsd_inbox_duplicates",
+    "jivsd_inbox_dead_lettered",
+    "jivsd_leases_held",
+    "jivsd_lease_lost",
+    "jivsd_redis_commands",
+    "jivsd_db_connections",
 }
 
 
