@@ -97,9 +97,9 @@ async def test_what_is_counted_moves_when_it_should(tmp_path):
             )
             assert answer.status_code == 202, answer.text
         assert (await served.unix.get(f"{api}/approval:a/result?wait=5s")).status_code == 200
-        assert await value("jivsd_inbox_consumed_total") == 1
-        assert await value("jivsd_inbox_duplicates_total") == 1
-        assert await value("jivsd_runs_completed_total", workflow="approval") == 1
+        assert await value("jivsd_inbox_consumed") == 1
+        assert await value("jivsd_inbox_duplicates") == 1
+        assert await value("jivsd_runs_completed", workflow="approval") == 1
         assert await value("jivsd_db_connections", state="open") == 0, "the store is embedded"
 
 
