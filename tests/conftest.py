@@ -7,8 +7,10 @@ import logging
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import debian
 import pytest
 import structlog
 import trio
@@ -66,6 +68,16 @@ def redis_cluster() -> Iterator[redisserver.Cluster]:
     """A Redis Cluster of three nodes and a replica of the first, one a worker; it takes two seconds to form."""
     with redisserver.Cluster(replicas=1) as cluster:
         yield cluster
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop before the tests, or have it installed, where a program is missing that they cannot do without."""
+    dashboard = Path(__file__).parent / "dashboard"
+    asked = [
+        Path(session.config.invocation_params.dir, one.partition("::")[0]).resolve() for one in session.config.args
+    ]
+    if any(dashboard.is_relative_to(path) or path.is_relative_to(dashboard) for path in asked):
+        debian.needed(*debian.CHROMIUM)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,8 @@ import pytest
 ASIDE = Path(tempfile.gettempdir()) / f"jivsd-debian-{os.getuid()}"
 """Where packages are unpacked; kept for the next session."""
 PATIENCE = 300
+CHROMIUM = ("chromium", "usr/lib/chromium/chromium")
+"""The browser that the dashboard's tests look with: the package, and the program in it."""
 
 
 def found(package, pattern):
@@ -27,6 +29,17 @@ def found(package, pattern):
     return programs[-1]
 
 
+def needed(package, pattern):
+    """The same for what no session does without: root gets it installed, everybody else stops before the tests."""
+    for root in (Path("/"), ASIDE / package):
+        if programs := sorted(root.glob(pattern)):
+            return programs[-1]
+    why = _install(package) if os.geteuid() == 0 else ""
+    if programs := sorted(Path("/").glob(pattern)):
+        return programs[-1]
+    pytest.exit(f"the tests need {package}{why}; say as root: apt-get install --yes {package}", returncode=3)
+
+
 def environment(program):
     """The variables with which an unpacked program finds its libraries."""
     if not program.is_relative_to(ASIDE):
@@ -34,6 +47,20 @@ def environment(program):
     root = ASIDE / program.relative_to(ASIDE).parts[0]
     folders = {str(path.parent) for path in root.glob("**/lib/**/*.so*")}
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(folders))}
+
+
+@cache
+def _install(package):
+    """Install a package. Returns why that cannot be."""
+    get = ["apt-get", "-qq", "-o", f"DPkg::Lock::Timeout={PATIENCE}"]
+    install = [*get, "install", "--no-install-recommends", "--yes", package]
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        subprocess.run([*get, "update"], capture_output=True, timeout=PATIENCE, check=False)
+        subprocess.run(install, capture_output=True, timeout=PATIENCE, check=True, text=True, env=quiet)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f" ({_reason(error)})"
+    return ""
 
 
 @cache
@@ -50,6 +77,10 @@ def _unpack(package):
         for archive in archives.glob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", archive, ASIDE / package], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        return f" ({said[-1] if said else type(error).__name__})"
+        return f" ({_reason(error)})"
     return ""
+
+
+def _reason(error):
+    said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+    return said[-1] if said else type(error).__name__

@@ -71,10 +71,10 @@ function grouped(groups, chosen, state, refresh) {
   return panel("Groups: alike incidents", table("Groups", heads, groups.map(row)));
 }
 
-const waysOut = (incident, decide, label) =>
+const waysOut = (incident, decide, label, small = true) =>
   h(
-    "div.actions.small",
-    { role: "group", "aria-label": `Decide about ${label}` },
+    "div.actions",
+    { class: small ? "small" : null, role: "group", "aria-label": `Decide about ${label}` },
     Object.entries(WAYS)
       .filter(([way]) => HOLDING.has(incident.kind) || way === "acknowledge" || way === "retry")
       .map(([way, { name, danger }]) => h("button", { type: "button", class: danger ? "danger" : null, onclick: () => decide(way) }, name)),
@@ -106,7 +106,7 @@ function one({ id, refresh }) {
       h("h1", null, incident.message),
       h("p.under", null, status(incident.state), h("span.dim", null, "since ", time(incident.at)), incident.resolved_at && h("span.dim", null, `${incident.resolution}, `, time(incident.resolved_at))),
     ),
-    incident.state === "OPEN" && waysOut(incident, (way) => decide(incident, way, refresh), "this incident"),
+    incident.state === "OPEN" && waysOut(incident, (way) => decide(incident, way, refresh), "this incident", false),
     h("div.columns", null, panel("What it is about", about(incident)), panel("What was done", history(incident.history))),
     Object.keys(incident.details).length > 0 && panel(null, json("Details", incident.details)),
   ];

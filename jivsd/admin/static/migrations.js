@@ -36,7 +36,8 @@ export function migrations() {
   return { title: "Migrations", load, view };
 }
 
-const place = (end) => (typeof end === "string" ? end : `${end?.system ?? ""} ${end?.url ?? ""}`.trim());
+/** An end of a migration: the name of a connection, or a system and its URL. */
+const place = (end) => (typeof end === "string" ? end : end?.url ?? end?.system ?? "");
 
 function card({ run, progress }) {
   const { source, target, name } = run.input ?? {};

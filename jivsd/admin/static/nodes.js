@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { h } from "./dom.js";
 import { meter, panel, table, title } from "./parts.js";
-import { duration, plural, status, time } from "./words.js";
+import { duration, plural, time } from "./words.js";
 
 const SHARDS = 64;
 
@@ -11,14 +11,16 @@ export function nodes() {
   const load = async (signal) => (await api.get("/nodes", {}, { signal })).items;
   const view = (all) => [
     title("Nodes"),
-    panel(
-      plural(all.length, "node"),
-      table("Nodes", ["Node", "State", { text: "Shards", class: "number" }, "", "Held by", "Lease", "Joined", "Version"], all.map(row)),
-    ),
+    nodeTable(all),
     panel("Shards", h("p.dim", null, "Every workflow id belongs to one of them; a node runs the workflows of its own."), map(all)),
   ];
   return { title: "Nodes", load, view };
 }
+
+const HEADS = ["Node", "State", { text: "Shards", class: "number" }, { text: "Share", hidden: true }, "Held by", "Lease", "Joined", "Version"];
+
+/** All nodes, each with its state. */
+export const nodeTable = (all) => panel(plural(all.length, "node"), table("Nodes", HEADS, all.map(row)));
 
 function state(node) {
   if (node.lease_left !== null && node.lease_left < 0) return ["AWAY", "bad"];

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { h, s } from "./dom.js";
+import { nodeTable } from "./nodes.js";
 import { empty, meter, panel, table, title } from "./parts.js";
 import { STATUSES, ENDED, count, lasted, plural, rate, status, time, tone } from "./words.js";
 
@@ -11,17 +12,22 @@ let samples = [];
 
 export function overview() {
   async function load(signal) {
-    const [state, groups] = await Promise.all([api.status({ signal }), api.get("/incidents/groups", { limit: "8" }, { signal })]);
+    const [state, groups, nodes] = await Promise.all([
+      api.status({ signal }),
+      api.get("/incidents/groups", { limit: "8" }, { signal }),
+      api.get("/nodes", {}, { signal }),
+    ]);
     remember(state);
-    return { state, groups: groups.items };
+    return { state, groups: groups.items, nodes: nodes.items };
   }
 
-  const view = ({ state, groups }) => [
+  const view = ({ state, groups, nodes }) => [
     title("Overview"),
     state.store_away && h("p.problem", { role: "alert" }, `The journal cannot be written to: ${state.store_away}`),
     tiles(state),
     h("div.columns", null, statuses(state.runs), incidents(groups, state.incidents)),
     h("div.columns", null, limits(state.limits), daemon(state)),
+    nodes.length > 1 && nodeTable(nodes),
     h("div.columns", null, plugins(state.plugins), children(state.children)),
   ];
   return { title: "Overview", load, view };

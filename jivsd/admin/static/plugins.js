@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { ask, say, who } from "./dialog.js";
 import { h } from "./dom.js";
-import { empty, facts, panel, prose, table, title } from "./parts.js";
+import { empty, facts, marked, panel, prose, table, title } from "./parts.js";
 import { sample, shape } from "./schema.js";
 import { startForm } from "./start.js";
 import { count } from "./words.js";
@@ -33,7 +33,7 @@ function workflows(types) {
       { "data-key": type.name },
       h("td", null, h("a.strong", { href: `#/plugins/${encodeURIComponent(type.name)}`, "data-row": true }, type.name)),
       h("td", null, type.plugin),
-      h("td", null, h("span.clip.dim", { title: type.description }, type.description.split("\n")[0])),
+      h("td", null, h("span.clip.dim", { title: type.description }, marked(type.description.split("\n")[0]))),
       h("td", null, type.quarantined ? h("span.status.tone-bad", { title: type.quarantined }, "QUARANTINED") : ""),
     );
   return table("Workflows", ["Workflow", "Plugin", "What it does", { text: "Quarantine", hidden: true }], types.map(row));

@@ -92,7 +92,7 @@ function buttons(run, type, refresh) {
   return h(
     "div.actions",
     { role: "group", "aria-label": "Actions" },
-    open && h("button.primary", { type: "button", onclick: () => signal(run, type?.signals ?? [], refresh) }, "Signal"),
+    open && (!type || type.signals.length > 0) && h("button.primary", { type: "button", onclick: () => signal(run, type?.signals ?? [], refresh) }, "Signal"),
     fitting(run).map(one),
   );
 }

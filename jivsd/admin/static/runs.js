@@ -172,11 +172,12 @@ function listing(page, selected, select, redraw) {
     redraw();
   };
   const box = h("input", { type: "checkbox", checked: all, "aria-label": "Select all on this page", onclick: every });
-  const heads = [{ text: box, class: "tick" }, "Status", "Workflow", "Workflow id", "Attributes", "Created", { text: "Took", class: "number" }];
-  return table("Runs", heads, page.items.map((run) => line(run, selected, select)), { key: "runs" });
+  const tagged = page.items.some((run) => Object.keys(run.attributes).length);
+  const heads = [{ text: box, class: "tick" }, "Status", { text: "Workflow", class: "roomy" }, "Workflow id", tagged && "Attributes", "Created", { text: "Took", class: "number" }];
+  return table("Runs", heads.filter(Boolean), page.items.map((run) => line(run, selected, select, tagged)), { key: "runs" });
 }
 
-function line(run, selected, select) {
+function line(run, selected, select, tagged) {
   const on = selected.has(run.run_id);
   const label = `Select ${run.workflow}:${run.workflow_id}`;
   return h(
@@ -184,9 +185,9 @@ function line(run, selected, select) {
     { "data-key": run.run_id, class: on ? "on" : null },
     h("td.tick", null, h("input", { type: "checkbox", checked: on, "aria-label": label, onclick: () => select(run, !on) })),
     h("td", null, status(run.status, run.paused)),
-    h("td", null, run.workflow),
-    h("td", null, h("a.strong", { href: runLink(run.run_id), "data-row": true, title: run.workflow_id }, short(run.workflow_id))),
-    h("td", null, h("span.tags", null, Object.entries(run.attributes).map(([name, value]) => h("span.tag", null, `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)))),
+    h("td.roomy", null, run.workflow),
+    h("td", null, h("span.dim.narrow", null, run.workflow), h("a.strong", { href: runLink(run.run_id), "data-row": true, title: run.workflow_id }, short(run.workflow_id))),
+    tagged && h("td", null, h("span.tags", null, Object.entries(run.attributes).map(([name, value]) => h("span.tag", null, `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)))),
     h("td", null, time(run.created_at)),
     h("td.number", null, lasted(run.started_at ?? run.created_at, run.ended_at)),
   );

@@ -12,7 +12,7 @@ export function askForToken() {
       title: "This daemon wants a token",
       text: wrong
         ? "It did not accept the one that was given."
-        : "It is the one in the daemon's configuration (http.token). It stays in this tab and is forgotten with it.",
+        : "It is the one in the daemon's configuration (`token`, or one of `tokens`). It stays in this tab and is forgotten with it.",
       fields: [{ name: "token", label: "Token", kind: "password", required: true }],
       confirm: "Go on",
       putAside: false,
