@@ -96,7 +96,6 @@ class Holding:
             self._wake_the_suspended(epochs)
             with trio.move_on_after(grace):
                 await self._empty(epochs)
-            host.pulses.tell_all()
             for actor in self._actors(epochs):
                 actor.drop()
             with trio.move_on_after(CUT):

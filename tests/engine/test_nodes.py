@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from databases import NEWEST
 
 from engine import traffic
@@ -244,6 +245,18 @@ async def test_handed_over_runs_go_on_elsewhere(url):
         assert output(await ended(b, waiting.run_id)) == b'["one","two"]'
         assert output(await ended(b, stepping.run_id)) == b'"LONG"'
         assert traffic.world.attempts == ["long"], "it had the time to end"
+
+
+async def test_steps_of_shards_that_stay_go_on_while_others_are_handed_over(url):
+    async with nodes(url) as n:
+        run = await start(n["a"], "plain", b'"long, and it beats"', EVEN)
+        await until(lambda: traffic.world.attempts)
+        moving = [shard for shard in EVEN if shard != run.shard]
+        await trio.testing.wait_all_tasks_blocked()  # it has beaten
+        assert await n.move(moving, "a", "b", 0.1) == set(moving)
+        traffic.world.may_end.set()
+        assert output(await ended(n["a"], run.run_id)) == b'"LONG, AND IT BEATS"'
+        assert len(traffic.world.attempts) == 1
 
 
 async def test_a_step_that_takes_too_long_is_cut_and_runs_again_elsewhere(url):

@@ -31,6 +31,8 @@ world = World()
 @step(retry=NO_RETRY)
 async def work(ctx: StepContext, what: str) -> str:
     world.attempts.append(what)
+    if "beats" in what:
+        ctx.heartbeat(1)
     if what.startswith("long"):
         await world.may_end.wait()
     return what.upper()
