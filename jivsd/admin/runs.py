@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from jivsd import attributes
+from jivsd.admin.access import only_looks
 from jivsd.admin.http import (
     Route,
     answer,
@@ -191,6 +192,7 @@ class RunRoutes:
         updated = updated or await send()
         return answer(updated, 200 if updated.answered else 202)
 
+    @only_looks
     @operation(body=QueryBody, answers={200: Answer})
     async def query(self, ref: str, name: str) -> Response:
         """Ask a run; it is not woken for that."""

@@ -24,6 +24,7 @@ def bearing(secret):
     [
         ("r", "GET", "/runs", 200),
         ("r", "GET", "/incidents", 200),
+        ("r", "POST", "/runs/x/queries/progress", 404),
         ("r", "POST", "/runs", 403),
         ("r", "POST", "/runs/x/cancel", 403),
         ("r", "POST", "/plugins/reload", 403),
@@ -65,6 +66,7 @@ async def test_every_action_is_recorded_with_who_and_what_came_of_it(tmp_path):
         await served.tcp.post(f"{API}/runs/x/cancel", headers=bearing("o"))
         await served.tcp.post(f"{API}/plugins/reload", headers=bearing("r"))
         await served.tcp.get(f"{API}/runs", headers=bearing("r"))
+        await served.tcp.post(f"{API}/runs/approval:a1/queries/progress", headers=bearing("r"))
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     said = [line for line in lines if line["event"] == "action"]
     assert [(one["who"], one["what"], one["status"]) for one in said] == [

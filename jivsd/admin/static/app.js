@@ -40,7 +40,10 @@ function place() {
 
 function drawBar() {
   const there = document.getElementById("bar");
+  const before = there.querySelector("[aria-current]");
   patch(there, bar(PAGES, place().name, state, () => feed?.refresh()));
+  const here = there.querySelector("[aria-current]");
+  if (here !== before) here.scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 function show(tree, fresh) {
@@ -87,6 +90,10 @@ window.addEventListener("hashchange", () => {
   window.scrollTo(0, 0);
   open();
 });
+document.querySelector(".skip").onclick = (event) => {
+  event.preventDefault(); // what follows "#" is a page here
+  main.focus();
+};
 listen(PAGES, { refresh: () => feed.refresh() });
 askForToken();
 open();

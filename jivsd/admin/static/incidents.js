@@ -62,12 +62,12 @@ function grouped(groups, chosen, state, refresh) {
       { "data-key": group.fingerprint, class: group.fingerprint === chosen ? "on" : null },
       h("td.number", null, count(group.count)),
       h("td", null, h("a.strong", { href: `#/incidents?state=${state}&group=${group.fingerprint}`, "data-row": true }, [group.workflow, group.path].filter(Boolean).join(" › ") || group.kind), h("p.dim.clip", { title: group.message }, group.message)),
-      h("td", null, group.kind),
-      h("td.number", null, group.acknowledged ? `${count(group.acknowledged)} of ${count(group.count)}` : "–"),
-      h("td", null, time(group.first_at)), h("td", null, time(group.last_at)),
+      h("td.roomy", null, group.kind),
+      h("td.number.roomy", null, group.acknowledged ? `${count(group.acknowledged)} of ${count(group.count)}` : "–"),
+      h("td.roomy", null, time(group.first_at)), h("td", null, time(group.last_at)),
       h("td", null, state === "OPEN" && waysOut(group, (way) => decideGroup(group, way, refresh), `the group of ${group.workflow ?? group.kind}`)),
     );
-  const heads = [{ text: "How many", class: "number" }, "What", "Kind", { text: "Looked after", class: "number" }, "First", "Last", { text: "Decide about all", hidden: true }];
+  const heads = [{ text: "How many", class: "number" }, "What", { text: "Kind", class: "roomy" }, { text: "Looked after", class: "number roomy" }, { text: "First", class: "roomy" }, "Last", { text: "Decide about all", hidden: true }];
   return panel("Groups: alike incidents", table("Groups", heads, groups.map(row)));
 }
 
@@ -88,12 +88,12 @@ function list(page) {
       { "data-key": incident.incident_id },
       h("td", null, status(incident.state)),
       h("td", null, time(incident.at)),
-      h("td", null, h("a.strong", { href: `#/incidents/${incident.incident_id}`, "data-row": true }, incident.kind)),
-      h("td", null, incident.workflow ?? "–"),
-      h("td", null, h("span.clip", { title: incident.message }, incident.message)),
-      h("td", null, incident.history.find((one) => one.what === "acknowledge")?.by ?? ""),
+      h("td", null, h("a.strong.clip", { href: `#/incidents/${incident.incident_id}`, "data-row": true, title: incident.message }, incident.message)),
+      h("td.roomy", null, incident.workflow ?? "–"),
+      h("td.roomy", null, incident.kind),
+      h("td.roomy", null, incident.history.find((one) => one.what === "acknowledge")?.by ?? ""),
     );
-  return table("Incidents", ["State", "At", "Kind", "Workflow", "What it says", "Looked after by"], page.items.map(row));
+  return table("Incidents", ["State", "At", "What it says", { text: "Workflow", class: "roomy" }, { text: "Kind", class: "roomy" }, { text: "Looked after by", class: "roomy" }], page.items.map(row));
 }
 
 function one({ id, refresh }) {

@@ -42,7 +42,7 @@ const names = (rows) =>
     "div.names",
     { "aria-hidden": "true" },
     rows.map((row) =>
-      h("div", { "data-key": row.key, title: [row.branch, row.name].filter(Boolean).join("/") }, row.branch && h("span", { class: row.name ? "dim" : null }, row.name ? `${row.branch}/` : row.branch), h("span", { class: row.undo ? "tone-undo" : null }, row.name)),
+      h("div", { "data-key": row.key, title: [row.branch, row.name].filter(Boolean).join("/") }, row.branch && h("span.branch", { class: row.name ? "dim" : null }, h("bdi", null, row.name ? `${row.branch}/` : row.branch)), h("span", { class: row.undo ? "tone-undo" : null }, row.name)),
     ),
   );
 
@@ -66,7 +66,10 @@ const axis = (plot, height) =>
   s(
     "g.axis",
     null,
-    plot.ticks.map(({ x, after }) => [s("line", { x1: x, x2: x, y1: TOP - 6, y2: height }), s("text", { x: x + 3, y: 17 }, after ? duration(after) : "0")]),
+    plot.ticks.map(({ x, after }) => {
+      const free = plot.breaks.every((gap) => x + 48 < gap.x - 72 || x > gap.x + 46);
+      return [s("line", { x1: x, x2: x, y1: TOP - 6, y2: height }), free && s("text", { x: x + 3, y: 17 }, after ? duration(after) : "0")];
+    }),
   );
 
 const shade = ({ from, to }, plot, height) =>

@@ -89,11 +89,13 @@ function buttons(run, type, refresh) {
   const open = !ENDED.has(run.status);
   const one = (action) =>
     h("button", { type: "button", class: ACTIONS[action].danger ? "danger" : null, onclick: () => act(run, action, refresh) }, ACTIONS[action].name);
+  const actions = fitting(run);
+  if (!actions.length) return null;
   return h(
     "div.actions",
     { role: "group", "aria-label": "Actions" },
     open && (!type || type.signals.length > 0) && h("button.primary", { type: "button", onclick: () => signal(run, type?.signals ?? [], refresh) }, "Signal"),
-    fitting(run).map(one),
+    actions.map(one),
   );
 }
 

@@ -2,13 +2,13 @@
 
 const BREAK = 46;
 const MOST = 3;
+const SHARE = 0.6;
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5, 36e5, 72e5, 108e5, 216e5, 432e5, 864e5];
 
 /** A scale over an outline's times: `x(ms)`, its `breaks` and its `ticks`. */
 export function scale({ begins, ends, rows, moments }, width) {
   const last = Math.max(ends, begins + 1);
-  const gaps = gapsOf(begins, last, rows, moments);
-  const broken = choose(gaps);
+  const [gaps, broken] = joined(gapsOf(begins, last, rows, moments));
   const kept = gaps.reduce((sum, gap) => sum + (broken.has(gap) ? 0 : gap.length), 0) || 1;
   const room = width - BREAK * broken.size;
   let at = 0;
@@ -36,12 +36,28 @@ function gapsOf(begins, ends, rows, moments) {
   });
 }
 
-/** The gaps that make all others too small to see; more of the whole if something works meanwhile. */
+/** The gaps, with neighbours that are broken as one; and those that are. */
+function joined(gaps) {
+  const chosen = choose(gaps);
+  const [all, broken] = [[], new Set()];
+  for (const gap of gaps) {
+    const before = all.at(-1);
+    if (chosen.has(gap) && broken.has(before)) {
+      before.length += gap.length;
+      continue;
+    }
+    all.push(gap);
+    if (chosen.has(gap)) broken.add(gap);
+  }
+  return [all, broken];
+}
+
+/** The gaps in which nothing works and that make all others too small to see. */
 function choose(gaps) {
   const broken = new Set();
   let whole = gaps.reduce((sum, gap) => sum + gap.length, 0);
   for (const gap of [...gaps].sort((a, b) => b.length - a.length).slice(0, MOST)) {
-    if (gaps.length < 3 || gap.length < whole * (gap.busy ? 0.93 : 0.6)) break;
+    if (gaps.length < 3 || gap.busy || gap.length < whole * SHARE) break;
     broken.add(gap);
     whole -= gap.length;
   }
