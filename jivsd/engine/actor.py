@@ -259,7 +259,7 @@ class Actor(Pen):
 
     def drop(self) -> None:
         """Leave memory at once: another node goes on, or more is recorded than this life knows."""
-        self._ask = Exit.FENCED
+        self._ask, self.void = Exit.FENCED, True
         self._stop_attempts()
         self.wake()
 

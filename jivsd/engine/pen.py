@@ -23,10 +23,11 @@ class Pen(ABC):
     """Writes one run's journal. `run` is its row, kept as it will be once what is appended has been committed.
 
     `seq` and `at` are those of the last event; `appended` is the last that `append` made (not that of a transaction
-    step, which may yet become another, nor the end). `pending` is how many verdicts the journal still owes.
+    step, which may yet become another, nor the end). `pending` is how many verdicts the journal still owes. `void`:
+    nothing more of this life may be recorded, though the shard may be ours again: what came before may not have been.
     """
 
-    __slots__ = ("appended", "at", "pending", "run", "seq", "services")
+    __slots__ = ("appended", "at", "pending", "run", "seq", "services", "void")
 
     def __init__(self, services: Services, run: Run) -> None:
         self.services = services
@@ -34,6 +35,7 @@ class Pen(ABC):
         self.seq = 0
         self.at = 0
         self.pending = 0
+        self.void = False
         self.appended: Event | None = None
 
     def address(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class Pen(ABC):
         if self.run.parked:
             self._unpark(entry)
         self.pending += 1
-        self.services.committer.submit(entry, partial(self._answered, entry, event, then))
+        self.services.committer.submit(entry, partial(self._answered, entry, event, then), void=self.void)
 
     def _unpark(self, entry: Entry) -> None:
         """Whatever is written for a parked run says that it is none any more: more is under way now."""

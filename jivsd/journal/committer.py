@@ -214,13 +214,15 @@ class Committer:
         ):
             await trio.sleep(GLANCE)
 
-    def submit(self, entry: Entry | Post, done: Callable[[Verdict], None]) -> None:
+    def submit(self, entry: Entry | Post, done: Callable[[Verdict], None], *, void: bool = False) -> None:
         """Have an entry written; `done` gets its verdict, after the commit, in the order of submission.
+
+        One that is `void` is refused as if its shard had another owner.
 
         It never gets Busy: that is waited out here.
         """
         if isinstance(entry, Entry):
-            entry.epoch = self.epochs[entry.shard]
+            entry.epoch = NOT_HELD if void else self.epochs[entry.shard]
         self._owed += 1
         self._waiting.append(_Slot(entry, done))
         if self._work is not None:
@@ -466,8 +468,9 @@ class Committer:
         raised = await self._raise_epochs(held)
         self.hold({shard: epoch for shard, epoch in raised.items() if self.epochs[shard] == held[shard]})
         for slot in self._waiting:
-            if isinstance(slot.entry, Entry) and slot.entry.shard in raised:
-                slot.entry.epoch = raised[slot.entry.shard]
+            entry = slot.entry
+            if isinstance(entry, Entry) and entry.shard in raised and entry.epoch == held[entry.shard]:
+                entry.epoch = raised[entry.shard]
         self._unknown -= shards
         self._wake()
 

@@ -259,6 +259,22 @@ async def test_steps_of_shards_that_stay_go_on_while_others_are_handed_over(url)
         assert len(traffic.world.attempts) == 1
 
 
+async def test_a_life_that_was_dropped_writes_nothing_although_its_shard_is_back(url):
+    async with nodes(url) as n:
+        a = n["a"]
+        run = await start(a, "plain", b'"long"', EVEN)
+        await until(lambda: traffic.world.attempts)
+        epochs = {run.shard: a.committer.epochs[run.shard]}
+        actor = a.actors[run.run_id]
+        a.holding.lose([run.shard])
+        a.holding.take(epochs)
+        actor.append(Kind.MARKER, "late", b"{}")  # as what was under way would do
+        traffic.world.may_end.set()
+        assert output(await ended(a, run.run_id)) == b'"LONG"'
+        kinds = [event.kind for event in (await a.timeline(run.run_id)).items]
+        assert Kind.MARKER not in kinds
+
+
 async def test_a_step_that_takes_too_long_is_cut_and_runs_again_elsewhere(url):
     async with nodes(url) as n:
         run = await start(n["a"], "plain", b'"long"', EVEN)
