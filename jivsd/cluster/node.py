@@ -6,6 +6,7 @@ node has). The database decides whatever they do. (DESIGN.md section 6.)
 
 from __future__ import annotations
 
+from sys import maxsize
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -29,6 +30,8 @@ NUDGE: Final = b"!"
 """What nodes tell each other when shards are free, or somebody has come or gone: look."""
 REFUSED: Final = 5.0
 """Seconds before a node that may claim nothing (its clock is off) tries it again."""
+KEPT: Final = 30.0
+"""Seconds before a shard that could not be let go, as a step there does not end, is tried again: each time it rests."""
 
 
 class Node:
@@ -68,6 +71,8 @@ class Node:
         self._woken = trio.Event()
         self._draining = False
         self._claim_again = 0.0
+        self._kept: dict[int, float] = {}
+        """Shards that could not be let go, and when that is tried again."""
         self._troubled = False
         self._nursery: trio.Nursery
         holder.on_fenced = self._fenced
@@ -134,7 +139,7 @@ class Node:
         if moves.claim:
             epochs = {owner.shard: owner.epoch for owner in view.owners}
             await self._claim({shard: epochs[shard] for shard in moves.claim})
-        self._hand_over(moves.hand_over)
+        self._hand_over([shard for shard in moves.hand_over if shard not in self._kept])
 
     async def _see(self) -> tuple[View, Seen]:
         keeper = self._keeper
@@ -151,13 +156,14 @@ class Node:
     def _moves(self, seen: Seen) -> plan.Moves:
         keeper = self._keeper
         going = keeper.moving.keys() | keeper.given
+        self._kept = {shard: again for shard, again in self._kept.items() if again > self._now()}
         return plan.moves(
             keeper.name,
             takers=[node for node in seen.takers if not (keeper.leaving and node == keeper.name)],
             owners={shard: "" if shard in going else owner for shard, owner in self._owners.items()},
             free=seen.free,
             held=keeper.held.keys() - keeper.moving.keys(),
-            busy=self._holder.busy(),
+            busy={**self._holder.busy(), **dict.fromkeys(self._kept, maxsize)},
         )
 
     async def _claim(self, shards: dict[int, int]) -> bool:
@@ -191,6 +197,7 @@ class Node:
         except StoreError as error:
             log.warning("shards that were handed over could not be given up", why=str(error), shards=shards)
             return
+        self._kept |= dict.fromkeys((set(shards) - gone) & self._keeper.held.keys(), self._now() + KEPT)
         if gone:
             log.info("shards handed over", shards=sorted(gone), node=self._keeper.name)
             self._nudge()

@@ -296,13 +296,13 @@ class Actor(Pen):
         for timer in self.timers.values():
             timer.cancel()
         locking.leave(self)
-        self._notify()
         if self._lone is not None:
             self.services.slots.release(self.workflow)
             del self.attempts[self._lone.entry.path]
         self._stop_attempts()
         while self.attempts or self.pending:
             await seat.park()
+        self._notify()
 
     async def freeze(self) -> None:
         """Take the code down, and undo what it awaited of trio's."""

@@ -9,7 +9,7 @@ import trio
 
 from jivsd.engine import starts
 from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, Start, StartOptions, Unavailable
-from jivsd.store.api import Existing, NewRun, Refused, Written
+from jivsd.store.api import Existing, NewRun, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +74,6 @@ class Admission:
         def done(verdict: Verdict) -> None:
             verdicts.append(verdict)
             answered.set()
-            if isinstance(verdict, Written):
-                self._host.began(run, journal)
             arrive()
 
         try:

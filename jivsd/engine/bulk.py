@@ -129,7 +129,6 @@ class _Bulk:
         def done(verdict: Verdict) -> None:
             match verdict:
                 case Written():
-                    self._host.began(run, [event])
                     self._accept(number, run, existing=False)
                 case Existing(first):
                     self._accept(number, first, existing=True)

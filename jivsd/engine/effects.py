@@ -387,7 +387,7 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
     except EngineError as error:
         _not_started(actor, entry, Status.FAILED, record_error(error))
         return
-    run, gate = new.run, actor.services.gate
+    run, gate, placed = new.run, actor.services.gate, actor.services.holding.placed(new)
     entered = run.options.start_at is None and run.shard in actor.services.holding.shards
 
     def started(verdict: Verdict) -> None:
@@ -395,7 +395,7 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
             gate.arrive(run.workflow)
         match verdict:
             case Written():
-                actor.services.adopt(run, [event] if actor.first else None)
+                actor.services.adopt(placed.run, [event] if actor.first else None)
             case Refused("exists" | "fenced"):
                 pass
             case Refused(why, other):
@@ -404,7 +404,7 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
             case _:
                 pass
 
-    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=actor.services.holding.placed(new))
+    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=placed)
     actor.services.committer.submit(child, parking.errand(actor, started))
 
 

@@ -17,7 +17,7 @@ from jivsd.engine.api import Unavailable
 from jivsd.engine.attempts import Exit
 from jivsd.engine.ends import Glances
 from jivsd.records import SHARDS, shard_of
-from jivsd.store.api import Entry, Refused
+from jivsd.store.api import Entry, Refused, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -87,26 +87,26 @@ class Holding:
             Those that may have another owner now. One whose step does not end (a thread) stays.
         """
         host = self._host
-        epochs = {shard: host.committer.epochs[shard] for shard in self.shards.intersection(shards)}
-        self.shards -= epochs.keys()
+        going = self.shards.intersection(shards)
+        self.shards -= going
         gone: set[int] = set()
         try:
-            for actor in self._actors(epochs):
+            for actor in self._actors(going):
                 actor.ask(Exit.STOPPED)
-            self._wake_the_suspended(epochs)
+            self._wake_the_suspended(going)
             with trio.move_on_after(grace):
-                await self._empty(epochs)
-            for actor in self._actors(epochs):
+                await self._empty(going)
+            for actor in self._actors(going):
                 actor.drop()
             with trio.move_on_after(CUT):
-                await self._empty(epochs)
-            free = {shard for shard in epochs if not self.population[shard]}
+                await self._empty(going)
+            free = {shard for shard in going if not self.population[shard]}
             await host.committer.flushed(free)
             host.committer.let_go(free)
             gone = free
         finally:
-            if kept := {shard: epoch for shard, epoch in epochs.items() if shard not in gone}:
-                self.take(kept)
+            if kept := going - gone:
+                self.take({shard: host.committer.epochs[shard] for shard in kept})  # it may have been raised
         return gone
 
     def lose(self, shards: Collection[int]) -> None:
@@ -166,7 +166,9 @@ class Holding:
         return new if new.run.shard in self.shards else starts.for_another_node(new)
 
     def submit(self, new: NewRun, journal: Sequence[Event], done: Callable[[Verdict], None]) -> None:
-        """Have the start of a run written. If the shard that vouches for it is lost meanwhile, another one does.
+        """Have the start of a run written, and bring it to life, wherever that is; `done` is told after that.
+
+        If the shard that vouches for it is lost meanwhile, another one does.
 
         Raises:
             Unavailable: this node has no shard.
@@ -177,8 +179,10 @@ class Holding:
         def told(verdict: Verdict) -> None:
             if verdict == FENCED and self.shared and self.shards:
                 self.submit(new, journal, done)
-            else:
-                done(verdict)
+                return
+            if isinstance(verdict, Written):
+                self._host.began(placed.run, list(journal))
+            done(verdict)
 
         self._host.committer.submit(entry, told)
 

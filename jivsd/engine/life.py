@@ -113,6 +113,11 @@ class Life:
         """Whether it had its turn to be tried."""
 
     @property
+    def _is_elsewhere(self) -> bool:
+        """Whether the run's shard is known, and is not here."""
+        return self.shard != NOT_HELD and self.shard not in self._host.holding.shards
+
+    @property
     def is_ours_again(self) -> bool:
         """Whether the run left because its shard did, which is back by now."""
         host = self._host
@@ -160,7 +165,7 @@ class Life:
             await host.loading.acquire_on_behalf_of(self)
         self.admitted = False
         try:
-            loaded = await self._load()
+            loaded = Exit.STOPPED if self._is_elsewhere else await self._load()
         finally:
             host.loading.release_on_behalf_of(self)
         if isinstance(loaded, Exit):
@@ -172,15 +177,14 @@ class Life:
         host, run_id = self._host, self.run_id
         early: list[Message] = []
         host.arriving[run_id] = early
+        epochs = list(host.committer.epochs)
         try:
             recorded = await self._recorded()
             if recorded is None:
                 return Exit.ENDED
-            run = self._run = recorded.run
-            if not self.workflow:
-                self.workflow, self.shard = run.workflow, run.shard
-                host.identify(self)
-            if host.stopping or self.shard not in host.holding.shards:
+            run = recorded.run
+            self._note(run)
+            if host.stopping or self._is_elsewhere:
                 return Exit.STOPPED
             if run.status in ENDED:
                 if self._lived:
@@ -197,8 +201,10 @@ class Life:
             if workflow is None:
                 raise NoCode
             actor = Actor(host, workflow, run)
-            if run_id in host.troubled:
-                known = await self._open_incidents()
+            known = await self._open_incidents() if run_id in host.troubled else []
+            if host.committer.epochs[self.shard] != epochs[self.shard] or self._is_elsewhere:
+                return Exit.RESTART  # another node may have lived it since it was read
+            if known:
                 if (incident := incidents.suspended_by(known)) is not None:
                     raise Held(incident)
                 troubles.remember(actor, known)
@@ -221,8 +227,15 @@ class Life:
             run = await host.store.run(run_id)  # which may be what is damaged
             if run is None or run.status in ENDED:
                 return None
-            self._run = run
+            self._note(run)
             raise
+
+    def _note(self, run: Run) -> None:
+        """The run's row has been read."""
+        self._run = run
+        if not self.workflow:
+            self.workflow, self.shard = run.workflow, run.shard
+            self._host.identify(self)
 
     async def _watch(self, actor: Actor, events: list[Event], *, first: bool) -> Exit:
         """Let an actor live, and see how it leaves."""
@@ -289,7 +302,7 @@ class Life:
                 suspension.incident = same[0] if same else incident
             log.error("run suspended", run_id=run_id, workflow=run.workflow, why=suspension.incident.message)
             await record(host, run, suspension.incident, _blocked(run))
-            await suspension.over.wait()
+            await self._until(suspension)
         except StoreAway:
             await self._rest_for(AWAY_PAUSE)
         finally:
@@ -299,7 +312,7 @@ class Life:
         """Wait, but not longer than the host serves and has the run's shard."""
         host, until = self._host, trio.current_time() + seconds
         while not host.stopping and (left := until - trio.current_time()) > 0:
-            if self.shard != NOT_HELD and self.shard not in host.holding.shards:
+            if self._is_elsewhere:
                 return
             await host.rest(min(left, GLANCE))
 
@@ -315,9 +328,14 @@ class Life:
         host.arrived(self.run_id)
         try:
             await record(host, run, None, _blocked(run))
-            await suspension.over.wait()
+            await self._until(suspension)
         finally:
             del host.suspended[self.run_id]
+
+    async def _until(self, suspension: Suspension) -> None:
+        """Wait for the end of a suspension, unless the run's shard has gone before that had begun."""
+        if not self._is_elsewhere:
+            await suspension.over.wait()
 
 
 def _blocked(run: Run) -> Status:

@@ -54,9 +54,9 @@ def start(actor: Actor, entry: Open, command: commands.StartChild) -> None:
     except EngineError as error:
         _record(actor, entry, error=ErrorRecord("ChildFailed", str(error)))
         return
-    run, gate = new.run, actor.services.gate
+    run, gate, placed = new.run, actor.services.gate, actor.services.holding.placed(new)
     entered = run.options.start_at is None and run.shard in actor.services.holding.shards
-    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=actor.services.holding.placed(new))
+    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=placed)
 
     def started(verdict: Verdict) -> None:
         match verdict:
@@ -64,7 +64,7 @@ def start(actor: Actor, entry: Open, command: commands.StartChild) -> None:
                 actor.services.committer.submit(child, parking.errand(actor, started))
                 return
             case Written():
-                actor.services.adopt(run, [event] if actor.first else None)
+                actor.services.adopt(placed.run, [event] if actor.first else None)
                 _record(actor, entry, run.run_id)
             case Refused("exists"):
                 _record(actor, entry, run.run_id)

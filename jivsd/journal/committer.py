@@ -91,6 +91,13 @@ def _concerned(entry: Entry | Post) -> str:
     return entry.run_id if isinstance(entry, Entry) else entry.message.run_id or ""
 
 
+def _is_of(entry: Entry | Post, shards: Collection[int]) -> bool:
+    """Whether an entry writes for one of some shards."""
+    if not isinstance(entry, Entry):
+        return False
+    return entry.shard in shards or (entry.new is not None and entry.new.run.shard in shards)
+
+
 def _leads(slot: _Slot, verdict: Verdict) -> bool:
     """Whether a verdict decides over entries that wait: they must not be written before that has been seen to."""
     if verdict is WRITTEN:
@@ -208,10 +215,8 @@ class Committer:
             self.epochs[shard] = NOT_HELD
 
     async def flushed(self, shards: Collection[int]) -> None:
-        """Return when nothing waits to be written for some shards."""
-        while any(  # noqa: ASYNC110 -- no entry that waits has to know of it
-            isinstance(entry, Entry) and entry.shard in shards for entry in self._entries()
-        ):
+        """Return when nothing waits to be written for some shards, starts that others vouch for included."""
+        while any(_is_of(entry, shards) for entry in self._entries()):  # noqa: ASYNC110 -- no entry has to know of it
             await trio.sleep(GLANCE)
 
     def submit(self, entry: Entry | Post, done: Callable[[Verdict], None], *, void: bool = False) -> None:

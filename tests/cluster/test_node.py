@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 from random import Random
 
@@ -171,6 +172,18 @@ async def test_idle_shards_go_first_and_steps_get_their_time():
         await a.gone.wait()
         await w.within(3, w.even)
         assert w.shares() == {"b": 12}
+
+
+async def test_a_shard_with_a_step_that_does_not_end_rests_seldom_and_others_go_instead():
+    async with world("a") as w:
+        a = w.daemons["a"]
+        a.shards.steps = dict.fromkeys(range(8), inf)
+        await w.start("b")
+        await trio.sleep(40)
+        assert w.shares()["b"] == 4
+        assert max(Counter(a.shards.tried).values()) <= 2, "whatever else lives there could not get on"
+        a.shards.steps = dict.fromkeys(range(6), inf)
+        await w.within(40, w.even)
 
 
 async def test_a_hand_over_ends_when_the_shards_are_lost_meanwhile():

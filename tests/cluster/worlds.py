@@ -27,6 +27,8 @@ class Shards:
         self.lost = set()
         self.order = []
         """Shards in the order in which they were let go."""
+        self.tried = []
+        """Shards in the order in which they were to be let go."""
 
     def take(self, epochs):
         assert not epochs.keys() & self.living.keys()
@@ -34,6 +36,7 @@ class Shards:
 
     async def hand_over(self, shards, grace):
         going = {shard: self.living.pop(shard) for shard in shards}
+        self.tried += going
         gone = set()
         try:
             await trio.sleep(max([min(self.steps.get(shard, 0), grace) for shard in going], default=0))

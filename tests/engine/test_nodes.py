@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from itertools import count
+
 import pytest
 import trio
 import trio.testing
@@ -11,7 +14,7 @@ from engine import traffic
 from engine.traffic import EVEN, ODD, name_in, nodes
 from jivsd.engine.api import Conflict, Invalid, NewStart, NotFound, StartOptions, Unavailable
 from jivsd.records import ENDED, IncidentState, Kind, Status, shard_of
-from jivsd.store.api import RunFilter
+from jivsd.store.api import Entry, RunFilter
 
 
 @pytest.fixture
@@ -321,6 +324,124 @@ async def test_a_shard_that_comes_back_brings_its_runs_back(url):
             await n.give("a", [run.shard])
         await a.signal(run.run_id, "say", b'"there"')
         assert output(await ended(a, run.run_id)) == b'["there"]'
+
+
+@asynccontextmanager
+async def commits_held(engine):
+    """Let no start be written by a node inside; the event says that one waits."""
+    commit, waits, may = engine.store.commit, trio.Event(), trio.Event()
+
+    async def wait(entries, more):
+        if any(isinstance(entry, Entry) and entry.new is not None for entry in entries):
+            waits.set()
+            await may.wait()
+        return await commit(entries, more)
+
+    engine.store.commit = wait
+    try:
+        yield waits
+    finally:
+        engine.store.commit = commit
+        may.set()
+
+
+async def test_a_child_whose_shard_moves_while_its_start_is_written_is_found_there(url):
+    async with nodes(url, calls=False) as n:
+        a = n["a"]
+        name = next(f"c{number}" for number in count() if shard_of(f"child-c{number}") in EVEN)
+        shard = shard_of(f"child-{name}")
+        parents = [even for even in EVEN if even != shard]
+        moved = trio.Event()
+
+        async def move():
+            assert await n.move([shard], "a", "b", 0.1) == {shard}
+            moved.set()
+
+        async with trio.open_nursery() as nursery:
+            parent = (await a.start("family", f'["{name}"]'.encode(), StartOptions(id=name_in(parents)))).run
+            async with commits_held(a) as waits:
+                await waits.wait()
+                nursery.start_soon(move)
+                with trio.move_on_after(0.3):
+                    await moved.wait()
+        assert (await ended(a, parent.run_id)).status is Status.COMPLETED
+
+
+async def test_a_start_whose_shard_comes_here_while_it_is_written_is_as_its_row_says(url):
+    async with nodes(url, calls=False) as n:
+        a, started = n["a"], []
+
+        async def begin():
+            started.append(await start(a, "plain", b'"x"', ODD))
+
+        async with trio.open_nursery() as nursery, commits_held(a) as waits:
+            nursery.start_soon(begin)
+            await waits.wait()
+            await n.move(ODD, "b", "a")
+        await ended(a, started[0].run_id)
+        row = await a.store.run(started[0].run_id)
+        assert (row.status, row.parked, row.started_at is None) == (Status.COMPLETED, False, False)
+
+
+async def test_a_run_whose_shard_goes_while_it_is_read_does_not_live(url):
+    async with nodes(url) as n:
+        a = n["a"]
+        run = await start(a, "listener", b"1", EVEN)
+        await until(lambda: run.run_id in a.actors)
+        a.holding.lose([run.shard])
+        await until(lambda: run.run_id not in a.living)
+        a.troubled.add(run.run_id)
+        incidents = a.store.incidents
+
+        async def lose(state, run_id=None, *more, **others):
+            if run_id == run.run_id:
+                a.holding.lose([run.shard])
+            return await incidents(state, run_id, *more, **others)
+
+        a.store.incidents = lose
+        await n.give("a", [run.shard])
+        await until(lambda: run.run_id in a.living)
+        await until(lambda: run.run_id not in a.living)
+
+
+async def test_a_run_that_is_held_when_its_shard_has_gone_does_not_wait_here(url):
+    async with nodes(url) as n:
+        a = n["a"]
+        run = await start(a, "listener", b"1", EVEN)
+        await until(lambda: run.run_id in a.actors)
+        a.holding.lose([run.shard])
+        await until(lambda: run.run_id not in a.living)
+        code_of = a.code_of
+
+        async def gone(run):
+            a.holding.lose([run.shard])
+
+        a.code_of = gone
+        await n.give("a", [run.shard])
+        await until(lambda: run.run_id in a.living)
+        await until(lambda: run.run_id not in a.living)
+        a.code_of = code_of
+        await n.give("a", [run.shard])
+        await a.signal(run.run_id, "say", b'"there"')
+        assert output(await ended(a, run.run_id)) == b'["there"]'
+
+
+async def test_shards_that_stay_have_the_epoch_that_was_raised_meanwhile(url, monkeypatch):
+    monkeypatch.setattr("jivsd.engine.holding.CUT", 0.05)
+    async with nodes(url) as n:
+        a = n["a"]
+        before = a.committer.epochs[0]
+        a.holding.population[0] += 1  # as a thread that does not end
+        raised = await a.store.raise_epoch("a", {0: before})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.holding.hand_over, [0], 0.05)
+            await trio.lowlevel.checkpoint()
+            a.committer.hold(raised)
+        a.holding.population[0] -= 1
+        assert a.committer.epochs[0] == before + 1
+        run = await start(a, "plain", b'"x"', [0])
+        assert (await ended(a, run.run_id)).status is Status.COMPLETED
+        assert 0 in a.holding.shards
 
 
 async def test_a_quarantine_holds_on_every_node(url, called, monkeypatch):
