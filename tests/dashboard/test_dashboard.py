@@ -44,6 +44,9 @@ def test_start_watch_signal_pause_and_resume(daemon, open_page):
     expect(page.get_by_role("img", name="tables[customers]/copy: attempt 1 failed")).to_have_count(1)
     bar.hover()
     expect(page.locator(".about")).to_contain_text("Attempt2")
+    page.get_by_role("img", name="tables[orders]/copy: done").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".about .path")).to_have_text("tables[customers]/copy")
     expect(page.get_by_text("a condition on the run's own state")).to_be_visible()
     expect(page.get_by_role("meter", name="APPROVAL")).to_be_visible()
 
