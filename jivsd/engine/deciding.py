@@ -10,7 +10,7 @@ import trio
 from jivsd.engine import life, troubles
 from jivsd.engine.api import Conflict, Decided, EngineError, GroupDecision, Incidents, Invalid, NotFound, Unavailable
 from jivsd.engine.incidents import acknowledged, resolved
-from jivsd.records import ENDED, Incident, IncidentGroup, IncidentState
+from jivsd.records import Incident, IncidentGroup, IncidentState
 from jivsd.store.api import Refused
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Deciding:
         """Do one of the following about an incident, where its run lives."""
         incident = await self._open(incident_id)
         run = None if incident.run_id is None else await self._host.store.run(incident.run_id)
-        if run is None or run.status in ENDED or not self._host.forwarding.is_elsewhere(run):
+        if run is None or not self._host.forwarding.is_elsewhere(run):
             return await self.decide_here(action, incident_id, value, by, why)
         given = None if value is None else value.decode()
         asked = {"action": action, "incident_id": incident_id, "value": given, "by": by, "why": why}
@@ -93,11 +93,11 @@ class Deciding:
             host.quarantine.note(seen)
         elif (suspension := host.suspended.get(seen.run_id)) is not None and suspension.by(seen):
             suspension.incident = seen
-            await life.record(host, await self._looking.show(seen.run_id), seen)
+            await self._record(seen.run_id, seen)
         else:
             actor = await self._actor(seen)
             if actor is None or not await self._told(seen, partial(troubles.note, actor, seen)):
-                await life.record(host, await self._looking.show(seen.run_id), seen)
+                await self._record(seen.run_id, seen)
         return seen
 
     async def retry(self, incident_id: str, by: str, why: str) -> Incident:
@@ -112,7 +112,7 @@ class Deciding:
         run_id = incident.run_id or ""
         closed = resolved(incident, "retry", by=by, why=why, at=host.clock.now())
         if (suspension := host.suspended.get(run_id)) is not None and suspension.by(incident):
-            await life.record(host, await self._looking.show(run_id), closed)
+            await self._record(run_id, closed)
             suspension.over.set()
             return closed
         actor = await self._actor(incident)
@@ -184,7 +184,7 @@ class Deciding:
         elif actor is not None:
             await self._told(closed, partial(troubles.dismiss, actor, closed))
         else:
-            await life.record(self._host, await self._looking.show(closed.run_id), closed)
+            await self._record(closed.run_id, closed)
         return closed
 
     async def _actor(self, incident: Incident) -> Actor | None:
@@ -217,6 +217,12 @@ class Deciding:
                 run_id=incident.run_id,
             )
         return True
+
+    async def _record(self, run_id: str, incident: Incident) -> None:
+        """Record what a person has decided about a run that has no actor."""
+        verdict = await life.record(self._host, await self._looking.show(run_id), incident)
+        if isinstance(verdict, Refused) and verdict.why == "fenced":
+            raise Unavailable(f"run {run_id} moves to another node just now", retry_after=1, run_id=run_id)
 
     async def _open(self, incident_id: str) -> Incident:
         incident = await self.incident(incident_id)

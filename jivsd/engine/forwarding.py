@@ -109,22 +109,22 @@ class Forwarding:
                     nursery.start_soon(self._carry_out, requests, request)
 
     async def _carry_out(self, requests: Requests, request: Request) -> None:
-        asked = msgspec.json.decode(request.body, type=_Asked)
         try:
-            answer = _Answer(msgspec.Raw(msgspec.json.encode(await self._handled(asked))))
+            answer = _Answer(msgspec.Raw(msgspec.json.encode(await self._handled(request.body))))
         except EngineError as error:
             answer = _Answer(error=type(error).__name__, code=error.code, message=str(error), data=error.data)
         except StoreError as error:
             answer = _Answer(error="Unavailable", message=str(error))
         except Exception as error:
-            log.error("what another node asked for failed", asked=asked.what, exc_info=error)
+            log.error("what another node asked for failed", exc_info=error)
             answer = _Answer(error="Unavailable", message=f"it failed there: {type(error).__name__}")
         try:
             await requests.answer(request.number, msgspec.json.encode(answer))
         except StoreError as error:
             log.warning("another node could not be answered", why=str(error))
 
-    async def _handled(self, asked: _Asked) -> object:
+    async def _handled(self, body: bytes) -> object:
+        asked = msgspec.json.decode(body, type=_Asked)
         handler = self.handlers.get(asked.what)
         if handler is None:
             raise Conflict(f"node {self._host.node} has another version, which does not know {asked.what!r}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jivsd.engine.host import Host
     from jivsd.engine.trials import Trials
     from jivsd.records import Message
-    from jivsd.store.api import Recorded
+    from jivsd.store.api import Recorded, Verdict
 
 log = logs.get(__name__)
 
@@ -343,11 +343,11 @@ def _blocked(run: Run) -> Status:
     return Status.COMPENSATION_BLOCKED if compensating else Status.BLOCKED
 
 
-async def record(host: Host, run: Run, incident: Incident | None, status: Status | None = None) -> None:
+async def record(host: Host, run: Run, incident: Incident | None, status: Status | None = None) -> Verdict:
     """Write an incident, or the status, of a run that has no actor."""
     if incident is not None:
         host.troubled.add(run.run_id)
     change = RunChange(status=status) if status is not None else None
     found = () if incident is None else (incident,)
     entry = Entry(run_id=run.run_id, shard=run.shard, change=change, incidents=found)
-    await host.committer.submit_and_wait(entry)
+    return await host.committer.submit_and_wait(entry)

@@ -39,6 +39,8 @@ class Quarantine:
         self._crashes: dict[str, Restarts] = {}
         self._held: dict[str, Incident] = {}
         self._next_look = 0.0
+        self._unrecorded: set[str] = set()
+        """Incidents that are being written for the first time."""
 
     def note(self, incident: Incident) -> None:
         """Take over an open incident as it is recorded."""
@@ -58,10 +60,11 @@ class Quarantine:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
+        known = [held for held in self._held.values() if held.incident_id not in self._unrecorded]
         found, _ = await self._host.store.incidents(IncidentState.OPEN, limit=1000, kind="quarantine")
         for incident in found:
             self._learn(incident)
-        for held in list(self._held.values()):
+        for held in known:
             if all(held.incident_id != incident.incident_id for incident in found):
                 self._over(held)
 
@@ -112,7 +115,11 @@ class Quarantine:
         incident = self._held[workflow] = incidents.quarantine(workflow, said, host.clock.now())
         log.critical("workflow quarantined", workflow=workflow, why=said, incident=incident.incident_id)
         self._stop(workflow)
-        await host.recovery.patiently(partial(host.store.put_incident, incident))
+        self._unrecorded.add(incident.incident_id)
+        try:
+            await host.recovery.patiently(partial(host.store.put_incident, incident))
+        finally:
+            self._unrecorded.discard(incident.incident_id)
         host.calling.quarantine(incident.incident_id)
         return incident
 

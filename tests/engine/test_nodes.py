@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 
 import pytest
@@ -13,7 +14,7 @@ from databases import NEWEST
 from engine import traffic
 from engine.traffic import EVEN, ODD, name_in, nodes
 from jivsd.engine.api import Conflict, Invalid, NewStart, NotFound, StartOptions, Unavailable
-from jivsd.records import ENDED, IncidentState, Kind, Status, shard_of
+from jivsd.records import ENDED, Incident, IncidentState, Kind, Status, new_id, shard_of
 from jivsd.store.api import Entry, RunFilter
 
 
@@ -458,6 +459,35 @@ async def test_a_quarantine_holds_on_every_node(url, called, monkeypatch):
         await until(lambda: a.quarantine.of("listener") is None)
         await a.signal(run.run_id, "say", b'"x"')
         assert (await ended(a, run.run_id)).status is Status.COMPLETED
+
+
+async def test_a_quarantine_that_is_being_written_is_not_taken_for_lifted(url, monkeypatch):
+    monkeypatch.setattr("jivsd.engine.quarantine.LOOK_EVERY", 0)
+    async with nodes(url) as n:
+        a, put, may = n["a"], n["a"].store.put_incident, trio.Event()
+
+        async def wait(incident):
+            await may.wait()
+            await put(incident)
+
+        a.store.put_incident = wait
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(a.quarantine_workflow, "listener", by="ann", why="odd"))
+            await until(lambda: a.quarantine.of("listener") is not None)
+            await a.quarantine.look()
+            assert a.quarantine.of("listener") is not None
+            may.set()
+
+
+async def test_an_incident_of_a_run_of_the_other_node_that_has_ended_is_decided_there(url):
+    async with nodes(url) as n:
+        a = n["a"]
+        run = await start(a, "plain", b'"x"', ODD)
+        await ended(a, run.run_id)
+        incident = Incident(new_id(), "message", "nobody took it", a.clock.now(), run_id=run.run_id)
+        await a.store.put_incident(incident)
+        await a.acknowledge_incident(incident.incident_id, by="ann", why="seen")
+        assert (await a.store.incident(incident.incident_id)).acknowledged.by == "ann"
 
 
 async def test_a_call_that_cannot_be_understood_is_left(url):
