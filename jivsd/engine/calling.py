@@ -26,6 +26,8 @@ log = logs.get(__name__)
 
 POLL: Final = 1.0
 """Seconds between two looks for what nobody has called for."""
+SWEEP: Final = 30.0
+"""Seconds between two looks for runs that should live here and do not."""
 LATE: Final = 0.5
 """Seconds after which a message should have been read; who has not read it is told of it again."""
 
@@ -134,10 +136,14 @@ class Calling:
     async def poll(self) -> None:
         """Look for what nobody has called for, until cancelled."""
         host = self._host
+        next_sweep = trio.current_time() + SWEEP
         while True:
             await trio.sleep(POLL)
             if not host.holding.shards:
                 continue
+            if trio.current_time() > next_sweep:
+                await host.recovery.sweep()
+                next_sweep = trio.current_time() + SWEEP
             before = host.clock.now() - round(LATE * SECOND)
             try:
                 called = await host.store.called_runs(host.holding.wanted, before)

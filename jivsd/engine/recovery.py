@@ -17,7 +17,7 @@ from jivsd.records import ENDED, IncidentState
 from jivsd.store.api import StoreAway
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from jivsd.engine.host import Host
     from jivsd.records import Run
@@ -48,20 +48,31 @@ class Recovery:
     async def _shards(self, shards: frozenset[int] | None) -> None:
         host = self._host
         await self._find_trouble()
-        found = 0
-        after: str | None = None
-        while not host.stopping and (page := await self.patiently(partial(host.store.open_runs, after, 1000, shards))):
-            starting = host.committer.starting()  # these are brought to life by their starts
-            for run in page:
-                if run.run_id not in starting:
-                    await self._bring(run.run_id, run)
-            found += len(page)
-            after = page[-1].run_id
+        async for found in self._open(shards):
             log.info("recovering", runs=found, node=host.node)
         self.under_way.set()
         for run_id in await self.patiently(partial(host.store.called_runs, shards)):
             await self.bring(run_id)
         host.waker.look()
+
+    async def sweep(self) -> None:
+        """Bring back whoever should live here and does not: written by another node, whose call was lost."""
+        async for _ in self._open(self._host.holding.wanted):
+            pass
+
+    async def _open(self, shards: frozenset[int] | None) -> AsyncGenerator[int]:
+        """Bring open runs back that have something to do, page by page; how many have been looked at so far."""
+        host = self._host
+        found = 0
+        after: str | None = None
+        while not host.stopping and (page := await self.patiently(partial(host.store.open_runs, after, 1000, shards))):
+            starting = host.committer.starting()  # these are brought to life by their starts
+            for run in page:
+                if run.run_id not in starting and run.run_id not in host.living:
+                    await self._bring(run.run_id, run)
+            found += len(page)
+            after = page[-1].run_id
+            yield found
 
     async def wakes(self, after: Wake, limit: int) -> list[Wake]:
         """See `Store.wakes`; while the store is away, it is asked again."""

@@ -1,0 +1,21 @@
+"""What finds a run that nobody lives, although its row is there: nobody was told of it."""
+
+from __future__ import annotations
+
+from databases import NEWEST
+
+from engine.traffic import EVEN, ODD, name_in, nodes
+from jivsd.engine.api import StartOptions
+from jivsd.engine.holding import Holding
+from jivsd.records import Status
+
+
+async def test_a_run_that_was_written_for_this_node_and_not_called_is_found(postgres, monkeypatch):
+    monkeypatch.setattr("jivsd.engine.calling.POLL", 0.1)
+    monkeypatch.setattr("jivsd.engine.calling.SWEEP", 0.5)
+    monkeypatch.setattr(Holding, "placed", lambda self, new: new)  # as if its shard had moved while it was written
+    async with nodes(postgres(NEWEST).clean(), calls=False) as n:
+        for shards in (ODD, EVEN):
+            run = (await n["a"].start("plain", b'"x"', StartOptions(id=name_in(shards)))).run
+            assert (run.status, run.parked) == (Status.RUNNING, False)
+            assert (await n["a"].result(run.run_id, 10)).status is Status.COMPLETED
