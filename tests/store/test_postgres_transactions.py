@@ -71,7 +71,7 @@ async def bank_at(url):
             await ask("INSERT INTO account VALUES ('ann', 10), ('bob', 0)")
             yield Bank(store, await store.open("node-a"), ask)
             assert await store.check() == []
-            assert not store.transactions.lives
+            await until(lambda: not store.transactions.lives)
         finally:
             with trio.CancelScope(shield=True):
                 await bridge.call(close, timeout=PATIENCE)
