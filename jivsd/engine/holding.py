@@ -199,7 +199,8 @@ class Holding:
     async def some(self) -> None:
         """Wait until this node has any shard, but not for long."""
         if not self.shards:
-            self._came = trio.Event()
+            if self._came.is_set():
+                self._came = trio.Event()
             with trio.move_on_after(FIRST_WAIT):
                 await self._came.wait()
 

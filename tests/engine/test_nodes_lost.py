@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import trio
 from databases import NEWEST
 
 from engine.traffic import EVEN, ODD, name_in, nodes
@@ -19,3 +20,22 @@ async def test_a_run_that_was_written_for_this_node_and_not_called_is_found(post
             run = (await n["a"].start("plain", b'"x"', StartOptions(id=name_in(shards)))).run
             assert (run.status, run.parked) == (Status.RUNNING, False)
             assert (await n["a"].result(run.run_id, 10)).status is Status.COMPLETED
+
+
+async def test_all_who_wait_for_this_node_to_have_a_shard_go_on_when_it_has(postgres):
+    async with nodes(postgres(NEWEST).clean()) as n:
+        c = await n.join("c")
+        ended = []
+
+        async def start():
+            run = (await c.start("plain", b'"x"')).run
+            ended.append((await c.result(run.run_id, 10)).status)
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start)
+            nursery.start_soon(start)
+            await trio.sleep(0.1)
+            await n.move([0, 2], "a", "c")
+        assert ended == [Status.COMPLETED] * 2
+        assert trio.current_time() - began < 4, "neither waited until its patience was over"
