@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from jivsd.engine.ends import ONCE, Glances
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from jivsd.engine.ends import Glances
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Answers:
         message_id: str,
         seconds: float,
         look: Callable[[], Awaitable[T | None]],
-        again: Glances | None = None,
+        again: Glances = ONCE,
     ) -> T | None:
         """What `look` finds: at once, or as soon as there is something, within some seconds; else None.
 
@@ -51,11 +51,9 @@ class Answers:
             found = await look()
             if found is None:
                 with trio.move_on_after(seconds):
-                    if again is None:
-                        await told.wait()
-                    else:
-                        await again.until(told, look)
-                    found = await look()
+                    found = await again.until(told, look)
+                    if found is None:
+                        found = await look()
             return found
         finally:
             events.remove(told)

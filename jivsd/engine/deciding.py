@@ -57,6 +57,8 @@ class Deciding:
 
     async def decide(self, action: GroupAction, incident_id: str, value: bytes | None, by: str, why: str) -> Incident:
         """Do one of the following about an incident, where its run lives."""
+        if not self._host.holding.shared:
+            return await self.decide_here(action, incident_id, value, by, why)
         incident = await self._open(incident_id)
         run = None if incident.run_id is None else await self._host.store.run(incident.run_id)
         if run is None or not self._host.forwarding.is_elsewhere(run):

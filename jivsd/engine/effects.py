@@ -13,7 +13,18 @@ from jivsd import attributes, logs
 from jivsd.authoring import commands
 from jivsd.authoring.errors import record_error
 from jivsd.clock import SECOND
-from jivsd.engine import beginnings, continuing, heartbeats, incidents, locking, outward, parking, transacting, troubles
+from jivsd.engine import (
+    beginnings,
+    continuing,
+    heartbeats,
+    incidents,
+    locking,
+    offspring,
+    outward,
+    parking,
+    transacting,
+    troubles,
+)
 from jivsd.engine.api import EngineError, Invalid
 from jivsd.engine.attempts import Attempt, Done, Raised, Stopped, Taken
 from jivsd.engine.ends import to_child
@@ -34,7 +45,7 @@ from jivsd.records import (
     derived_id,
     encode,
 )
-from jivsd.store.api import Entry, Refused, RunChange, Verdict, Written
+from jivsd.store.api import Refused, RunChange, Verdict
 
 if TYPE_CHECKING:
     from typing import Any
@@ -387,25 +398,16 @@ def _start_child(actor: Actor, entry: Open, command: commands.ChildCall) -> None
     except EngineError as error:
         _not_started(actor, entry, Status.FAILED, record_error(error))
         return
-    run, gate, placed = new.run, actor.services.gate, actor.services.holding.placed(new)
-    entered = run.options.start_at is None and run.shard in actor.services.holding.shards
 
-    def started(verdict: Verdict) -> None:
-        if entered:
-            gate.arrive(run.workflow)
+    def told(verdict: Verdict) -> None:
         match verdict:
-            case Written():
-                actor.services.adopt(placed.run, [event] if actor.first else None)
-            case Refused("exists" | "fenced"):
-                pass
-            case Refused(why, other):
+            case Refused(why, other) if why not in ("exists", "fenced"):
                 message = f"child run of {command.workflow!r} was refused: {why}" + (f" (run {other})" if other else "")
                 _not_started(actor, entry, Status.FAILED, ErrorRecord("Conflict", message))
             case _:
                 pass
 
-    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=placed)
-    actor.services.committer.submit(child, parking.errand(actor, started))
+    offspring.start(actor, new, event, told)
 
 
 def _not_started(actor: Actor, entry: Open, status: Status, error: ErrorRecord | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import trio
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from jivsd.records import Incident
+
+T = TypeVar("T")
 
 
 def end_entry(
@@ -84,6 +87,29 @@ def to_child(
     )
 
 
+class Glances(msgspec.Struct, frozen=True):
+    """How often it is looked again: after `first` seconds, then after twice that, and so on up to `last`."""
+
+    first: float
+    last: float
+
+    async def until(self, told: trio.Event, look: Callable[[], Awaitable[T | None]]) -> T | None:
+        """Look until there is something, and return it; None if somebody tells first that it is worth a look."""
+        pause = self.first
+        while not told.is_set():
+            with trio.move_on_after(pause):
+                await told.wait()
+                return None
+            if (found := await look()) is not None:
+                return found
+            pause = min(2 * pause, self.last)
+        return None
+
+
+ONCE: Final = Glances(inf, inf)
+"""Not again: somebody will tell."""
+
+
 class Waiters:
     """Those who wait for the ends of runs."""
 
@@ -97,12 +123,12 @@ class Waiters:
             waiter.ended.set()
 
     async def until_ended(
-        self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]], again: Glances | None = None
+        self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]], again: Glances = ONCE
     ) -> Run | None:
         """Wait for a run's end and return its row, or None after some seconds.
 
-        `look` returns the row if it has ended already. It is called once; `again`: and then so often, because the end
-        may come where nobody tells of it.
+        `look` returns the row if it has ended already. It is called once, and then as often as `again` says, because
+        the end may come where nobody tells of it.
         """
         waiter = _Waiter()
         waiters = self._waiting.setdefault(run_id, [])
@@ -111,34 +137,13 @@ class Waiters:
             if (run := await look()) is not None:
                 return run
             with trio.move_on_after(seconds):
-                if again is None:
-                    await waiter.ended.wait()
-                else:
-                    await again.until(waiter.ended, look)
-            return waiter.run or (None if again is None else await look())
+                run = await again.until(waiter.ended, look)
+            return waiter.run or run
         finally:
             if waiter in waiters:
                 waiters.remove(waiter)
             if not waiters and self._waiting.get(run_id) is waiters:
                 del self._waiting[run_id]
-
-
-class Glances(msgspec.Struct, frozen=True):
-    """How often it is looked: after `first` seconds, then after twice that, and so on up to `last`."""
-
-    first: float
-    last: float
-
-    async def until(self, told: trio.Event, look: Callable[[], Awaitable[object | None]]) -> None:
-        """Look until there is something, or somebody tells of it."""
-        pause = self.first
-        while not told.is_set():
-            with trio.move_on_after(pause):
-                await told.wait()
-                return
-            if await look() is not None:
-                return
-            pause = min(2 * pause, self.last)
 
 
 class _Waiter:

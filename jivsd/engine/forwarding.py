@@ -32,8 +32,6 @@ FIRST_LOOK: Final = 0.02
 LAST_LOOK: Final = 0.25
 """Seconds between two looks for the answer: doubled from the first to the last."""
 
-Handler = "Callable[..., Awaitable[object]]"
-
 
 class _Asked(msgspec.Struct, frozen=True):
     what: str

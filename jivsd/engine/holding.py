@@ -15,7 +15,7 @@ from jivsd import logs
 from jivsd.engine import starts
 from jivsd.engine.api import Unavailable
 from jivsd.engine.attempts import Exit
-from jivsd.engine.ends import Glances
+from jivsd.engine.ends import ONCE, Glances
 from jivsd.records import SHARDS, shard_of
 from jivsd.store.api import Entry, Refused, Written
 
@@ -65,9 +65,9 @@ class Holding:
         return self.shards if self.shared else None
 
     @property
-    def glances(self) -> Glances | None:
-        """How often it is looked for what may happen on another node; None: there is none."""
-        return GLANCES if self.shared else None
+    def glances(self) -> Glances:
+        """How often it is looked for what may happen on another node, if there can be one."""
+        return GLANCES if self.shared else ONCE
 
     # ---- what the cluster says
 

@@ -135,7 +135,8 @@ class Messages:
             run = await self._looking.show(ref)
             if await self._host.store.seen_message(run.workflow, run.workflow_id, message_id):
                 return run
-        return await self._control(ref, Kind.CANCEL_REQUESTED, encode(CancelRequested(reason)), by, message_id)
+        run = await self._open(ref)
+        return await self._control(run, Kind.CANCEL_REQUESTED, encode(CancelRequested(reason)), by, message_id)
 
     async def terminate(self, ref: str, by: str, reason: str) -> Run:
         """See `Engine.terminate`."""
@@ -143,18 +144,20 @@ class Messages:
         if self._host.forwarding.is_elsewhere(run):
             await self._host.forwarding.ask(run, "terminate", ref=run.run_id, by=by, reason=reason)
             return await self._looking.show(run.run_id)
-        return await self.terminate_here(run.run_id, by, reason)
+        return await self._terminate(run, by, reason)
 
     async def terminate_here(self, ref: str, by: str, reason: str) -> Run:
         """The same for a run that lives on this node."""
+        return await self._terminate(await self._open(ref), by, reason)
+
+    async def _terminate(self, run: Run, by: str, reason: str) -> Run:
         ended = Ended(Status.TERMINATED, error=ErrorRecord("Terminated", reason) if reason else None)
-        run = await self._control(ref, Kind.ENDED, encode(ended), by)
+        run = await self._control(run, Kind.ENDED, encode(ended), by)
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             await self._end_suspended(run, suspension.incident, ended, by, reason)
         return await self._looking.result(run.run_id, CHANGE_WAIT)
 
-    async def _control(self, ref: str, kind: Kind, payload: bytes, by: str, message_id: str | None = None) -> Run:
-        run = await self._open(ref)
+    async def _control(self, run: Run, kind: Kind, payload: bytes, by: str, message_id: str | None = None) -> Run:
         await self.send(run, kind, payload, by, message_id or self._host.ids())
         return await self._looking.show(run.run_id)
 
@@ -209,11 +212,13 @@ class Messages:
         if self._host.forwarding.is_elsewhere(run):
             await self._host.forwarding.ask(run, "switch", ref=run.run_id, by=by, reason=reason, paused=paused)
             return await self._looking.show(run.run_id)
-        return await self.switch_here(run.run_id, by, reason, paused=paused)
+        return await self._switch(run, by, reason, paused=paused)
 
     async def switch_here(self, ref: str, by: str, reason: str, *, paused: bool) -> Run:
         """The same for a run that lives on this node."""
-        run = await self._open(ref)
+        return await self._switch(await self._open(ref), by, reason, paused=paused)
+
+    async def _switch(self, run: Run, by: str, reason: str, *, paused: bool) -> Run:
         if (suspension := self._host.suspended.get(run.run_id)) is not None:
             held = suspension.incident
             raise Conflict(

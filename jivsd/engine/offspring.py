@@ -5,16 +5,45 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jivsd.engine import starts
+from jivsd.engine import parking, starts
 from jivsd.engine.api import StartOptions
 from jivsd.records import derived_id
+from jivsd.store.api import Entry, Refused, Written
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jivsd.authoring import commands
     from jivsd.engine.actor import Actor
     from jivsd.engine.host import Host
     from jivsd.records import Event
-    from jivsd.store.api import NewRun
+    from jivsd.store.api import NewRun, Verdict
+
+
+def start(actor: Actor, new: NewRun, event: Event, told: Callable[[Verdict], None]) -> None:
+    """Have a run that another one starts written, which that one vouches for, and bring it to life, wherever that is.
+
+    `told` gets the verdict, never that the store is away.
+    """
+    services, run = actor.services, new.run
+    placed = services.holding.placed(new)
+    entered = run.options.start_at is None and run.shard in services.holding.shards
+    entry = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=placed)
+
+    def submit() -> None:
+        services.committer.submit(entry, parking.errand(actor, started))
+
+    def started(verdict: Verdict) -> None:
+        if isinstance(verdict, Refused) and verdict.why == "away":
+            submit()
+            return
+        if entered:
+            services.gate.arrive(run.workflow)
+        if isinstance(verdict, Written):
+            services.adopt(placed.run, [event] if actor.first else None)
+        told(verdict)
+
+    submit()
 
 
 def prepare(host: Host, actor: Actor, path: str, call: commands.ChildCall, *, attached: bool) -> tuple[NewRun, Event]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from jivsd.engine import parking
+from jivsd.engine import offspring
 from jivsd.engine.api import EngineError, Unavailable
 from jivsd.records import ErrorRecord, Kind, Marker, Publication, derived_id, encode
-from jivsd.store.api import Entry, Refused, StoreAway, Verdict, Written
+from jivsd.store.api import Refused, StoreAway, Verdict, Written
 
 if TYPE_CHECKING:
     from jivsd.authoring import commands
@@ -54,29 +54,19 @@ def start(actor: Actor, entry: Open, command: commands.StartChild) -> None:
     except EngineError as error:
         _record(actor, entry, error=ErrorRecord("ChildFailed", str(error)))
         return
-    run, gate, placed = new.run, actor.services.gate, actor.services.holding.placed(new)
-    entered = run.options.start_at is None and run.shard in actor.services.holding.shards
-    child = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=placed)
+    run = new.run
 
-    def started(verdict: Verdict) -> None:
+    def told(verdict: Verdict) -> None:
         match verdict:
-            case Refused("away"):
-                actor.services.committer.submit(child, parking.errand(actor, started))
-                return
-            case Written():
-                actor.services.adopt(placed.run, [event] if actor.first else None)
-                _record(actor, entry, run.run_id)
-            case Refused("exists"):
+            case Written() | Refused("exists"):
                 _record(actor, entry, run.run_id)
             case Refused(why, other) if why != "fenced":
                 message = f"run of {run.workflow!r} was refused: {why}" + (f" (run {other})" if other else "")
                 _record(actor, entry, error=ErrorRecord("ChildFailed", message, {"run_id": other} if other else {}))
             case _:
                 pass
-        if entered:
-            gate.arrive(run.workflow)
 
-    actor.services.committer.submit(child, parking.errand(actor, started))
+    offspring.start(actor, new, event, told)
 
 
 def send(actor: Actor, entry: Open, command: commands.SendSignal) -> None:
