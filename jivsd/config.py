@@ -291,6 +291,11 @@ class Config(Section):
         config._sources = MappingProxyType({dotted(path): given.source for path, given in layer.items()})
         return config
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether who asks over TCP has to present a token."""
+        return self.token is not None or bool(self.tokens)
+
     def source(self, key: str) -> str:
         """Return where the value of a key, such as `log.level`, came from."""
         return self._sources.get(key, "default")

@@ -304,7 +304,7 @@ class _Parts:
             hosts.append(config.http.host)
             if not household.listeners:
                 listeners += listen_tcp(config.http.host, config.http.port)
-                if config.token is None and not config.tokens:
+                if not config.needs_token:
                     log.warning(OPEN, http=str(config.http))
         token = config.token.get_secret_value() if config.token is not None else None
         tokens = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import socket
 import stat
 from enum import StrEnum
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import msgspec
 from jivsd.client import Client, ClientError, DaemonNotRunning
 from jivsd.cluster.leases import LeasesAway, LeasesError
 from jivsd.config import sqlite_path
+from jivsd.listening import CannotListen, listen_tcp
 from jivsd.masking import masked
 from jivsd.places import ConfigError, make_folder, socket_path
 from jivsd.registry.registry import Registry
@@ -216,13 +216,8 @@ def _port(config: Config, *, running: bool) -> Finding:
     if running:
         return Finding("http", State.GOOD, f"{where} is for the daemon that runs")
     try:
-        for family, kind, number, _, address in socket.getaddrinfo(
-            config.http.host, config.http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind, number) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except OSError as error:
-        says = f"cannot serve HTTP on {where}: {error.strerror or error}"
-        return Finding("http", State.WRONG, says, "stop who listens there (ss -ltnp), or choose another port")
+        for listener in listen_tcp(config.http.host, config.http.port):
+            listener.close()
+    except CannotListen as error:
+        return Finding("http", State.WRONG, str(error), "stop who listens there (ss -ltnp), or choose another port")
     return Finding("http", State.GOOD, f"{where} is free")

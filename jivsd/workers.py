@@ -93,7 +93,7 @@ def _listen(config: Config) -> list[socket.socket]:
         except CannotListen:
             close(listeners[0])
             raise
-        if config.token is None and not config.tokens:
+        if not config.needs_token:
             log.warning(OPEN, http=str(config.http))
     return listeners
 

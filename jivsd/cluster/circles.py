@@ -39,7 +39,7 @@ def find(tangle: Tangle) -> list[Circle]:
     for knot in _knots(edges):
         cycle = min((_shortest(edges, claim, knot) for claim in sorted(knot)), key=len)
         found.append(_circle(cycle, {one.run_id: one for one in tangle.kin}))
-    return sorted(found)
+    return sorted(found, key=lambda circle: [_place(link) for link in circle.links])
 
 
 def _edges(tangle: Tangle) -> dict[Claim, list[Claim]]:
@@ -141,9 +141,14 @@ def _circle(cycle: Sequence[Claim], parents: Mapping[str, Kin]) -> Circle:
             links.append(Link(claim.run_id, claim.key, claim.path, following.run_id))
         elif claim.run_id != following.run_id:
             links += _lineage(following.run_id, claim.run_id, parents)
-    first = links.index(min(links))
+    first = links.index(min(links, key=_place))
     tickets = sorted((claim.key, claim.ticket) for claim in cycle if not claim.holds)
     return Circle((*links[first:], *links[:first]), tuple(tickets))
+
+
+def _place(link: Link) -> tuple[str, str, str, str]:
+    """Where a link stands among others, also among those of its run that wait for a child, which have no key."""
+    return link.run_id, link.key or "", link.path, link.on
 
 
 def _lineage(run_id: str, ancestor: str, parents: Mapping[str, Kin]) -> Iterable[Link]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from jivsd.engine import starts
 from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, Start, StartOptions, Unavailable
+from jivsd.journal.verdicts import verdict_on
 from jivsd.store.api import Existing, NewRun, Refused
 
 if TYPE_CHECKING:
@@ -68,23 +67,22 @@ class Admission:
             Conflict, Gone, Invalid, Unavailable: it was refused.
         """
         run = new.run
-        verdicts: list[Verdict] = []
-        answered = trio.Event()
 
-        def done(verdict: Verdict) -> None:
-            verdicts.append(verdict)
-            answered.set()
-            arrive()
+        def submit(told: Callable[[Verdict], None]) -> None:
+            def done(verdict: Verdict) -> None:
+                told(verdict)
+                arrive()
 
-        try:
-            self._host.holding.submit(new, journal, done)
-        except Unavailable:
-            arrive()
-            raise
-        await answered.wait()
-        if isinstance(verdicts[0], Refused):
-            raise refusal(verdicts[0], run)
-        return verdicts[0]
+            try:
+                self._host.holding.submit(new, journal, done)
+            except Unavailable:
+                arrive()
+                raise
+
+        verdict = await verdict_on(submit)
+        if isinstance(verdict, Refused):
+            raise refusal(verdict, run)
+        return verdict
 
 
 def nothing() -> None:

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 
+from jivsd.journal.verdicts import verdict_on
 from jivsd.records import SHARDS, shard_of
 from jivsd.store.api import (
     WRITTEN,
@@ -238,18 +239,16 @@ class Committer:
 
         `done` is told the verdict too, before the caller, and also when that one was cancelled.
         """
-        verdicts: list[Verdict] = []
-        arrived = trio.Event()
 
-        def tell(verdict: Verdict) -> None:
-            verdicts.append(verdict)
-            arrived.set()
-            if done is not None:
-                done(verdict)
+        def submit(told: Callable[[Verdict], None]) -> None:
+            def tell(verdict: Verdict) -> None:
+                told(verdict)
+                if done is not None:
+                    done(verdict)
 
-        self.submit(entry, tell)
-        await arrived.wait()
-        return verdicts[0]
+            self.submit(entry, tell)
+
+        return await verdict_on(submit)
 
     async def drain(self) -> None:
         """Return when every entry has its verdict. While the store is away that is never: use a deadline."""

@@ -17,21 +17,16 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
-from jivsd.proof.guard import Guard
+from jivsd.proof.private import PATIENCE, PrivateServer, ServerFailed
 from jivsd.proof.room import NoRoom, Room
-
-if TYPE_CHECKING:
-    from typing import Self
 
 VERSIONS: Final = {16: "pginstall", 18: "pginstall18"}
 """PostgreSQL's version, and where the wheel has it."""
 USER: Final = "jivsd"
 """Whose the server's databases are; a superuser, who is trusted without a password."""
-PATIENCE: Final = 30.0
-"""Seconds that a server may take to start or to end."""
 LOOK_AGAIN: Final = 0.01
 
 _SETTINGS: Final = {
@@ -42,10 +37,6 @@ _SETTINGS: Final = {
     "wal_keep_size": "0",
 }
 _RISKY: Final = {"fsync": "off", "full_page_writes": "off"}
-
-
-class ServerFailed(Exception):
-    """The server did not do what it was asked; the message has the end of its log."""
 
 
 def programs(version: int) -> Path:
@@ -72,7 +63,7 @@ def can_have_room() -> bool:
     return True
 
 
-class Server:
+class Server(PrivateServer):
     """A server with its data in a folder of its own in the temporary folder; `with` starts it, ends it, removes all.
 
     It listens on a Unix socket and on a free port of the loopback address. When root calls, it runs as another user,
@@ -104,10 +95,8 @@ class Server:
         self.room: Room | None = None
         """A small file system that the server sees, and `url` knows nothing of."""
         self.version = version
-        self.folder = Path(tempfile.mkdtemp(prefix=f"pg{version}-"))
+        super().__init__(f"PostgreSQL {version}", Path(tempfile.mkdtemp(prefix=f"pg{version}-")))
         self.port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
         account = _account()
         self._user, self._group = (None, None) if account is None else (account.pw_uid, account.pw_gid)
         self._groups = None if account is None else ()
@@ -126,22 +115,6 @@ class Server:
             self._clean_up()
             raise
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    @property
-    def log(self) -> Path:
-        """The server's log."""
-        return self.folder / "log"
-
     def url(self, database: str = "postgres", *, socket: bool = False) -> str:
         """Where a database is, by TCP or by the Unix socket."""
         if socket:
@@ -159,21 +132,16 @@ class Server:
         settings["unix_socket_directories"] = str(self.folder)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         entered_by = () if self.room is None else self.room.entered_by
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*entered_by, self._programs / "postgres", "-D", data, *options],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,  # Ctrl-C is for us: we end it
-                user=self._user,
-                group=self._group,
-                extra_groups=self._groups,
-            )
-        self._guard = Guard(self._process.pid, self.folder, signal="QUIT")
+        process = self._launch(
+            [*entered_by, self._programs / "postgres", "-D", data, *options],
+            last_signal="QUIT",
+            user=self._user,
+            group=self._group,
+            groups=self._groups,
+        )
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready(data / "postmaster.pid"):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerFailed(f"PostgreSQL {self.version} did not start: {self.last_words()}")
             time.sleep(LOOK_AGAIN)
 
@@ -189,14 +157,7 @@ class Server:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGCONT)  # one that stands still hears nothing
         self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise ServerFailed(f"PostgreSQL {self.version} did not end: {self.last_words()}") from None
-        self._process = None
-        if self._guard is not None:
-            self._guard.dismiss()
-            self._guard = None
+        self._until_ended(self._process)
 
     def restart(self, *, immediate: bool = False) -> None:
         """End it and start it again, on the same port."""
@@ -243,13 +204,6 @@ class Server:
             self.stop(immediate=True)
         finally:
             self._clean_up()
-
-    def last_words(self) -> str:
-        """The end of its log."""
-        try:
-            return self.log.read_text(errors="replace")[-2000:]
-        except OSError:
-            return "it has written no log"
 
     def _make_room(self) -> Room:
         folder = self.folder / "room"

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from bisect import bisect_right
@@ -24,14 +23,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from jivsd.proof.guard import Guard
+from jivsd.proof.private import PATIENCE, PrivateServer, ServerFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-PATIENCE: Final = 30.0
-"""Seconds that a server may take to start or to end, and several to find each other."""
 LOOK_AGAIN: Final = 0.01
 SERVICE: Final = "jivsd"
 """What Sentinel calls the primary and its replicas."""
@@ -52,10 +49,6 @@ _SETTINGS: Final = {
 }
 
 
-class ServerFailed(Exception):
-    """The server did not do what it was asked; the message has the end of its log."""
-
-
 def program() -> Path:
     """Where the server's program is.
 
@@ -68,7 +61,7 @@ def program() -> Path:
     return Path(found.submodule_search_locations[0]) / "bin" / "redis-server"
 
 
-class Server:
+class Server(PrivateServer):
     """One server on a port of the loopback address; `with` starts it, ends it, removes all.
 
     It keeps its port for good, and ends with the process that started it, however that one ends.
@@ -92,10 +85,8 @@ class Server:
         """
         self.port = _free_port()
         self.password = password
-        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
+        super().__init__("Redis", Path(tempfile.mkdtemp(prefix="redis-")))
         self._sentinel = sentinel
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
         wanted = {"port": str(self.port), **({"bind": "127.0.0.1"} if sentinel else _SETTINGS), **(settings or {})}
         if password is not None:
             wanted |= {"requirepass": password}
@@ -103,26 +94,10 @@ class Server:
         lines = [f"{name} {value}" for name, value in wanted.items()]
         self._configuration = "\n".join([*lines, *(f"user {rule}" for rule in users), ""])
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
     @property
     def url(self) -> str:
         """Where it is, for the user `default`."""
         return f"redis://{'' if self.password is None else f':{self.password}@'}127.0.0.1:{self.port}/0"
-
-    @property
-    def log(self) -> Path:
-        """The server's log."""
-        return self.folder / "log"
 
     def start(self) -> None:
         """Start it, empty, and wait until it answers.
@@ -133,16 +108,8 @@ class Server:
         configuration = self.folder / "redis.conf"
         if not self._sentinel or not configuration.exists():  # a Sentinel keeps in it what it knows
             configuration.write_text(self._configuration)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [program(), configuration, *(["--sentinel"] if self._sentinel else [])],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,  # Ctrl-C is for us: we end it
-            )
-        self._guard = Guard(self._process.pid, self.folder, signal="KILL")
-        process = self._process
+        command = [program(), configuration, *(["--sentinel"] if self._sentinel else [])]
+        process = self._launch(command, last_signal="KILL")
 
         def ready() -> bool:
             if process.poll() is not None:
@@ -210,26 +177,12 @@ class Server:
                 raise ServerFailed(f"waited in vain until {what}: {self.last_words()}")
             time.sleep(LOOK_AGAIN)
 
-    def last_words(self) -> str:
-        """The end of its log."""
-        try:
-            return self.log.read_text(errors="replace")[-2000:]
-        except OSError:
-            return "it has written no log"
-
     def _end(self, how: signal.Signals) -> None:
         if self._process is None:
             return
         self._process.send_signal(signal.SIGCONT)  # one that stands still hears nothing
         self._process.send_signal(how)
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise ServerFailed(f"Redis did not end: {self.last_words()}") from None
-        self._process = None
-        if self._guard is not None:
-            self._guard.dismiss()
-            self._guard = None
+        self._until_ended(self._process)
 
 
 class Several:

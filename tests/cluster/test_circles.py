@@ -71,6 +71,11 @@ def test_a_parent_that_waits_for_a_child_that_waits_for_its_lock():
     assert said(find(between)) == ["C-m->Q Q-k->P P-child->C"]
 
 
+def test_a_run_that_stands_twice_in_a_circle_with_a_lock_and_with_a_child():
+    twice = tangle("j: P@n[1]/lock C", "m: D P@n[1]/lock", "k: P@n[2]/lock D", kin=[Kin("C", "P", "n[2]/child")])
+    assert said(find(twice)) == ["C-j->P P-m->D D-k->P P-child->C"]
+
+
 PATHS = ("", "lock", "a/lock", "b/lock", "a/c/lock")
 
 

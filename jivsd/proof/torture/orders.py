@@ -113,7 +113,8 @@ async def a_redis(what: Orders) -> AsyncGenerator[Server | None]:
     if what.nodes == 1 or what.redis is not None:
         yield None
         return
-    from jivsd.proof.redisserver import Server, ServerFailed
+    from jivsd.proof.private import ServerFailed
+    from jivsd.proof.redisserver import Server
 
     try:
         server = Server()

@@ -12,7 +12,8 @@ import trio
 
 from jivsd.bridge import Bridge
 from jivsd.proof.daemons import DaemonFailed
-from jivsd.proof.pgserver import VERSIONS, Server, ServerFailed
+from jivsd.proof.pgserver import VERSIONS, Server
+from jivsd.proof.private import ServerFailed
 from jivsd.proof.proxy import Proxy
 from jivsd.proof.room import NoRoom
 from jivsd.proof.torture.copied import copy

@@ -54,13 +54,10 @@ async def keep_others_out(connection: Connection, address: Address, opening: Ope
     if address.pooled:
         return  # a session is nothing that one could keep there
     for number, what in _locks(address, opening):
-        shared = "_shared" if opening.share and number == DATABASE else ""
         deadline = asyncio.get_running_loop().time() + PATIENCE
-        ask = f"SELECT pg_try_advisory_lock{shared}($1, hashtext($2))"
-        while not await connection.fetchval(ask, number, what):
+        while not await _has_locked(connection, opening, number, what):
             if asyncio.get_running_loop().time() > deadline:
-                holder = await connection.fetchrow(sql_of(address.schema)["holder"], number, what)
-                raise _in_use(address, opening, number, holder)
+                raise await _in_use(connection, address, opening, number, what)
             await asyncio.sleep(LOOK_AGAIN)
 
 
@@ -73,11 +70,8 @@ async def keep_again(connection: Connection, address: Address, opening: Opening)
     if address.pooled:
         return
     for number, what in _locks(address, opening):
-        shared = opening.share and number == DATABASE
-        ask = f"SELECT pg_try_advisory_lock{'_shared' if shared else ''}($1, hashtext($2))"
-        if not await connection.fetchval(ask, number, what) and shared:
-            holder = await connection.fetchrow(sql_of(address.schema)["holder"], number, what)
-            raise _in_use(address, opening, number, holder)
+        if not await _has_locked(connection, opening, number, what) and _is_shared(opening, number):
+            raise await _in_use(connection, address, opening, number, what)
 
 
 async def enter(connection: Connection, address: Address, opening: Opening) -> None:
@@ -112,6 +106,16 @@ def _locks(address: Address, opening: Opening) -> list[tuple[int, str]]:
     return [(DATABASE, address.schema), *([(NAME, f"{address.schema}.{opening.node}")] if opening.share else [])]
 
 
+def _is_shared(opening: Opening, number: int) -> bool:
+    """Whether a lock is one that several have."""
+    return opening.share and number == DATABASE
+
+
+async def _has_locked(connection: Connection, opening: Opening, number: int, what: str) -> bool:
+    shared = "_shared" if _is_shared(opening, number) else ""
+    return await connection.fetchval(f"SELECT pg_try_advisory_lock{shared}($1, hashtext($2))", number, what)
+
+
 def _in_the_way(row: Any, opening: Opening) -> bool:
     return not opening.share or row["by"] == ALONE or row["node"] == opening.node
 
@@ -126,8 +130,9 @@ async def _make_row(connection: Connection, address: Address, opening: Opening) 
     await connection.execute(sql["beat"], *values)
 
 
-def _in_use(address: Address, opening: Opening, number: int, holder: Any) -> StoreError:
+async def _in_use(connection: Connection, address: Address, opening: Opening, number: int, what: str) -> StoreError:
     """Why a lock cannot be had: the sentence for people."""
+    holder = await connection.fetchrow(sql_of(address.schema)["holder"], number, what)
     who = holder["who"] if holder is not None else "which just ends"
     if number == NAME:
         return _same_name(address, opening, who)
