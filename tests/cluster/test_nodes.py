@@ -69,7 +69,7 @@ class Nodes:
             return found == shares if isinstance(shares, dict) else sorted(found.values()) == shares
 
         with trio.move_on_after(within):
-            while not wanted(found := (await self.shares(name))[0]):
+            while not wanted(found := (await self.shares(name))[0]):  # noqa: ASYNC110 -- another process
                 await trio.sleep(0.05)
             return
         raise AssertionError(f"{found} is not {shares} within {within} s")
