@@ -102,6 +102,7 @@ class Membership:
         self._redis = redis
         self._full = full
         self._heard = heard
+        self._nudged: Callable[[], object] = lambda: None  # the bus may hear before there is a node that looks
         self._bus: Bus | None = None
         self._link: RedisLink | None = None
         self._stack = AsyncExitStack()
@@ -122,6 +123,7 @@ class Membership:
             self._name, sharing, holder, leases, times, metrics=self._metrics, full=self._full, now=boottime
         )
         self.node = Node(self.keeper, sharing, holder, times, nudge=partial(self._tell, None, NUDGE), now=boottime)
+        self._nudged = self.node.wake
         return self
 
     async def __aexit__(
@@ -200,7 +202,7 @@ class Membership:
 
     def _hear(self, body: bytes) -> None:
         if body == NUDGE:
-            self.node.wake()
+            self._nudged()
         else:
             self._heard(body)
 

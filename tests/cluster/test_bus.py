@@ -8,11 +8,18 @@ from uuid import uuid4
 
 import pytest
 import trio
+import trio.lowlevel
 
 from cluster.redis_servers import PATIENCE, link, proxied, until
+from cluster.sharings import Database, MemorySharing
+from cluster.worlds import Shards
+from jivsd.cluster.keeping import Times
 from jivsd.cluster.leases import InProcess
+from jivsd.cluster.membership import Membership
+from jivsd.cluster.node import NUDGE
 from jivsd.cluster.redis import bus as redis_bus
 from jivsd.cluster.redis.bus import ROOM
+from jivsd.metrics import Metrics
 from jivsd.proof.redisserver import Watched
 
 
@@ -118,6 +125,31 @@ async def test_databases_do_not_meet(request, backend):
         a.tell(None, b"two")
         await until(lambda: sorted(heard) == [b"one", b"two"])
         assert elsewhere == []
+
+
+class TellingSharing(MemorySharing):
+    """The sharing of a database that has an id."""
+
+    async def database(self):
+        return "d"
+
+
+async def test_a_node_that_is_called_before_it_has_begun_is_not_disturbed(redis):
+    async def call(bus):
+        while True:
+            bus.tell("a", NUDGE)
+            await trio.lowlevel.checkpoint()
+
+    sharing = TellingSharing(Database(trio.current_time), "a")
+    async with link(redis.url, database="d", node="b") as other, trio.open_nursery() as nursery:
+        nursery.start_soon(call, other.bus)
+        for _ in range(10):
+            member = Membership(
+                "a", sharing, Shards(), Times(), metrics=Metrics(), redis=redis.url, full=bool, heard=Ear()
+            )
+            async with member:
+                pass
+        nursery.cancel_scope.cancel()
 
 
 # ---- when Redis is away
