@@ -29,13 +29,24 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class StepContext:
-    """What a step's body may know about itself. It is the same for every attempt but for `attempt`.
+    """What a step's body may know about itself. It is the same for every attempt but for `attempt` and `fence`.
 
     `idempotency_key` is the same in every attempt, after every crash: hand it to outside systems that take one.
+    `fence` is higher at every later owner of the run, be it another node or the same one after a crash: what must
+    refuse a former owner, that stood still and goes on, keeps the highest one it has seen and compares.
     `outcome_unknown` matters in a compensation: the step may or may not have happened, its result is None.
     """
 
-    __slots__ = ("attempt", "correlation_id", "idempotency_key", "outcome_unknown", "path", "run_id", "workflow_id")
+    __slots__ = (
+        "attempt",
+        "correlation_id",
+        "fence",
+        "idempotency_key",
+        "outcome_unknown",
+        "path",
+        "run_id",
+        "workflow_id",
+    )
 
     def __init__(
         self,
@@ -47,6 +58,7 @@ class StepContext:
         idempotency_key: str,
         outcome_unknown: bool = False,
         correlation_id: str | None = None,
+        fence: int = 0,
     ) -> None:
         self.run_id = run_id
         self.workflow_id = workflow_id
@@ -55,6 +67,7 @@ class StepContext:
         self.idempotency_key = idempotency_key
         self.outcome_unknown = outcome_unknown
         self.correlation_id = correlation_id
+        self.fence = fence
 
     def heartbeat(self, details: Any = None, *, done: float | None = None, total: float | None = None) -> None:
         """Say that the step is at work, and how far it is: `ctx.heartbeat({"last": key}, done=4000, total=10_000)`.

@@ -61,6 +61,7 @@ class LiveContext(StepContext):
             idempotency_key=actor.machine.idempotency_key(entry.path),
             outcome_unknown=call.unknown,
             correlation_id=actor.run.options.correlation_id,
+            fence=actor.services.committer.epochs[actor.run.shard],
         )
         context._attempt = attempt
         context._pulses = actor.services.pulses

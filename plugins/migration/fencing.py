@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .errors import Fenced
+from .errors import Fenced, Unavailable
 
 if TYPE_CHECKING:
-    from .model import Chunk, Key
+    from .model import Chunk, Key, Right
 
 
 def missing() -> Fenced:
@@ -17,13 +17,29 @@ def missing() -> Fenced:
     return Fenced("the target has no fence any more: it was finished, or replaced by another database")
 
 
-def require_epoch(epoch: int, current: int, run: str) -> None:
-    """Raises Fenced unless `epoch` is the target's, which is `current` and belongs to `run`."""
-    if epoch != current:
+def require(right: Right, epoch: int, run: str, fence: int) -> None:
+    """See whether an attempt may write.
+
+    Args:
+        right: what it has.
+        epoch: of the target's last claim.
+        run: whose that claim is.
+        fence: the highest that the target has seen under that epoch.
+
+    Raises:
+        Fenced: another run has claimed the target since.
+        Unavailable: the run has gone on at another node since. Here it will not; if this is still the run's node,
+            which was in doubt of that for a moment, the next attempt has a higher fence.
+    """
+    if right.epoch != epoch:
         raise Fenced(
-            f"run {run} has taken over the target (epoch {current}); this attempt, of epoch {epoch}, wrote nothing",
-            epoch=epoch,
-            current=current,
+            f"run {run} has taken over the target (epoch {epoch}); this attempt, of epoch {right.epoch}, wrote nothing",
+            epoch=right.epoch,
+            current=epoch,
+        )
+    if right.fence < fence:
+        raise Unavailable(
+            f"the run has gone on elsewhere (fence {fence}); this attempt, of fence {right.fence}, wrote nothing"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -62,6 +62,24 @@ class Job(msgspec.Struct, frozen=True):
     upsert: bool
     whole: bool
     fingerprint: str
+
+
+class Right(NamedTuple):
+    """By what a step may write into the target."""
+
+    epoch: int
+    """Of the run's claim."""
+    fence: int
+    """Of the node at which the run is, higher at every later one: see `StepContext.fence`."""
+
+
+class Claimant(NamedTuple):
+    """Who claims a target. `token` stands for the claim: repeated, it gives the same epoch."""
+
+    run: str
+    token: str
+    fence: int
+    """See `Right.fence`."""
 
 
 class Pair(msgspec.Struct, frozen=True, omit_defaults=True):

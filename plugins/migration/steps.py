@@ -10,7 +10,23 @@ from jivsd import Retry, StepContext, step
 
 from .content import content_of, shown
 from .errors import MigrationError
-from .model import Chunk, Claim, Compared, Copied, Hashed, Job, Key, Measured, Pair, Part, References, Survey, Table
+from .model import (
+    Chunk,
+    Claim,
+    Claimant,
+    Compared,
+    Copied,
+    Hashed,
+    Job,
+    Key,
+    Measured,
+    Pair,
+    Part,
+    References,
+    Right,
+    Survey,
+    Table,
+)
 from .request import SQLITE, Endpoint, Request, endpoint_of
 from .survey import refuse_pair, survey
 from .systems import source_of, target_of
@@ -52,40 +68,42 @@ def claim(ctx: StepContext, job: Job, parts: list[Part]) -> Claim:
     held = source_of(job.source, job.target).catalogue()
     names = list(dict.fromkeys(part.table for part in parts))
     tables = [it for it in held.definitions_for(names) if it.kind in _first] if job.full else []
-    return target_of(job.target).claim(job, ctx.run_id, ctx.idempotency_key, parts, tables, held.settings)
+    claimant = Claimant(ctx.run_id, ctx.idempotency_key, ctx.fence)
+    return target_of(job.target).claim(job, claimant, parts, tables, held.settings)
 
 
 @step(retry=RETRY, cancel="wait")
-def copy_chunk(job: Job, epoch: int, chunk: Chunk) -> Copied:
+def copy_chunk(ctx: StepContext, job: Job, epoch: int, chunk: Chunk) -> Copied:
     """Load one chunk, exactly once however often this is repeated."""
     rows = source_of(job.source, job.target).read(chunk.table, chunk.after, chunk.until, chunk.rows)
-    return target_of(job.target).load(job, epoch, chunk, rows)
+    return target_of(job.target).load(job, Right(epoch, ctx.fence), chunk, rows)
 
 
 @step(retry=RETRY, cancel="wait")
-def build_index(job: Job, epoch: int, name: str) -> None:
+def build_index(ctx: StepContext, job: Job, epoch: int, name: str) -> None:
     """Make one index of the source in the target, after its table was loaded."""
     held = source_of(job.source, job.target).catalogue()
-    target_of(job.target).build(epoch, [it for it in held.definitions if it.kind == "index" and it.name == name])
+    wanted = [it for it in held.definitions if it.kind == "index" and it.name == name]
+    target_of(job.target).build(Right(epoch, ctx.fence), wanted)
 
 
 @step(retry=RETRY, cancel="wait")
-def complete_schema(job: Job, epoch: int, tables: list[str]) -> list[tuple[str, str]]:
+def complete_schema(ctx: StepContext, job: Job, epoch: int, tables: list[str]) -> list[tuple[str, str]]:
     """Make views and triggers and set the sequences.
 
     Returns:
         Kind and name of what was left out, because it needs tables that are not migrated.
     """
     held = source_of(job.source, job.target).catalogue()
-    target = target_of(job.target)
+    target, right = target_of(job.target), Right(epoch, ctx.fence)
     left_out: list[tuple[str, str]] = []
     if job.full:
         definitions = [it for it in held.definitions_for(tables) if it.kind in _last]
         if job.whole:
-            target.build(epoch, definitions)
+            target.build(right, definitions)
         else:
-            left_out = target.build_working(epoch, definitions)
-    target.set_sequences(job, epoch, {name: held.sequences[name] for name in tables if name in held.sequences})
+            left_out = target.build_working(right, definitions)
+    target.set_sequences(job, right, {name: held.sequences[name] for name in tables if name in held.sequences})
     return left_out
 
 
@@ -134,7 +152,7 @@ def check_references(job: Job, table: str) -> References:
 
 
 @step(retry=RETRY, cancel="wait")
-def finish(job: Job, epoch: int) -> None:
+def finish(ctx: StepContext, job: Job, epoch: int) -> None:
     """Give the target the source's settings and remove the fence."""
     held = source_of(job.source, job.target).catalogue()
-    target_of(job.target).finish(job, epoch, held.settings, held.analysed)
+    target_of(job.target).finish(job, Right(epoch, ctx.fence), held.settings, held.analysed)

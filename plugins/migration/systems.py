@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .catalogue import Catalogue, TargetState
-    from .model import Chunk, Claim, Copied, Definition, Hashed, Job, Key, Measured, Part, Table
+    from .model import (
+        Chunk,
+        Claim,
+        Claimant,
+        Copied,
+        Definition,
+        Hashed,
+        Job,
+        Key,
+        Measured,
+        Part,
+        Right,
+        Table,
+    )
     from .request import Endpoint
     from .rows import Rows
 
@@ -63,31 +76,27 @@ class Target(Source, Protocol):
     def claim(
         self,
         job: Job,
-        run: str,
-        token: str,
+        claimant: Claimant,
         parts: Sequence[Part],
         definitions: Sequence[Definition],
         settings: dict[str, int | str],
     ) -> Claim:
-        """Make the tables and the fence, or take over the fence of an unfinished run of the same job.
-
-        `token` identifies the claim: repeated, it gives the same epoch.
-        """
+        """Make the tables and the fence, or take over the fence of an unfinished run of the same job."""
         ...
 
-    def load(self, job: Job, epoch: int, chunk: Chunk, rows: Rows) -> Copied:
+    def load(self, job: Job, right: Right, chunk: Chunk, rows: Rows) -> Copied:
         """Commit a chunk and its watermark together, or find that it was committed before."""
         ...
 
-    def build(self, epoch: int, definitions: Sequence[Definition]) -> None:
+    def build(self, right: Right, definitions: Sequence[Definition]) -> None:
         """Make indexes, views or triggers that are not there yet."""
         ...
 
-    def build_working(self, epoch: int, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
+    def build_working(self, right: Right, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
         """Make views and triggers, but none that needs what the target does not have: kind and name of those."""
         ...
 
-    def set_sequences(self, job: Job, epoch: int, sequences: dict[str, int]) -> None:
+    def set_sequences(self, job: Job, right: Right, sequences: dict[str, int]) -> None:
         """Let sequences go on where the source's stand; in tables that were there before, never backwards."""
         ...
 
@@ -95,7 +104,7 @@ class Target(Source, Protocol):
         """How many of the target's rows have the primary keys of these rows, and the content of those."""
         ...
 
-    def finish(self, job: Job, epoch: int, settings: dict[str, int | str], analyse: bool) -> None:
+    def finish(self, job: Job, right: Right, settings: dict[str, int | str], analyse: bool) -> None:
         """Give the target the source's settings and remove the fence; nothing of the migration is left then."""
         ...
 

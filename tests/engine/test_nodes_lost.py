@@ -1,10 +1,11 @@
-"""What finds a run that nobody lives, although its row is there: nobody was told of it."""
+"""Runs that change nodes: what finds one that nobody lives, although its row is there; what a step knows of it."""
 
 from __future__ import annotations
 
 import trio
 from databases import NEWEST
 
+from engine import traffic
 from engine.traffic import EVEN, ODD, name_in, nodes
 from jivsd.engine.api import StartOptions
 from jivsd.engine.holding import Holding
@@ -39,3 +40,19 @@ async def test_all_who_wait_for_this_node_to_have_a_shard_go_on_when_it_has(post
             await n.move([0, 2], "a", "c")
         assert ended == [Status.COMPLETED] * 2
         assert trio.current_time() - began < 4, "neither waited until its patience was over"
+
+
+async def test_a_step_has_a_higher_fence_at_every_later_owner_of_its_run(postgres):
+    async with nodes(postgres(NEWEST).clean()) as n:
+        run = (await n["a"].start("plain", b'"long"', StartOptions(id=name_in(EVEN)))).run
+        with trio.fail_after(10):
+            for count, (owner, other) in enumerate(("ab", "ba", "ab"), 1):
+                while len(traffic.world.fences) < count:  # noqa: ASYNC110 -- a step at any node
+                    await trio.sleep(0.01)
+                await n.move([run.shard], owner, other, 0.1)
+            while len(traffic.world.fences) < 4:  # noqa: ASYNC110 -- a step at any node
+                await trio.sleep(0.01)
+        traffic.world.may_end.set()
+        assert (await n["b"].result(run.run_id, 10)).status is Status.COMPLETED
+    fences = traffic.world.fences
+    assert fences == sorted(set(fences)), "each one higher than the one before"

@@ -22,6 +22,7 @@ class World:
 
     def __init__(self):
         self.attempts = []
+        self.fences = []
         self.may_end = trio.Event()
 
 
@@ -31,6 +32,7 @@ world = World()
 @step(retry=NO_RETRY)
 async def work(ctx: StepContext, what: str) -> str:
     world.attempts.append(what)
+    world.fences.append(ctx.fence)
     if "beats" in what:
         ctx.heartbeat(1)
     if what.startswith("long"):

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+APPLICATION = "jivsd migration"
+"""As what sessions appear in pg_stat_activity; those that write say by what right as well."""
 _settings = {
-    "application_name": "jivsd migration",
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "timezone": "UTC",
@@ -45,18 +46,25 @@ _unavailable = (
 
 
 def within(
-    endpoint: Endpoint, role: str, work: Callable[[Any], Awaitable[T]], *, writes: bool = False, doing: str = ""
+    endpoint: Endpoint,
+    role: str,
+    work: Callable[[Any], Awaitable[T]],
+    *,
+    writes: bool = False,
+    doing: str = "",
+    by: str = "",
 ) -> T:
     """Do `work` in a transaction of its own session, which is committed when it returns; wait for it.
 
-    `role` is what errors call the database. A transaction that only reads sees one state of it.
+    `role` is what errors call the database. A transaction that only reads sees one state of it. `by` is added to what
+    administrators see of the session.
 
     Raises:
         MigrationError: it is final. Unavailable: another attempt may mend it.
     """
 
     async def whole() -> T:
-        async with _session(endpoint) as session:
+        async with _session(endpoint, by) as session:
             isolation = None if writes else "repeatable_read"
             async with session.transaction(isolation=isolation, readonly=not writes):
                 return await work(session)
@@ -73,12 +81,13 @@ def within(
 
 
 @asynccontextmanager
-async def _session(endpoint: Endpoint) -> AsyncGenerator[Any]:
+async def _session(endpoint: Endpoint, by: str) -> AsyncGenerator[Any]:
     try:
         url = connections.url_of(endpoint.connection) if endpoint.connection else endpoint.url
     except LookupError as error:
         raise MigrationError(error.args[0]) from None
-    session = await cast("Any", asyncpg.connect)(url, timeout=_connect_seconds, server_settings=_settings)
+    settings = {**_settings, "application_name": f"{APPLICATION}{by}"}
+    session = await cast("Any", asyncpg.connect)(url, timeout=_connect_seconds, server_settings=settings)
     try:
         schema = await session.fetchval("SELECT current_schema()")
         if schema is None:

@@ -1,22 +1,28 @@
 """The fence: a table in the target that says which run may write and how far each part of each table is.
 
-A chunk's transaction locks its part's row, compares the epoch, and moves the watermark forward, so that rows and
-watermark are committed together. A claim changes all rows: it waits for the chunks under way, and those of the run
-before find another epoch. (See `sqlite.fence`, which does the same.)
+A chunk's transaction locks its part's row, compares epoch and fence, and moves the watermark forward, so that rows and
+watermark are committed together. A claim, and the first attempt at a node to which the run has come, change all rows:
+what is under way for a run or a node before is waited for, ended if that takes long, and finds another epoch or a
+higher fence when it tries again. (See `sqlite.fence`, which does the same.)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..fencing import awaits, misplaced, missing, read_key, require_epoch, write_key
-from ..model import Claim, Copied, Part, PartState
+import asyncpg
+
+from .. import fencing
+from ..errors import Unavailable
+from ..fencing import awaits, misplaced, missing, read_key, write_key
+from ..model import Claim, Copied, Part, PartState, Right
 from .catalogue import FENCE
+from .connect import APPLICATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..model import Chunk
+    from ..model import Chunk, Claimant
 
 _create = f"""
 CREATE TABLE {FENCE} (
@@ -25,6 +31,7 @@ CREATE TABLE {FENCE} (
     run          text    NOT NULL,
     epoch        bigint  NOT NULL,
     claim        text    NOT NULL,
+    fence        bigint  NOT NULL,
     job          text    NOT NULL,
     after        text,
     until        bigint,
@@ -38,6 +45,18 @@ CREATE TABLE {FENCE} (
     PRIMARY KEY ("table", part)
 )
 """
+_soon = "250ms"
+"""How long whoever writes for a former owner is waited for; then its session is ended."""
+_others = f"""
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE relation = '{FENCE}'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND granted AND mode IN ('RowShareLock', 'RowExclusiveLock') AND pid <> pg_backend_pid()
+    AND application_name LIKE '{APPLICATION}%'
+"""
+
+
+class Behind(Unavailable):
+    """The target has not seen yet that the run has come to the node of this attempt: that goes first."""
 
 
 async def exists(session: Any) -> bool:
@@ -50,24 +69,29 @@ async def job_of(session: Any) -> tuple[str, str]:
     return job, run
 
 
-async def make(session: Any, job: str, run: str, claim: str, parts: Sequence[Part]) -> None:
+async def make(session: Any, job: str, by: Claimant, parts: Sequence[Part]) -> None:
     """Make the fence, for a run with epoch 1."""
     await session.execute(_create)
     await session.executemany(
-        f'INSERT INTO {FENCE} ("table", part, run, epoch, claim, job, after, until)'
-        " VALUES ($1, $2, $3, 1, $4, $5, $6, $7)",
-        [(it.table, it.number, run, claim, job, write_key(it.after), it.until) for it in parts],
+        f'INSERT INTO {FENCE} ("table", part, run, epoch, claim, fence, job, after, until)'
+        " VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8)",
+        [(it.table, it.number, by.run, by.token, by.fence, job, write_key(it.after), it.until) for it in parts],
     )
 
 
-async def claim(session: Any, run: str, token: str) -> Claim:
-    """Raise the epoch for `run`; the same `token` again gets the epoch that it got before.
+async def claim(session: Any, by: Claimant) -> Claim:
+    """Raise the epoch for a run; the same token again gets the epoch that it got before.
 
     A part that an earlier run had done is open again: the source may have got more rows behind the watermark.
+
+    Raises:
+        Unavailable: the run has claimed it at another node since.
     """
-    sql = f"UPDATE {FENCE} SET epoch = epoch + 1, run = $1, claim = $2, done = false WHERE claim <> $2"
-    await session.execute(sql, run, token)
+    await _shut_out_others(session)
+    sql = f"UPDATE {FENCE} SET epoch = epoch + 1, run = $1, claim = $2, fence = $3, done = false WHERE claim <> $2"
+    await session.execute(sql, *by)
     epoch = await session.fetchval(f"SELECT max(epoch) FROM {FENCE}")
+    await _raise(session, Right(epoch, by.fence))
     rows = await session.fetch(
         f'SELECT "table", part, after, until, chunks, watermark, rows, bytes, done FROM {FENCE} ORDER BY "table", part'
     )
@@ -80,26 +104,77 @@ def _state(row: Any) -> PartState:
     return PartState(part, row["chunks"], after, row["rows"], row["bytes"], row["done"])
 
 
-async def require(session: Any, epoch: int) -> None:
-    """Keep the target this epoch's to the end of the transaction. Raises Fenced when it is another's."""
-    if not await exists(session):
-        raise missing()
-    row = await session.fetchrow(f'SELECT epoch, run FROM {FENCE} ORDER BY "table", part LIMIT 1 FOR SHARE')
-    require_epoch(epoch, row["epoch"], row["run"])
+async def take(session: Any, right: Right) -> None:
+    """The run has come to another node: nobody writes by a lower fence from now on. In a transaction of its own.
+
+    Raises:
+        Fenced, Unavailable: it is not so; see `fencing.require`.
+    """
+    await _shut_out_others(session)
+    await _raise(session, right)
 
 
-async def committed(session: Any, epoch: int, chunk: Chunk) -> Copied | None:
+async def _shut_out_others(session: Any) -> None:
+    """Lock all rows. A session that keeps one for long is of a former owner, that may stand still: it is ended."""
+    await session.execute("SELECT pg_advisory_xact_lock(hashtext($1))", FENCE)  # those who do this wait for each other
+    every = f'SELECT FROM {FENCE} ORDER BY "table", part FOR UPDATE'
+    patience = await session.fetchval("SELECT current_setting('lock_timeout')")
+    try:
+        async with session.transaction():
+            await session.execute(f"SET LOCAL lock_timeout = '{_soon}'")
+            await session.execute(every)
+    except asyncpg.LockNotAvailableError:
+        await session.execute(_others)
+        await session.execute(every)
+    await session.execute(f"SET LOCAL lock_timeout = '{patience}'")
+
+
+async def _raise(session: Any, right: Right) -> None:
+    row = await session.fetchrow(f"SELECT epoch, run, fence FROM {FENCE} LIMIT 1")
+    fencing.require(right, *row)
+    await session.execute(f"UPDATE {FENCE} SET fence = $1 WHERE fence < $1", right.fence)
+
+
+def _require(right: Right, row: Any) -> None:
+    fencing.require(right, row["epoch"], row["run"], row["fence"])
+    if row["fence"] < right.fence:
+        raise Behind(f"the target has not seen fence {right.fence} yet")
+
+
+async def _look(session: Any, right: Right) -> None:
+    """See, without waiting for anybody, whether an attempt may write."""
+    try:
+        row = await session.fetchrow(f"SELECT epoch, run, fence FROM {FENCE} LIMIT 1")
+    except asyncpg.UndefinedTableError:
+        raise missing() from None
+    _require(right, row)
+
+
+async def require(session: Any, right: Right) -> None:
+    """Keep the target this right's to the end of the transaction.
+
+    Raises:
+        Fenced, Unavailable: it is another's; see `fencing.require`.
+        Behind: `take` has to come first.
+    """
+    await _look(session, right)
+    sql = f'SELECT epoch, run, fence FROM {FENCE} ORDER BY "table", part LIMIT 1 FOR SHARE'
+    _require(right, await session.fetchrow(sql))
+
+
+async def committed(session: Any, right: Right, chunk: Chunk) -> Copied | None:
     """Lock the chunk's part. What its earlier attempt has committed; None: nothing, the chunk is the next one to load.
 
     Raises:
-        Fenced: the epoch is not the target's, or the part is beyond this chunk.
+        Fenced: the target is another run's, or the part is beyond this chunk.
+        Unavailable: the run is at another node.
+        Behind: `take` has to come first.
     """
-    if not await exists(session):
-        raise missing()
+    await _look(session, right)
     sql = f'SELECT * FROM {FENCE} WHERE "table" = $1 AND part = $2 FOR UPDATE'
     row = await session.fetchrow(sql, chunk.table.name, chunk.part)
     if row is not None:
-        require_epoch(epoch, row["epoch"], row["run"])
+        _require(right, row)
     if row is None or not awaits(chunk, row["chunks"]):
         raise misplaced(chunk, row and row["chunks"])
     if row["chunks"] < chunk.number:

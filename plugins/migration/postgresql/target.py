@@ -18,7 +18,7 @@ from .source import PostgresDatabase
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ..model import Chunk, Claim, Definition, Job, Part, Table
+    from ..model import Chunk, Claim, Claimant, Definition, Job, Part, Right, Table
     from ..request import Endpoint
     from ..rows import Row, Rows
 
@@ -60,8 +60,7 @@ class PostgresTarget(PostgresDatabase):
     def claim(
         self,
         job: Job,
-        run: str,
-        token: str,
+        claimant: Claimant,
         parts: Sequence[Part],
         definitions: Sequence[Definition],
         settings: dict[str, int | str],
@@ -84,12 +83,12 @@ class PostgresTarget(PostgresDatabase):
                 await session.execute("SET LOCAL check_function_bodies = off")
                 for definition in definitions:
                     await session.execute(definition.sql)
-                await fence.make(session, job.fingerprint, run, token, parts)
-            return await fence.claim(session, run, token)
+                await fence.make(session, job.fingerprint, claimant, parts)
+            return await fence.claim(session, claimant)
 
-        return self._write(work, " while making its tables")
+        return self._write(work, " while making its tables", f" claim, fence {claimant.fence}")
 
-    def load(self, job: Job, epoch: int, chunk: Chunk, rows: Rows) -> Copied:
+    def load(self, job: Job, right: Right, chunk: Chunk, rows: Rows) -> Copied:
         """Commit a chunk and its watermark together, or find that it was committed before.
 
         Raises:
@@ -97,7 +96,7 @@ class PostgresTarget(PostgresDatabase):
         """
 
         async def work(session: Any) -> Copied:
-            earlier = await fence.committed(session, epoch, chunk)
+            earlier = await fence.committed(session, right, chunk)
             if earlier is not None:
                 return earlier
             if rows.values:
@@ -111,18 +110,18 @@ class PostgresTarget(PostgresDatabase):
             await fence.advance(session, chunk, copied)
             return copied
 
-        return self._write(work, f" while loading table {chunk.table.name!r}")
+        return self._hold(right, work, f" while loading table {chunk.table.name!r}")
 
-    def build(self, epoch: int, definitions: Sequence[Definition]) -> None:
+    def build(self, right: Right, definitions: Sequence[Definition]) -> None:
         """Make indexes, constraints, views or triggers that are not there yet."""
 
         async def work(session: Any) -> None:
-            await fence.require(session, epoch)
+            await fence.require(session, right)
             await _make(session, definitions)
 
-        self._write(work, _making(definitions))
+        self._hold(right, work, _making(definitions))
 
-    def build_working(self, epoch: int, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
+    def build_working(self, right: Right, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
         """Make references, views and triggers, but none that needs what the target does not have.
 
         Returns:
@@ -130,7 +129,7 @@ class PostgresTarget(PostgresDatabase):
         """
 
         async def work(session: Any) -> list[tuple[str, str]]:
-            await fence.require(session, epoch)
+            await fence.require(session, right)
             broken: list[tuple[str, str]] = []
             for it in definitions:
                 try:
@@ -140,22 +139,22 @@ class PostgresTarget(PostgresDatabase):
                     broken.append((it.kind, it.name))
             return broken
 
-        return self._write(work, _making(definitions))
+        return self._hold(right, work, _making(definitions))
 
-    def set_sequences(self, job: Job, epoch: int, sequences: dict[str, int]) -> None:
+    def set_sequences(self, job: Job, right: Right, sequences: dict[str, int]) -> None:
         """They go on where the source's stand when all is done: see `finish`."""
 
     def content_of_keys(self, table: Table, rows: Rows) -> tuple[int, int]:
         """For UPSERT, which PostgreSQL as a target does not have."""
         raise MigrationError("strategy UPSERT is not there for a PostgreSQL target")
 
-    def finish(self, job: Job, epoch: int, settings: dict[str, int | str], analyse: bool) -> None:
+    def finish(self, job: Job, right: Right, settings: dict[str, int | str], analyse: bool) -> None:
         """Let sequences go on where the source's stand and remove the fence; nothing of the migration is left then."""
 
         async def work(session: Any) -> None:
             if not await fence.exists(session):
                 return
-            await fence.require(session, epoch)
+            await fence.require(session, right)
             for name, position in settings.items():
                 last, called = str(position).split(",")
                 if await session.fetchval("SELECT to_regclass($1)", quoted(name)) is not None:
@@ -165,10 +164,19 @@ class PostgresTarget(PostgresDatabase):
             await fence.drop(session)
             await session.execute(f"ANALYZE {', '.join(tables)}")
 
-        self._write(work, " while finishing it")
+        self._hold(right, work, " while finishing it")
 
-    def _write(self, work: Callable[[Any], Awaitable[Any]], doing: str) -> Any:
-        return within(self.endpoint, self.role, work, writes=True, doing=doing)
+    def _hold(self, right: Right, work: Callable[[Any], Awaitable[Any]], doing: str) -> Any:
+        """Do work by a right, which shuts out the owners before."""
+        by = f" epoch {right.epoch}, fence {right.fence}"
+        try:
+            return self._write(work, doing, by)
+        except fence.Behind:
+            self._write(lambda session: fence.take(session, right), doing, by)
+            return self._write(work, doing, by)
+
+    def _write(self, work: Callable[[Any], Awaitable[Any]], doing: str, by: str) -> Any:
+        return within(self.endpoint, self.role, work, writes=True, doing=doing, by=by)
 
 
 def _copied(rows: list[Row]) -> bytes:

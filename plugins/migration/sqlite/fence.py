@@ -1,23 +1,25 @@
 """The fence: a table in the target that says which run may write and how far each part of each table is.
 
 A chunk's transaction looks at its part's row and moves the watermark forward, so that rows and watermark are
-committed together: an attempt that is repeated after a crash sees that its chunk is there, and one of a run that was
-taken over sees a higher epoch. BEGIN IMMEDIATE has locked the whole database by then.
+committed together: an attempt that is repeated after a crash sees that its chunk is there, one of a run that was taken
+over by another run sees a higher epoch, and one at a node that the run has left a higher fence. BEGIN IMMEDIATE has
+locked the whole database by then.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..fencing import awaits, misplaced, missing, read_key, require_epoch, write_key
-from ..model import Claim, Copied, Part, PartState
+from .. import fencing
+from ..fencing import awaits, misplaced, missing, read_key, write_key
+from ..model import Claim, Copied, Part, PartState, Right
 from .catalogue import FENCE
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from ..model import Chunk
+    from ..model import Chunk, Claimant
 
 _create = f"""
 CREATE TABLE {FENCE} (
@@ -26,6 +28,7 @@ CREATE TABLE {FENCE} (
     run          TEXT    NOT NULL,
     epoch        INTEGER NOT NULL,
     claim        TEXT    NOT NULL,
+    fence        INTEGER NOT NULL,
     job          TEXT    NOT NULL,
     after        TEXT,
     until        INTEGER,
@@ -50,23 +53,28 @@ def job_of(db: sqlite3.Connection) -> tuple[str, str]:
     return db.execute(f"SELECT job, run FROM {FENCE} LIMIT 1").fetchone()
 
 
-def make(db: sqlite3.Connection, job: str, run: str, claim: str, parts: Sequence[Part]) -> None:
+def make(db: sqlite3.Connection, job: str, by: Claimant, parts: Sequence[Part]) -> None:
     """Make the fence, for a run with epoch 1."""
     db.execute(_create)
     db.executemany(
-        f'INSERT INTO {FENCE} ("table", part, run, epoch, claim, job, after, until) VALUES (?, ?, ?, 1, ?, ?, ?, ?)',
-        [(it.table, it.number, run, claim, job, write_key(it.after), it.until) for it in parts],
+        f'INSERT INTO {FENCE} ("table", part, run, epoch, claim, fence, job, after, until)'
+        " VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?)",
+        [(it.table, it.number, by.run, by.token, by.fence, job, write_key(it.after), it.until) for it in parts],
     )
 
 
-def claim(db: sqlite3.Connection, run: str, token: str) -> Claim:
-    """Raise the epoch for `run`; the same `token` again gets the epoch that it got before.
+def claim(db: sqlite3.Connection, by: Claimant) -> Claim:
+    """Raise the epoch for a run; the same token again gets the epoch that it got before.
 
     A part that an earlier run had done is open again: the source may have got more rows behind the watermark.
+
+    Raises:
+        Unavailable: the run has claimed it at another node since.
     """
-    sql = f"UPDATE {FENCE} SET epoch = epoch + 1, run = ?, claim = ?, done = 0 WHERE claim <> ?"
-    db.execute(sql, (run, token, token))
+    sql = f"UPDATE {FENCE} SET epoch = epoch + 1, run = ?, claim = ?, fence = ?, done = 0 WHERE claim <> ?"
+    db.execute(sql, (by.run, by.token, by.fence, by.token))
     (epoch,) = db.execute(f"SELECT max(epoch) FROM {FENCE}").fetchone()
+    require(db, Right(epoch, by.fence))
     rows = db.execute(
         f'SELECT "table", part, after, until, chunks, watermark, rows, bytes, done FROM {FENCE} ORDER BY "table", part'
     )
@@ -88,20 +96,28 @@ def _state(
     return PartState(part, chunks, read_key(watermark) or part.after, rows, size, bool(done))
 
 
-def require(db: sqlite3.Connection, epoch: int) -> None:
-    """Raises Fenced unless `epoch` is the target's."""
+def require(db: sqlite3.Connection, right: Right) -> None:
+    """See that an attempt may write, and that none of a former owner may from now on.
+
+    Raises:
+        Fenced, Unavailable: it may not; see `fencing.require`.
+    """
     if not exists(db):
         raise missing()
-    require_epoch(epoch, *db.execute(f"SELECT epoch, run FROM {FENCE} LIMIT 1").fetchone())
+    epoch, run, fence = db.execute(f"SELECT epoch, run, fence FROM {FENCE} LIMIT 1").fetchone()
+    fencing.require(right, epoch, run, fence)
+    if fence < right.fence:
+        db.execute(f"UPDATE {FENCE} SET fence = ?", (right.fence,))
 
 
-def committed(db: sqlite3.Connection, epoch: int, chunk: Chunk) -> Copied | None:
+def committed(db: sqlite3.Connection, right: Right, chunk: Chunk) -> Copied | None:
     """What the chunk's earlier attempt has committed; None: nothing, the chunk is the next one to load.
 
     Raises:
-        Fenced: the epoch is not the target's, or the part is beyond this chunk.
+        Fenced: the target is another run's, or the part is beyond this chunk.
+        Unavailable: the run is at another node.
     """
-    require(db, epoch)
+    require(db, right)
     row = db.execute(
         f'SELECT chunks, watermark, chunk_rows, chunk_bytes, done FROM {FENCE} WHERE "table" = ? AND part = ?',
         (chunk.table.name, chunk.part),

@@ -20,7 +20,7 @@ from .sql import by_key, inserts, quoted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..model import Chunk, Claim, Definition, Job, Part, Table
+    from ..model import Chunk, Claim, Claimant, Definition, Job, Part, Right, Table
     from ..rows import Rows
 
 _index_cache = "PRAGMA cache_size = -65536"
@@ -54,15 +54,12 @@ class SqliteTarget(SqliteDatabase):
     def claim(
         self,
         job: Job,
-        run: str,
-        token: str,
+        claimant: Claimant,
         parts: Sequence[Part],
         definitions: Sequence[Definition],
         settings: dict[str, int | str],
     ) -> Claim:
         """Make the tables and the fence, or take over the fence of an unfinished run of the same job.
-
-        `token` identifies the claim: repeated, it gives the same epoch.
 
         Raises:
             MigrationError: the target is no longer as it was planned for.
@@ -83,8 +80,8 @@ class SqliteTarget(SqliteDatabase):
                     self._create(db, definitions)
                 elif not job.upsert:
                     self._require_empty(db, parts)
-                fence.make(db, job.fingerprint, run, token, parts)
-            return fence.claim(db, run, token)
+                fence.make(db, job.fingerprint, claimant, parts)
+            return fence.claim(db, claimant)
 
     def _create(self, db: sqlite3.Connection, definitions: Sequence[Definition]) -> None:
         if db.execute("SELECT 1 FROM sqlite_schema").fetchone() is not None:
@@ -97,7 +94,7 @@ class SqliteTarget(SqliteDatabase):
             if has_rows(db, table):
                 raise MigrationError(f"table {table!r} of the target has rows; use strategy UPSERT to update them")
 
-    def load(self, job: Job, epoch: int, chunk: Chunk, rows: Rows) -> Copied:
+    def load(self, job: Job, right: Right, chunk: Chunk, rows: Rows) -> Copied:
         """Commit a chunk and its watermark together, or find that it was committed before.
 
         Raises:
@@ -110,7 +107,7 @@ class SqliteTarget(SqliteDatabase):
                 db.execute("PRAGMA ignore_check_constraints = ON")
 
         with writing(self.path, f"loading table {chunk.table.name!r}", prepare=prepare) as db:
-            earlier = fence.committed(db, epoch, chunk)
+            earlier = fence.committed(db, right, chunk)
             if earlier is not None:
                 return earlier
             _insert(db, job, chunk, rows)
@@ -118,20 +115,20 @@ class SqliteTarget(SqliteDatabase):
             fence.advance(db, chunk, copied)
             return copied
 
-    def build(self, epoch: int, definitions: Sequence[Definition]) -> None:
+    def build(self, right: Right, definitions: Sequence[Definition]) -> None:
         """Make indexes, views or triggers that are not there yet."""
         with writing(self.path, _making(definitions), prepare=lambda db: db.execute(_index_cache).close()) as db:
-            fence.require(db, epoch)
+            fence.require(db, right)
             _make(db, definitions)
 
-    def build_working(self, epoch: int, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
+    def build_working(self, right: Right, definitions: Sequence[Definition]) -> list[tuple[str, str]]:
         """Make views and triggers, but none that needs what the target does not have.
 
         Returns:
             Kind and name of those that were left out.
         """
         with writing(self.path, _making(definitions)) as db:
-            fence.require(db, epoch)
+            fence.require(db, right)
             views = [it for it in definitions if it.kind == "view"]
             _make(db, views)
             broken = [it for it in views if not _works(db, f"SELECT * FROM {quoted(it.name)}")]
@@ -148,10 +145,10 @@ class SqliteTarget(SqliteDatabase):
                 db.execute(f"DROP {it.kind} IF EXISTS {quoted(it.name)}")
             return [(it.kind, it.name) for it in broken]
 
-    def set_sequences(self, job: Job, epoch: int, sequences: dict[str, int]) -> None:
+    def set_sequences(self, job: Job, right: Right, sequences: dict[str, int]) -> None:
         """Let AUTOINCREMENT go on where the source's stands; in tables that were there before, never backwards."""
         with writing(self.path, "setting its sequences") as db:
-            fence.require(db, epoch)
+            fence.require(db, right)
             present = read_catalogue(db).sequences
             for table, value in sequences.items():
                 if job.full:
@@ -166,12 +163,12 @@ class SqliteTarget(SqliteDatabase):
             found = tolerant(db, lambda: [it for row in rows.values for it in db.execute(*by_key(table, row))])
             return len(found), content_of(found)
 
-    def finish(self, job: Job, epoch: int, settings: dict[str, int | str], analyse: bool) -> None:
+    def finish(self, job: Job, right: Right, settings: dict[str, int | str], analyse: bool) -> None:
         """Give the target the source's settings and remove the fence; nothing of the migration is left then."""
         with writing(self.path, "finishing it") as db:
             if not fence.exists(db):
                 return
-            fence.require(db, epoch)
+            fence.require(db, right)
             fence.drop(db)
             if job.full:
                 db.execute(f"PRAGMA user_version = {int(settings['user_version'])}")

@@ -99,8 +99,8 @@ def request_for(source, target, **more):
     return msgspec.convert({"source": url(source), "target": url(target), **more}, Request)
 
 
-def context(run="run-1", key="key-1"):
-    return jivsd.StepContext(run_id=run, workflow_id="w", path="p", attempt=1, idempotency_key=key)
+def context(run="run-1", key="key-1", fence=1):
+    return jivsd.StepContext(run_id=run, workflow_id="w", path="p", attempt=1, idempotency_key=key, fence=fence)
 
 
 class Load:
@@ -134,7 +134,7 @@ class Load:
                 )
 
     def copy(self, chunk):
-        return copy_chunk(self.job, self.epoch, chunk)
+        return copy_chunk(context(), self.job, self.epoch, chunk)
 
     def run(self, copy=None):
         """Load all that is left, by `copy(chunk)`; the number of chunks."""

@@ -17,9 +17,9 @@ from plugins.migration.steps import build_index, claim, complete_schema, copy_ch
 def end(load):
     """What follows the last chunk, without verification."""
     for name in load.survey.indexes:
-        build_index(load.job, load.epoch, name)
-    complete_schema(load.job, load.epoch, [pair.source.name for pair in load.survey.pairs])
-    finish(load.job, load.epoch)
+        build_index(context(), load.job, load.epoch, name)
+    complete_schema(context(), load.job, load.epoch, [pair.source.name for pair in load.survey.pairs])
+    finish(context(), load.job, load.epoch)
 
 
 class Killed(BaseException):
@@ -91,9 +91,9 @@ def test_a_stale_owner_writes_nothing(nasty, target):
     before = dump(target), query(target, "SELECT * FROM _jivsd_fence")
     for stale in (
         lambda: old.copy(chunk),
-        lambda: build_index(old.job, old.epoch, "node pair"),
-        lambda: complete_schema(old.job, old.epoch, ["node"]),
-        lambda: finish(old.job, old.epoch),
+        lambda: build_index(context(), old.job, old.epoch, "node pair"),
+        lambda: complete_schema(context(), old.job, old.epoch, ["node"]),
+        lambda: finish(context(), old.job, old.epoch),
     ):
         with pytest.raises(Fenced, match=r"run new has taken over the target \(epoch 2\)"):
             stale()
@@ -101,6 +101,30 @@ def test_a_stale_owner_writes_nothing(nasty, target):
     new.run()
     end(new)
     assert dump(target) == dump(nasty)
+
+
+def test_a_node_that_the_run_has_left_writes_nothing(nasty, target):
+    load = Load(nasty, target, load={"chunk_rows": 50}, tables=["node"])
+    job, epoch = load.job, load.epoch
+    chunks = load.chunks()
+    first = next(chunks)
+    second = chunks.send(load.copy(first))
+    copied = copy_chunk(context(fence=3), job, epoch, second)  # the run goes on elsewhere
+    third = chunks.send(copied)
+    before = dump(target), query(target, "SELECT * FROM _jivsd_fence")
+    for stale in (
+        lambda: copy_chunk(context(fence=2), job, epoch, third),
+        lambda: build_index(context(fence=2), job, epoch, "node pair"),
+        lambda: complete_schema(context(fence=2), job, epoch, ["node"]),
+        lambda: finish(context(fence=2), job, epoch),
+        lambda: claim(context("run-1", "run-1/claim", fence=2), job, []),
+    ):
+        with pytest.raises(Unavailable, match=r"the run has gone on elsewhere \(fence 3\); this attempt, of fence 2"):
+            stale()
+    assert (dump(target), query(target, "SELECT * FROM _jivsd_fence")) == before
+    assert claim(context("run-1", "run-1/claim", fence=4), job, []).epoch == epoch
+    with pytest.raises(Unavailable, match="fence 4"):
+        copy_chunk(context(fence=3), job, epoch, third)
 
 
 @pytest.mark.slow
@@ -148,7 +172,7 @@ def test_a_target_that_was_finished_or_replaced_is_left_alone(nasty, target):
     end(load)
     with pytest.raises(Fenced, match="has no fence any more: it was finished, or replaced"):
         load.copy(chunk)
-    finish(load.job, load.epoch)
+    finish(context(), load.job, load.epoch)
     target.unlink()
     with pytest.raises(MigrationError, match=r"the target .*target\.db is gone"):
         load.copy(chunk)
@@ -167,7 +191,7 @@ def test_tables_load_side_by_side(nasty, target):
             while not done:
                 number += 1
                 table = pairs[state.part.table]
-                copied = copy_chunk(load.job, load.epoch, Chunk(table, 0, number, 5, after))
+                copied = copy_chunk(context(), load.job, load.epoch, Chunk(table, 0, number, 5, after))
                 after, done = copied.after, copied.done
         except Exception as error:
             failures.append(error)

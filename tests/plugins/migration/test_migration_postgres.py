@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import msgspec
@@ -19,7 +21,16 @@ from jivsd.testing import Env
 from plugins.migration.errors import Fenced, MigrationError, PlanRefused, Unavailable
 from plugins.migration.postgresql import target as target_module
 from plugins.migration.request import Endpoint, Request
-from plugins.migration.steps import build_index, check_schema, claim, complete_schema, finish, inspect, measure
+from plugins.migration.steps import (
+    build_index,
+    check_schema,
+    claim,
+    complete_schema,
+    copy_chunk,
+    finish,
+    inspect,
+    measure,
+)
 
 SQLITE = """
 CREATE TABLE "Mixed ""x"" Name" (
@@ -141,10 +152,10 @@ class Loaded(Load):
 
     def end(self):
         for name in self.survey.indexes:
-            build_index(self.job, self.epoch, name)
-        left_out = complete_schema(self.job, self.epoch, [pair.source.name for pair in self.survey.pairs])
+            build_index(context(), self.job, self.epoch, name)
+        left_out = complete_schema(context(), self.job, self.epoch, [pair.source.name for pair in self.survey.pairs])
         assert check_schema(self.survey, left_out) == []
-        finish(self.job, self.epoch)
+        finish(context(), self.job, self.epoch)
 
 
 async def migrate(source, target, **more):
@@ -301,9 +312,9 @@ def test_a_stale_owner_writes_nothing_and_a_later_run_goes_on(databases, everyth
     before = dump(databases, "migrated")
     for stale in (
         lambda: old.copy(chunk),
-        lambda: build_index(old.job, old.epoch, "every_day"),
-        lambda: complete_schema(old.job, old.epoch, ["branch"]),
-        lambda: finish(old.job, old.epoch),
+        lambda: build_index(context(), old.job, old.epoch, "every_day"),
+        lambda: complete_schema(context(), old.job, old.epoch, ["branch"]),
+        lambda: finish(context(), old.job, old.epoch),
     ):
         with pytest.raises(Fenced, match=r"run new has taken over the target \(epoch 2\)"):
             stale()
@@ -311,6 +322,50 @@ def test_a_stale_owner_writes_nothing_and_a_later_run_goes_on(databases, everyth
     new.run()
     new.end()
     assert dump(databases, "migrated") == dump(databases, "source")
+
+
+def test_a_node_that_the_run_has_left_writes_nothing(databases, everything, empty):
+    load = Loaded(in_postgres(everything), in_postgres(empty), load={"chunk_rows": 10})
+    job, epoch = load.job, load.epoch
+    chunks = load.chunks()
+    second = chunks.send(load.copy(next(chunks)))
+    third = chunks.send(copy_chunk(context(fence=3), job, epoch, second))  # the run goes on elsewhere
+    before = dump(databases, "migrated"), rows_of(databases, "SELECT * FROM _jivsd_fence")
+    for stale in (
+        lambda: copy_chunk(context(fence=2), job, epoch, third),
+        lambda: build_index(context(fence=2), job, epoch, "every_day"),
+        lambda: complete_schema(context(fence=2), job, epoch, ["branch"]),
+        lambda: finish(context(fence=2), job, epoch),
+        lambda: claim(context("run-1", "run-1/claim", fence=2), job, []),
+    ):
+        with pytest.raises(Unavailable, match=r"the run has gone on elsewhere \(fence 3\); this attempt, of fence 2"):
+            stale()
+    assert (dump(databases, "migrated"), rows_of(databases, "SELECT * FROM _jivsd_fence")) == before
+    assert claim(context("run-1", "run-1/claim", fence=4), job, []).epoch == epoch
+    with pytest.raises(Unavailable, match="fence 4"):
+        copy_chunk(context(fence=3), job, epoch, third)
+
+
+def test_a_node_that_stands_still_in_the_middle_of_a_chunk_is_not_waited_for(databases, everything, empty, monkeypatch):
+    load = Loaded(in_postgres(everything), in_postgres(empty), tables=["keyless"], load={"chunk_rows": 20})
+    chunk = next(load.chunks())
+    advance, elsewhere = target_module.fence.advance, []
+
+    async def late(session, chunk, copied):
+        with monkeypatch.context() as patch:
+            patch.setattr(target_module.fence, "advance", advance)
+            with ThreadPoolExecutor(1) as other:
+                attempt = other.submit(copy_chunk, context(fence=2), load.job, load.epoch, chunk)
+                elsewhere.append(await asyncio.wrap_future(attempt))
+        await advance(session, chunk, copied)
+
+    monkeypatch.setattr(target_module.fence, "advance", late)
+    with pytest.raises(Unavailable):
+        load.copy(chunk)
+    (copied,) = elsewhere
+    assert copied.rows == 20
+    assert rows_of(databases, "SELECT count(*) FROM keyless") == [(20,)]
+    assert rows_of(databases, "SELECT chunks, fence FROM _jivsd_fence") == [(1, 2)]
 
 
 # ---- what cannot be done

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from migration_cases import Load, make, query, request_for
+from migration_cases import Load, context, make, query, request_for
 
 from plugins.migration.errors import MigrationError, PlanRefused, Unavailable
 from plugins.migration.model import Survey
@@ -222,7 +222,7 @@ def test_a_function_that_only_the_sources_programs_have(tmp_path, target):
     load = Load(path, target)
     load.run()
     with pytest.raises(MigrationError, match="while making index 'by_own': no such function: own"):
-        build_index(load.job, load.epoch, "by_own")
+        build_index(context(), load.job, load.epoch, "by_own")
 
 
 def test_a_table_that_vanishes_meanwhile(simple, target):
