@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from jivsd import jsonguard
+from jivsd.actclient import ActCalls
 from jivsd.admin import incidentwire, lockwire, nodewire, publications, wire
 from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, limits, understood
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
@@ -69,7 +70,7 @@ NO_OPTIONS: Final = StartOptions()
 Parameters = Mapping[str, str | list[str] | None]
 
 
-class Client(CodeCalls, PruneCalls):
+class Client(ActCalls, CodeCalls, PruneCalls):
     """A connection to a daemon; get one from `connect`.
 
     A `ref` is a run id, or "workflow:workflow_id" for the open run of that workflow id, or else its newest. Inputs,
@@ -267,6 +268,7 @@ class Client(CodeCalls, PruneCalls):
             "status": ",".join(where.statuses) or None,
             "attribute": [f"{name}={value}" for name, value in where.attributes.items()] or None,
             "open": "true" if where.open_only else None,
+            "paused": None if where.paused is None else str(where.paused).lower(),
             "parent": where.parent,
             "correlation_id": where.correlation_id,
             "created_after": _text(where.created_after),

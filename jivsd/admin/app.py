@@ -9,6 +9,7 @@ from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd.admin.access import Token, guarded
+from jivsd.admin.acting import ActingRoutes
 from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.dashboard import DashboardRoutes
 from jivsd.admin.guard import Guard
@@ -59,7 +60,10 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     status = StatusRoutes(engine)
-    nouns = (RunRoutes, BulkRoutes, OutboxRoutes, LockRoutes, IncidentRoutes, WorkflowRoutes, PruneRoutes, NodeRoutes)
+    nouns = (
+        *(RunRoutes, BulkRoutes, ActingRoutes, OutboxRoutes, LockRoutes),
+        *(IncidentRoutes, WorkflowRoutes, PruneRoutes, NodeRoutes),
+    )
     routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
     routes += [("", route) for route in OpenApiRoutes(routes).routes()]

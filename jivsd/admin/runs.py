@@ -59,6 +59,7 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: list[Status] = []
     attribute: list[str] = []
     open: bool = False
+    paused: bool | None = None
     parent: str | None = None
     correlation_id: str | None = None
     created_after: datetime | None = None
@@ -128,6 +129,7 @@ class RunRoutes:
             workflow_id=query.id,
             statuses=query.status,
             open_only=query.open,
+            paused=query.paused,
             parent=query.parent,
             correlation_id=query.correlation_id,
             created_after=moment_of(query.created_after, "created_after"),

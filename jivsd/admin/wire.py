@@ -331,6 +331,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     started_at: datetime
     store: str
     runs: dict[str, int]
+    paused: int
     actors: int
     steps_running: int
     limits: list[LimitState]

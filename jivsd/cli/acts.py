@@ -1,20 +1,18 @@
-"""Acting on runs: signal, update, query, pause, resume, cancel, terminate, retry."""
+"""Talking to runs: signal, update, query."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd.cli.command import Reason, RunRef, group, remote
+from jivsd.cli import filters, steering
+from jivsd.cli.command import RunRef, group, remote
 from jivsd.cli.exits import CommandError, Exit
 from jivsd.cli.output import Answer
 from jivsd.cli.values import check_duration, read_value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from jivsd.cli.output import Page
     from jivsd.client import Client
-    from jivsd.records import Run
 
 PANEL = "Act on runs"
 VALUE_HELP = "JSON, @FILE, or - for standard input."
@@ -30,22 +28,44 @@ commands = group()
     "signal",
     "jivsd signal move-tenant:acme approve '\"ann\"'",
     "jivsd signal RUN received @parcel.json --message-id parcel-4711",
+    "jivsd signal approve '\"ann\"' --workflow move-tenant --message-id approved-by-ann",
     panel=PANEL,
 )
 async def signal(
     client: "Client",
-    run: RunRef,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Which run; left out with a filter.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The signal's name.", show_default=False)] = None,
     payload: Payload = None,
     payload_option: PayloadOption = None,
     message_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Sent again with the same id, it is taken once.")
     ] = None,
+    everything: filters.Everything = False,
+    workflow: filters.OfWorkflow = None,
+    status: filters.OfStatus = None,
+    attribute: filters.OfAttribute = None,
+    parent: filters.OfParent = None,
+    dry_run: filters.DryRun = False,
+    yes: filters.Yes = False,
 ) -> Answer:
-    """Send a signal to a run.
+    """Send a signal to a run, or to many.
 
     It is durable once this command has said so.
     """
+    import msgspec
+
+    from jivsd.engine.api import Act
+
+    times = None, None, None, None
+    where = filters.read_filter(everything, workflow, status, attribute, parent, times)
+    if where is not None:
+        if payload is not None:
+            raise CommandError(Exit.USAGE, "usage", "give a RUN or a filter, not both")
+        value = msgspec.Raw(_payload(name, payload_option))
+        act = Act("signal", "", run, value, message_id)
+        return await steering.many(client, act, where, dry_run=dry_run, yes=yes)
+    if name is None:
+        raise CommandError(Exit.USAGE, "usage", "which signal? Give RUN and NAME, or NAME and a filter")
     value = _payload(payload, payload_option)
     receipt = await client.signal(run, name, value, message_id=message_id)
 
@@ -121,64 +141,7 @@ async def query(
     return Answer(answer, view)
 
 
-@remote(commands, "pause", "jivsd pause RUN --reason 'maintenance of the target'", panel=PANEL)
-async def pause(client: "Client", run: RunRef, reason: Reason = "") -> Answer:
-    """Pause a run.
-
-    Its running steps end, then nothing more starts until it is resumed.
-    """
-    return await _act(client.pause, run, reason, "is paused" if not reason else f"is paused: {reason}")
-
-
-@remote(commands, "resume", "jivsd resume RUN", panel=PANEL)
-async def resume(client: "Client", run: RunRef, reason: Reason = "") -> Answer:
-    """Let a paused run go on."""
-    return await _act(client.resume, run, reason, "goes on")
-
-
-@remote(commands, "cancel", "jivsd cancel RUN --reason 'the order was withdrawn'", panel=PANEL)
-async def cancel(client: "Client", run: RunRef, reason: Reason = "") -> Answer:
-    """Stop a run and undo what it did (compensate)."""
-    return await _act(client.cancel, run, reason, "is asked to stop and to undo what it did")
-
-
-@remote(commands, "terminate", "jivsd terminate RUN --reason 'undone by hand'", panel=PANEL)
-async def terminate(client: "Client", run: RunRef, reason: Reason = "") -> Answer:
-    """End a run as it stands, and undo nothing.
-
-    Nothing more of it runs. To have it undo what it did, cancel it.
-    """
-    return await _act(client.terminate, run, reason, "is terminated")
-
-
-@remote(commands, "retry", "jivsd retry RUN", panel=PANEL)
-async def retry(client: "Client", run: RunRef, reason: Reason = "") -> Answer:
-    """Try a failed run again from where it failed.
-
-    A new run under its workflow id takes over what it had done well.
-    """
-    from jivsd.admin import wire
-
-    again = await client.retry(run, reason=reason)
-
-    def view() -> "Page":
-        return [again.run_id]
-
-    return Answer(wire.RunView.of(again), view, notes=[f"Watch it: jivsd wait {again.run_id}"])
-
-
 def _payload(argument: str | None, option: str | None) -> bytes:
     if argument is not None and option is not None:
         raise CommandError(Exit.USAGE, "usage", "the payload is given twice: as an argument and as --input")
     return read_value(option if argument is None else argument, "JSON" if option is None else "--input")
-
-
-async def _act(act: "Callable[..., Awaitable[Run]]", ref: str, reason: str, done: str) -> Answer:
-    from jivsd.admin import wire
-
-    run = await act(ref, reason=reason)
-
-    def view() -> "Page":
-        return [f"Run {run.run_id} ({run.workflow}:{run.workflow_id}) {done}."]
-
-    return Answer(wire.RunView.of(run), view)

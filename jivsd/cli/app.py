@@ -21,6 +21,7 @@ from jivsd.cli import (
     quarantine,
     runs,
     starting,
+    steering,
     torture,
 )
 from jivsd.cli.command import FLAG, DataDir, Globals, group
@@ -57,7 +58,7 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, doctor, nodes, starting, runs, locks, exporting, acts, pruning, proof, torture):
+for module in (daemon, doctor, nodes, starting, runs, locks, exporting, acts, steering, pruning, proof, torture):
     app.add_typer(module.commands)
 for name, module in (
     ("incidents", incidents),

@@ -31,6 +31,7 @@ def status(found: EngineStatus) -> Page:
             ("Store away", Text(found.store_away, style="bold red") if found.store_away else None),
             ("In memory", f"{found.actors:,} runs, {found.steps_running:,} running steps"),
             ("Waiting for a commit", f"{found.journal_pending:,}" if found.journal_pending else None),
+            ("Paused", Text(f"{found.paused:,} runs", style="yellow") if found.paused else None),
             ("Open incidents", Text(f"{found.incidents:,}", style="bold red") if found.incidents else None),
         ]
     )

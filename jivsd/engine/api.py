@@ -244,6 +244,65 @@ class GroupDecision(msgspec.Struct, frozen=True):
     more: bool
 
 
+RunAction = Literal["pause", "resume", "cancel", "terminate", "retry", "signal"]
+"""What can be done to many runs at once."""
+
+
+class Act(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is to be done to each of many runs. The last three are of a signal: its name, value and message id."""
+
+    action: RunAction
+    reason: str = ""
+    signal: str = ""
+    payload: msgspec.Raw = msgspec.field(default_factory=null)
+    message_id: str | None = None
+    """Sent again with the same one, the signal is taken once by each run."""
+
+
+class Acted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of an action on one of many runs.
+
+    `result`: "done", "would" (it was only asked what would be done), "refused" (`code` and `why` say why) or "left"
+    (the time of the call was over before its turn came).
+    """
+
+    ref: str
+    """As it was named; its run id if it was not."""
+    result: str
+    run_id: str | None = None
+    """Of the run that it was done to; of a retry: the new one."""
+    workflow: str | None = None
+    workflow_id: str | None = None
+    status: Status | None = None
+    paused: bool = False
+    code: str | None = None
+    why: str | None = None
+
+
+class Acts(msgspec.Struct, frozen=True):
+    """What came of an action on a page of runs. `next`: the cursor to go on with, or None.
+
+    `left`: how many more there are, counted up to 10,000; None: that cannot be said just now.
+    """
+
+    items: list[Acted]
+    left: int | None
+    next: str | None
+
+
+class Switched(msgspec.Struct, frozen=True):
+    """How far pausing or resuming all runs has come; `next`: the cursor to go on with, None when it is through.
+
+    `refused` are the first hundred of `refusals` runs that could not be paused or resumed; of those that ended
+    meanwhile there is nothing to say.
+    """
+
+    done: int
+    refusals: int
+    refused: list[Acted]
+    next: str | None
+
+
 class WorkflowInfo(msgspec.Struct, frozen=True):
     """A workflow type as people see it."""
 
@@ -373,6 +432,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Its URL, without a password."""
     runs: dict[str, int]
     """How many runs have each status."""
+    paused: int
+    """How many open runs are paused."""
     actors: int
     """Runs in memory."""
     steps_running: int

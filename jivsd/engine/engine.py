@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import trio
 
 from jivsd.engine import bulk
+from jivsd.engine.acting import Acting
 from jivsd.engine.admission import Admission
 from jivsd.engine.adoption import Adoption
 from jivsd.engine.api import EngineStatus, PluginState, StartOptions, Which, WorkflowInfo
 from jivsd.engine.deciding import Deciding
-from jivsd.engine.host import Host
 from jivsd.engine.looking import Looking
 from jivsd.engine.mending import Mending
 from jivsd.engine.messages import Messages
 from jivsd.engine.plugins import Plugins
-from jivsd.engine.pruning import SHARE, Pruning
+from jivsd.engine.tidying import Tidying
 from jivsd.engine.updating import Updating
 from jivsd.records import IncidentState
 from jivsd.store.sharing import ALONE, Member, NodeState
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from jivsd.cluster.circles import Circle
     from jivsd.engine.api import (
+        Act,
+        Acted,
+        Acts,
         Answer,
         GroupAction,
         GroupDecision,
@@ -43,25 +46,23 @@ if TYPE_CHECKING:
         Moves,
         NewStart,
         Outbox,
-        Pruned,
         Receipt,
         Reloaded,
-        Shrunk,
         Start,
         StartResult,
+        Switched,
         Timeline,
         Updated,
         Why,
     )
     from jivsd.records import Incident, IncidentGroup, Progress, Run
     from jivsd.store.api import RunFilter, Runs
-    from jivsd.store.removal import Journals, PruneCount
 
 NO_OPTIONS = StartOptions()
 ALL = Which()
 
 
-class Engine(Host):
+class Engine(Tidying):
     """All open runs of this node and what can be asked of them.
 
     `ref` is a run id, or "workflow:workflow_id" for its open run or else its newest. Every method raises
@@ -89,12 +90,12 @@ class Engine(Host):
         return Mending(self, self._looking, self._admission)
 
     @cached_property
-    def _reloading(self) -> Plugins:
-        return Plugins(self)
+    def _acting(self) -> Acting:
+        return Acting(self, self._looking, self._messages, self._mending)
 
     @cached_property
-    def _pruning(self) -> Pruning:
-        return Pruning(self)
+    def _reloading(self) -> Plugins:
+        return Plugins(self)
 
     @cached_property
     def _deciding(self) -> Deciding:
@@ -175,6 +176,46 @@ class Engine(Host):
     async def resume(self, ref: str, *, by: str, reason: str = "") -> Run:
         """Go on. Raises Conflict when the run is not paused; of two at once, one succeeds."""
         return await self._messages.switch(ref, by, reason, paused=False)
+
+    async def act_on(self, act: Act, refs: Sequence[str], *, by: str, dry_run: bool = False) -> list[Acted]:
+        """Do the same to some runs, each by itself; return what came of each, in order."""
+        return await self._acting.on_named(act, refs, by, dry_run=dry_run)
+
+    async def act_on_all(
+        self,
+        act: Act,
+        where: RunFilter,
+        *,
+        by: str,
+        limit: int = 100,
+        cursor: str | None = None,
+        dry_run: bool = False,
+    ) -> Acts:
+        """Do the same to a page of the runs of a filter, for a few seconds at most; the answer says where to go on.
+
+        Only those are looked at to which it can be done at all: a retry looks at failed runs, a pause at open ones
+        that are not paused, and so on. A retry leaves out what a later run of the same workflow id has made good.
+
+        Raises:
+            Invalid: the filter names only statuses to which it cannot be done.
+        """
+        return await self._acting.on_page(act, where, by, limit, cursor, dry_run=dry_run)
+
+    async def pause_all(
+        self, workflow: str | None = None, *, by: str, reason: str = "", cursor: str | None = None
+    ) -> Switched:
+        """Pause all open runs (of a workflow), for a few seconds at most; the answer says where to go on.
+
+        Those too that are started by runs that are paused only later. Runs that others start afterwards are not held:
+        for that a workflow is quarantined.
+        """
+        return await self._acting.switch_all(workflow, by, reason, cursor, paused=True)
+
+    async def resume_all(
+        self, workflow: str | None = None, *, by: str, reason: str = "", cursor: str | None = None
+    ) -> Switched:
+        """Let all paused runs (of a workflow) go on, for a few seconds at most; the answer says where to go on."""
+        return await self._acting.switch_all(workflow, by, reason, cursor, paused=False)
 
     # ---- looking
 
@@ -261,6 +302,7 @@ class Engine(Host):
             started_at=self.started_at,
             store=self.store_url,
             incidents=counts.pop("incidents", 0),
+            paused=counts.pop("paused", 0),
             runs=counts,
             actors=len(self.actors),
             steps_running=self.slots.used,
@@ -416,47 +458,3 @@ class Engine(Host):
     async def lift_quarantine(self, workflow: str, *, by: str, why: str = "") -> Incident:
         """Let a workflow run again. Raises NotFound when it is not quarantined."""
         return await self.quarantine.lift(workflow, by=by, why=why)
-
-    async def clear_outbox(self, before: int) -> int:
-        """Remove what was published before a time (microseconds), in small batches. Returns how many there were."""
-        total = 0
-        while removed := await self.store.clear_outbox(before, 500):
-            total += removed
-        return total
-
-    # ---- pruning; `share` is the part of the time that it may take while there is other work
-
-    async def prune(
-        self, where: RunFilter, cursor: str | None = None, *, seconds: float | None = None, share: float = SHARE
-    ) -> Pruned:
-        """Remove ended runs and their journals, oldest first, for about so many seconds; all of them by default.
-
-        Runs whose parent or whose child is open stay.
-        """
-        return await self._pruning.prune(where, cursor, seconds, share)
-
-    async def count_prunable(self, where: RunFilter) -> list[PruneCount]:
-        """How many runs `prune` would remove, by workflow and status."""
-        return await self._pruning.count(where)
-
-    async def prunable_journals(
-        self, where: RunFilter, limit: int = 200, cursor: str | None = None, *, share: float = SHARE
-    ) -> Journals:
-        """A page of the runs that `prune` would remove, with their journals: for an archive."""
-        return await self._pruning.journals(where, limit, cursor, share)
-
-    async def remove(self, run_ids: Sequence[str], *, share: float = SHARE) -> Pruned:
-        """Remove those of these runs that `prune` could remove."""
-        return await self._pruning.remove(run_ids, share)
-
-    async def forget_keys(self, before: int, *, share: float = SHARE) -> int:
-        """Forget the idempotency keys from before a time whose runs have been removed. Returns how many.
-
-        Raises:
-            Invalid: the time is less than 24 hours ago.
-        """
-        return await self._pruning.forget_keys(before, share)
-
-    async def shrink(self, *, seconds: float = 1.0, share: float = SHARE) -> Shrunk:
-        """Give room in the database that nothing lies in back to the disk, for about so many seconds."""
-        return await self._pruning.shrink(seconds, share)

@@ -190,6 +190,7 @@ class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     created_before: int | None = None
     ended_after: int | None = None
     ended_before: int | None = None
+    paused: bool | None = None
     attributes: dict[str, str] = {}
     """Each with its value as text (see `jivsd.attributes.text`)."""
 
@@ -338,6 +339,10 @@ class Store(LockBook, Protocol):
         """
         ...
 
+    async def count(self, where: RunFilter, limit: int, cursor: str | None = None) -> int:
+        """How many runs `runs` would list behind a cursor, counted up to `limit`. Raises BadCursor."""
+        ...
+
     async def open_runs(self, after: str | None, limit: int, shards: Shards = None) -> list[Run]:
         """Open runs that are not parked, by run id (oldest first), after the given run id: for recovery.
 
@@ -418,7 +423,7 @@ class Store(LockBook, Protocol):
     async def plugin(self, code_hash: str) -> Plugin | None: ...
 
     async def counts(self) -> dict[str, int]:
-        """How many runs have each status, and "incidents": how many are open."""
+        """How many runs have each status; "paused": how many are; "incidents": how many are open."""
         ...
 
     async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:

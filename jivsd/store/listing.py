@@ -72,6 +72,8 @@ def index_of(where: RunFilter, *, ended: bool = False) -> Path:
         return Path("run_parent", "created_at", by_status=True)
     if where.correlation_id is not None:
         return Path("run_correlation", "created_at", by_status=True)
+    if where.paused and not ended:
+        return Path("run_paused", "created_at", by_status=False)
     by_end = ended or where.ended_before is not None or where.ended_after is not None
     if by_end and not where.attributes:  # with attributes, either of two may lead: they have one order
         return Path("run_ended" if where.workflow is None else "run_workflow_ended", "ended_at", by_status=True)
@@ -125,6 +127,8 @@ def _conditions(
     given["correlation_id"] = where.correlation_id
     parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     conditions = [f"{name} = :{name}" for name in parameters]
+    if where.paused is not None:  # written so that it fits the condition of the index run_paused
+        conditions.append("paused" if where.paused else "NOT paused")
     created = "created_at" if path.attribute is None else path.time
     lower = {created: where.created_after, "ended_at": where.ended_after}
     upper = {created: _before(where.created_before), "ended_at": _before(where.ended_before)}

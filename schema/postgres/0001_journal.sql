@@ -76,6 +76,7 @@ CREATE INDEX run_correlation ON jivsd.run (correlation_id, status, created_at, n
     WHERE correlation_id IS NOT NULL;
 CREATE INDEX run_ended ON jivsd.run (status, ended_at, number) WHERE ended_at IS NOT NULL;
 CREATE INDEX run_workflow_ended ON jivsd.run (workflow, status, ended_at, number) WHERE ended_at IS NOT NULL;
+CREATE INDEX run_paused ON jivsd.run (created_at, number) WHERE paused;
 
 -- How many runs there are, because counting a million takes long: the sum of what each statement has changed. Rows are
 -- only added, so that no two writers wait for each other; now and then they are added up (see fold_counts).

@@ -305,6 +305,10 @@ SELECT count(*) FROM (SELECT FROM jivsd.attribute WHERE name = $1 AND value = $2
 -- How many runs have each status.
 SELECT status, sum(runs)::bigint FROM jivsd.run_count GROUP BY status HAVING sum(runs) > 0
 
+-- name: count_paused
+-- How many runs are paused.
+SELECT count(*) FROM jivsd.run WHERE paused
+
 -- name: fold_counts
 -- Adds up what was counted, statement by statement, leaving to others what they are adding up.
 WITH taken AS (

@@ -55,6 +55,7 @@ CREATE INDEX run_parent ON run (parent, status, created_at) WHERE parent IS NOT 
 CREATE INDEX run_correlation ON run (correlation_id, status, created_at) WHERE correlation_id IS NOT NULL;
 CREATE INDEX run_ended ON run (status, ended_at, number, created_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX run_workflow_ended ON run (workflow, status, ended_at, number, created_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX run_paused ON run (created_at) WHERE paused;
 
 -- How many runs there are; kept by triggers, because counting a million takes long.
 CREATE TABLE run_count (

@@ -212,6 +212,10 @@ WHERE run_number IN (SELECT number FROM run WHERE run_id IN (SELECT value FROM j
 -- How many runs have each status.
 SELECT status, sum(runs) FROM run_count WHERE runs > 0 GROUP BY status
 
+-- name: count_paused
+-- How many runs are paused.
+SELECT count(*) FROM run INDEXED BY run_paused WHERE paused
+
 -- name: idempotency_key
 -- The start that an idempotency key belongs to.
 SELECT input_hash, run_id FROM idempotency_key WHERE workflow = ?1 AND key = ?2

@@ -136,6 +136,24 @@ def test_many_runs_at_once_and_the_keys(daemon, open_page):
     expect(page.locator("h1")).to_have_text("move:b")
 
 
+def test_all_runs_of_a_filter_at_once(daemon, open_page):
+    for name in ("c", "d", "e"):
+        daemon.start("move", {"tenant": name}, id=name, attributes={"lot": "8"})
+    page = open_page(f"{daemon.url}/#/runs?attribute=lot%3D8")
+    page.get_by_text("Act on all that fit").click()
+    click(page, "Pause all")
+    click(page.get_by_role("dialog"), "Pause 3 runs")
+    expect(page.get_by_role("dialog")).to_contain_text("Pause: 3 runs done")
+    click(page.get_by_role("dialog"), "Close")
+    page.get_by_role("button", name="paused", exact=True).click()
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.get_by_text("Act on all that fit").click()
+    click(page, "Terminate all")
+    click(page.get_by_role("dialog"), "Terminate 3 runs")
+    click(page.get_by_role("dialog"), "Close")
+    expect(page.get_by_text("No run fits.")).to_be_visible()
+
+
 def test_a_token_is_asked_for_and_a_wrong_one_said(guarded, open_page):
     page = open_page(guarded.url)
     dialog = page.get_by_role("dialog")

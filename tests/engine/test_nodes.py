@@ -13,7 +13,7 @@ from databases import NEWEST
 
 from engine import traffic
 from engine.traffic import EVEN, ODD, name_in, nodes
-from jivsd.engine.api import Conflict, Invalid, NewStart, NotFound, StartOptions, Unavailable
+from jivsd.engine.api import Act, Conflict, Invalid, NewStart, NotFound, StartOptions, Unavailable
 from jivsd.records import ENDED, Incident, IncidentState, Kind, Status, new_id, shard_of
 from jivsd.store.api import Entry, RunFilter
 
@@ -153,6 +153,20 @@ async def test_children_live_on_whichever_node(url, called):
         assert sorted(traffic.world.attempts) == sorted(names)
         children = (await n["b"].runs(RunFilter(workflow="plain"), 50)).items
         assert {child.shard % 2 for child in children} == {0, 1}
+
+
+async def test_runs_of_all_nodes_are_acted_on_at_once(url, called):
+    async with nodes(url, calls=called) as n:
+        a = n["a"]
+        names = [name_in(shards, first) for shards in (EVEN, ODD) for first in (100, 200, 300)]
+        ids = {(await a.start("listener", b"1", StartOptions(id=name))).run.run_id for name in names}
+        paused = await a.pause_all(by="ann", reason="tea")
+        assert (paused.done, paused.refusals, paused.next) == (6, 0, None)
+        assert (await n["b"].status()).paused == 6
+        acts = await n["b"].act_on_all(Act("resume"), RunFilter(), by="ann")
+        assert {one.run_id for one in acts.items if one.result == "done" and not one.paused} == ids
+        ended_ones = await a.act_on(Act("terminate"), sorted(ids), by="ann")
+        assert [(one.run_id, one.status) for one in ended_ones] == [(one, Status.TERMINATED) for one in sorted(ids)]
 
 
 async def test_a_terminated_parent_takes_its_children_on_other_nodes_along(url):

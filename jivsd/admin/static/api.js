@@ -35,13 +35,13 @@ export const person = {
 };
 
 /** The answer's status, headers and text, whatever it is; `signal` gives up. */
-export async function raw(method, path, body, { signal, json } = {}) {
+export async function raw(method, path, body, { signal, json, patience = PATIENCE } = {}) {
   const headers = { Accept: "application/json" };
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   if (person.get()) headers["X-Jivsd-By"] = person.get();
   const text = json ?? (body === undefined ? undefined : JSON.stringify(body));
   if (text !== undefined) headers["Content-Type"] = "application/json";
-  const limit = AbortSignal.timeout(PATIENCE);
+  const limit = AbortSignal.timeout(patience);
   try {
     const both = signal ? AbortSignal.any([signal, limit]) : limit;
     const response = await fetch(path, { method, headers, body: text, signal: both, cache: "no-store" });
@@ -95,6 +95,9 @@ export const workflows = async (options) => (await get("/workflows", {}, options
 
 /** pause, resume, cancel, terminate or retry. */
 export const act = (ref, action, reason) => post(`/runs/${part(ref)}/${action}`, { reason });
+
+/** One action on many runs: a call works for about two seconds, and each run may take a few more. */
+export const actions = (body) => ask("POST", `${API}/runs/actions`, body, { patience: 120_000 });
 
 /** `payload` is JSON text: it is sent as it was typed, so that no number loses digits. */
 export const signal = (ref, name, payload) =>

@@ -1,4 +1,4 @@
-/* One action on many runs: a few calls at a time, and a result for each. */
+/* One action on many runs: those that were ticked, or all that a filter lists; and a result for each. */
 
 import * as api from "./api.js";
 import { ACTIONS } from "./actions.js";
@@ -6,50 +6,74 @@ import { ask, who } from "./dialog.js";
 import { h } from "./dom.js";
 import { plural, runLink, short, status } from "./words.js";
 
-const AT_ONCE = 6;
+const PAGE = 500;
+const SHOWN = 200;
 
-/** Ask whether it is meant, do it to every run, and show what became of each. */
-export async function bulk(action, runs) {
-  const { name, does, danger } = ACTIONS[action];
-  const results = [];
-  const done = await ask({
-    title: `${name} ${plural(runs.length, "run")}?`,
-    text: does,
-    danger,
-    confirm: `${name} ${plural(runs.length, "run")}`,
-    fields: [{ name: "reason", label: "Why" }, who()],
-    send: async ({ reason }) => {
-      const waiting = [...runs];
-      const work = async () => {
-        for (let run = waiting.shift(); run; run = waiting.shift()) results.push(await one(run, action, reason));
-      };
-      await Promise.all(Array.from({ length: AT_ONCE }, work));
-      return results;
-    },
-  });
-  if (done) await report(name, results);
+/** Do it to the runs that were ticked. */
+export const bulk = (action, runs) =>
+  meant(action, plural(runs.length, "run"), (reason) => named(action, runs, reason));
+
+/** Do it to all runs of a filter to which it can be done; first it is counted how many those are. */
+export async function bulkAll(action, filter) {
+  const found = await api.actions({ action, filter, limit: 1, dry_run: true });
+  const count = found.items.length + found.left;
+  const runs = count > 10_000 ? "more than 10,000 runs" : plural(count, "run");
+  return meant(action, runs, (reason) => listed(action, filter, reason));
 }
 
-async function one(run, action, reason) {
-  try {
-    return { run, now: await api.act(run.run_id, action, reason) };
-  } catch (error) {
-    return { run, problem: error.message };
+/** Ask whether it is meant, do it, and show what became of each. */
+async function meant(action, runs, act) {
+  const { name, does, danger } = ACTIONS[action];
+  const results = await ask({
+    title: `${name} ${runs}?`,
+    text: does,
+    danger,
+    confirm: `${name} ${runs}`,
+    fields: [{ name: "reason", label: "Why" }, who()],
+    send: ({ reason }) => act(reason),
+  });
+  if (results) await report(name, results);
+}
+
+/** Runs whose turn did not come in the time of one call are sent again. */
+async function named(action, runs, reason) {
+  const results = [];
+  let left = runs.map((run) => run.run_id);
+  while (left.length) {
+    const page = await api.actions({ action, reason, runs: left.slice(0, PAGE) });
+    const reached = page.items.filter((one) => one.result !== "left");
+    results.push(...reached);
+    left = left.slice(reached.length);
   }
+  return results;
+}
+
+async function listed(action, filter, reason) {
+  const results = [];
+  let cursor = null;
+  do {
+    const page = await api.actions({ action, reason, filter, limit: PAGE, cursor });
+    results.push(...page.items);
+    cursor = page.next;
+  } while (cursor);
+  return results;
 }
 
 function report(name, results) {
-  const failed = results.filter((one) => one.problem).length;
-  const line = ({ run, now, problem }) =>
+  const refused = results.filter((one) => one.result === "refused");
+  const done = results.filter((one) => one.result !== "refused");
+  const line = (one) =>
     h(
       "tr",
       null,
-      h("td", null, h("a", { href: runLink((now ?? run).run_id) }, `${run.workflow}:${short(run.workflow_id)}`)),
-      h("td", null, problem ? h("span.tone-bad", null, problem) : status(now.status, now.paused)),
+      h("td", null, h("a", { href: runLink(one.run_id ?? one.ref) }, one.workflow ? `${one.workflow}:${short(one.workflow_id)}` : one.ref)),
+      h("td", null, one.why ? h("span.tone-bad", null, one.why) : status(one.status, one.paused)),
     );
+  const shown = [...refused, ...done].slice(0, SHOWN);
   return ask({
-    title: `${name}: ${plural(results.length - failed, "run")} done${failed ? `, ${failed} refused` : ""}`,
-    body: h("div.scroll.results", { tabindex: "0", role: "region", "aria-label": "Results" }, h("table", null, h("tbody", null, results.map(line)))),
+    title: `${name}: ${plural(done.length, "run")} done${refused.length ? `, ${refused.length} refused` : ""}`,
+    text: shown.length < results.length ? `These are the first ${SHOWN}; those that were refused come first.` : "",
+    body: h("div.scroll.results", { tabindex: "0", role: "region", "aria-label": "Results" }, h("table", null, h("tbody", null, shown.map(line)))),
     confirm: "Close",
     putAside: false,
   });

@@ -55,6 +55,7 @@ function tiles(state) {
     "div.tiles",
     null,
     tile("Open runs", count(open), `${plural(state.actors, "run")} in memory`, null, "#/runs?open=1"),
+    state.paused > 0 && tile("Paused runs", count(state.paused), "somebody has to resume them", "warn", "#/runs?paused=1"),
     flow("Started per second", rates("all")),
     flow("Ended per second", rates("ended")),
     tile("Steps running", count(state.steps_running), `${plural(state.journal_pending, "entry", "entries")} to be committed`),

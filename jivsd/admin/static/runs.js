@@ -1,13 +1,13 @@
 /* The list of runs: filters in the address, pages by cursor, and actions on those that are selected. */
 
 import * as api from "./api.js";
-import { bulk } from "./bulk.js";
+import { bulk, bulkAll } from "./bulk.js";
 import { say } from "./dialog.js";
 import { h } from "./dom.js";
 import { empty, panel, table, title } from "./parts.js";
 import { STATUSES, lasted, plural, runLink, short, status, time, tone } from "./words.js";
 
-const FIELDS = ["workflow", "id", "status", "attribute", "open", "created_after", "created_before", "ended_after", "ended_before", "parent"];
+const FIELDS = ["workflow", "id", "status", "attribute", "open", "paused", "created_after", "created_before", "ended_after", "ended_before", "parent"];
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 export function runs({ query, redraw, refresh }) {
@@ -38,6 +38,7 @@ export function runs({ query, redraw, refresh }) {
     filters(query, names),
     selected.size > 0 && selection(selected, redraw, refresh),
     listing(page, selected, select, redraw),
+    page.items.length > 0 && everyone(where(query), refresh),
     h(
       "div.pager",
       null,
@@ -56,7 +57,7 @@ function where(query) {
     const values = query.getAll(name).filter(Boolean);
     if (values.length) found[name] = name === "status" || name === "attribute" ? values : values[0];
   }
-  if (found.open) found.open = "true";
+  for (const name of ["open", "paused"]) if (found[name]) found[name] = "true";
   for (const name of Object.keys(found)) if (/_(after|before)$/.test(name)) found[name] = instant(found[name]);
   return found;
 }
@@ -111,21 +112,21 @@ function filters(query, names) {
   return h(
     "div.filters",
     null,
-    h("div.chips", { role: "group", "aria-label": "Status" }, openOnly(query), STATUSES.map(chip)),
+    h("div.chips", { role: "group", "aria-label": "Status" }, only(query, "open", "not ended"), only(query, "paused", "paused"), STATUSES.map(chip)),
     more(query, names),
     active && h("a.quiet", { href: "#/runs" }, "Clear all filters"),
   );
 }
 
-function openOnly(query) {
-  const on = query.has("open");
+function only(query, name, words) {
+  const on = query.has(name);
   const flip = () => {
     const next = new URLSearchParams(query);
-    if (on) next.delete("open");
-    else next.set("open", "1");
+    if (on) next.delete(name);
+    else next.set(name, "1");
     go(next);
   };
-  return h("button.chip.plain", { type: "button", "aria-pressed": String(on), onclick: flip }, "not ended");
+  return h("button.chip.plain", { type: "button", "aria-pressed": String(on), onclick: flip }, words);
 }
 
 /** The filters that are needed less often. */
@@ -193,6 +194,29 @@ function line(run, selected, select, tagged) {
   );
 }
 
+const BUTTONS = [["pause", "Pause"], ["resume", "Resume"], ["retry", "Retry"], ["cancel", "Cancel"], ["terminate", "Terminate"]];
+
+/** What can be done to all runs that fit, those of other pages too. */
+function everyone(found, refresh) {
+  const { open, paused, status: statuses, attribute, ...rest } = found;
+  const attributes = Object.fromEntries((attribute ?? []).map((one) => one.split(/=(.*)/s).slice(0, 2)));
+  const filter = { ...rest, attributes, status: statuses ?? [], open: Boolean(open), ...(paused && { paused: true }) };
+  const doing = (action) => async () => {
+    try {
+      await bulkAll(action, filter);
+      refresh();
+    } catch (error) {
+      say(error.message, { bad: true });
+    }
+  };
+  return h(
+    "details.more",
+    null,
+    h("summary", null, "Act on all that fit"),
+    h("div.buttons", { role: "group", "aria-label": "All that fit" }, BUTTONS.map(([action, name]) => h("button", { type: "button", onclick: doing(action) }, `${name} all`))),
+  );
+}
+
 function selection(selected, redraw, refresh) {
   const clear = () => {
     selected.clear();
@@ -204,12 +228,11 @@ function selection(selected, redraw, refresh) {
     refresh();
   };
   const button = ([action, name]) => h("button", { type: "button", onclick: doing(action) }, name);
-  const actions = [["pause", "Pause"], ["resume", "Resume"], ["retry", "Retry"], ["cancel", "Cancel"], ["terminate", "Terminate"]];
   return h(
     "div.selection",
     { role: "group", "aria-label": "Selected runs" },
     h("strong", null, `${plural(selected.size, "run")} selected`),
-    actions.map(button),
+    BUTTONS.map(button),
     h("button.quiet", { type: "button", onclick: clear }, "Select none"),
   );
 }

@@ -30,6 +30,13 @@ async def runs(connection: Connection, sql: Sql, where: RunFilter, limit: int, c
     return Runs([rows.run_of(row) for row in found[:limit]], str(place_of(found[limit - 1])) if more else None)
 
 
+async def count(connection: Connection, sql: Sql, where: RunFilter, limit: int, cursor: str | None) -> int:
+    """See `Store.count`."""
+    after = Place.of(cursor)
+    asked, arguments = merged(sql, "list_runs", where, await path_of(connection, sql, where), after, limit)
+    return await connection.fetchval(f"SELECT count(*) FROM ({asked}) AS found", *arguments) if asked else 0
+
+
 def place_of(row: rows.Row) -> Place:
     """The place of a row of a list."""
     return Place(row["time"], row["place"])

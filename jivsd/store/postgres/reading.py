@@ -210,6 +210,7 @@ async def plugin(connection: Connection, sql: Sql, code_hash: str) -> Plugin | N
 async def counts(connection: Connection, sql: Sql) -> dict[str, int]:
     """See `Store.counts`."""
     result: dict[str, int] = {status: runs for status, runs in await connection.fetch(sql["count_runs"])}  # noqa: C416 -- of records
+    result["paused"] = await connection.fetchval(sql["count_paused"])
     result["incidents"] = await connection.fetchval(sql["count_incidents"])
     return result
 

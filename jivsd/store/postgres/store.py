@@ -242,6 +242,10 @@ class PostgresStore:
         """See `Store.runs`."""
         return await self._read(lambda db: listing.runs(db, self._sql, where, limit, cursor))
 
+    async def count(self, where: RunFilter, limit: int, cursor: str | None = None) -> int:
+        """See `Store.count`."""
+        return await self._read(lambda db: listing.count(db, self._sql, where, limit, cursor))
+
     async def open_runs(self, after: str | None, limit: int, shards: Shards = None) -> list[Run]:
         """See `Store.open_runs`."""
         return await self._read(lambda db: reading.open_runs(db, self._sql, after, limit, shards))

@@ -40,6 +40,13 @@ def runs(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str 
     return Runs([rows.run_of(row) for row in page[:limit]], str(place_of(page[limit - 1])) if more else None)
 
 
+def count(connection: apsw.Connection, where: RunFilter, limit: int, cursor: str | None) -> int:
+    """See `Store.count`."""
+    with together(connection):
+        asked = selects("list_runs", where, path_of(connection, where), Place.of(cursor))
+        return _counted(connection, asked, limit)
+
+
 def place_of(row: rows.Row) -> Place:
     """The place of a row of a list."""
     return Place(row[-2], row[-1])
@@ -65,14 +72,20 @@ def path_of(connection: apsw.Connection, where: RunFilter, *, ended: bool = Fals
 
 
 def _leaves_few(connection: apsw.Connection, where: RunFilter, index: Path, *, ended: bool) -> bool:
+    narrow = selects("list_runs", replace(where, attributes={}), index, None, ended=ended)
+    return _counted(connection, narrow, listing.FEW) < listing.FEW
+
+
+def _counted(connection: apsw.Connection, asked: Iterable[tuple[str, dict[str, Any]]], limit: int) -> int:
+    """How many rows several stretches have, counted up to a limit."""
     total = 0
-    for sql, parameters in selects("list_runs", replace(where, attributes={}), index, None, ended=ended):
+    for sql, parameters in asked:
         counting = f"SELECT count(*) FROM ({sql})"
-        ((count,),) = query(connection, counting, {**parameters, "limit": listing.FEW - total}).fetchall()
-        total += count
-        if total >= listing.FEW:
-            return False
-    return True
+        ((found,),) = query(connection, counting, {**parameters, "limit": limit - total}).fetchall()
+        total += found
+        if total >= limit:
+            break
+    return total
 
 
 def selects(

@@ -146,6 +146,7 @@ def counts(connection: apsw.Connection) -> dict[str, int]:
     """See `Store.counts`."""
     with together(connection):
         result: dict[str, int] = dict(query(connection, _sql["count_runs"]).fetchall())
+        (result["paused"],) = query(connection, _sql["count_paused"]).fetchall()[0]
         (result["incidents"],) = query(connection, _sql["count_incidents"]).fetchall()[0]
         return result
 

@@ -40,6 +40,9 @@ async def populated(j):
         elif number % 5 == 0:
             await j.one(append(run, 2, change=RunChange(status=Status.WAITING)))
             run.status = Status.WAITING
+        elif number % 4 == 1:
+            await j.one(append(run, 2, change=RunChange(paused=True)))
+            run.paused = True
         if number % 7 == 0:
             run.attributes = {"seventh": "yes", "third": number % 3}
             await j.one(Entry(run.run_id, run.shard, change=RunChange(attributes=run.attributes)))
@@ -70,6 +73,12 @@ FILTERS = [
         lambda run: run.attributes == {"seventh": "yes", "third": 0},
     ),
     (RunFilter(attributes={"seventh": "no"}), lambda run: False),
+    (RunFilter(paused=True), lambda run: run.paused),
+    (
+        RunFilter(paused=True, workflow="order", attributes={"third": "1"}),
+        lambda run: run.paused and run.attributes["third"] == 1,
+    ),
+    (RunFilter(paused=False, open_only=True), lambda run: run.ended_at is None and not run.paused),
 ]
 
 
@@ -81,6 +90,10 @@ async def test_lists_are_newest_first_and_come_in_pages(journal, where, matches)
         expected = [run.run_id for run in reversed(runs) if matches(run)]
         for limit in (1, 4, 30, 100):
             assert await pages(j, where, limit) == expected
+        assert await j.store.count(where, 100) == len(expected)
+        assert await j.store.count(where, 3) == min(len(expected), 3)
+        if (cursor := (await j.store.runs(where, 2)).next) is not None:
+            assert await j.store.count(where, 100, cursor) == len(expected) - 2
 
 
 @one_version
@@ -159,6 +172,7 @@ async def test_counts(journal):
         runs = await populated(j)
         counts = await j.store.counts()
         assert counts.pop("incidents") == 0
+        assert counts.pop("paused") == sum(run.paused for run in runs)
         assert counts == {status: n for status in Status if (n := sum(run.status is status for run in runs))}
 
 
@@ -215,7 +229,7 @@ async def test_prune_removes_ended_runs_and_all_that_was_theirs(journal):
         assert await j.prune(RunFilter(workflow="nap", statuses=[Status.COMPLETED]), 2) == 2
         assert await j.prune(RunFilter(statuses=[Status.COMPLETED, Status.FAILED]), 100) == len(ended) - 2
         assert await j.prune(RunFilter(), 100) == 0
-        assert (await j.store.counts()).keys() == {"RUNNING", "WAITING", "incidents"}
+        assert (await j.store.counts()).keys() == {"RUNNING", "WAITING", "paused", "incidents"}
         assert await j.store.check() == []
 
 
