@@ -31,6 +31,7 @@ from jivsd.engine.api import Answer, GroupDecision, PluginState, Receipt, StartO
 from jivsd.places import default_data_dir, socket_path
 from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode, new_id
+from jivsd.statclient import StatisticsCalls
 from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ NO_OPTIONS: Final = StartOptions()
 Parameters = Mapping[str, str | list[str] | None]
 
 
-class Client(ActCalls, CodeCalls, PruneCalls):
+class Client(ActCalls, CodeCalls, PruneCalls, StatisticsCalls):
     """A connection to a daemon; get one from `connect`.
 
     A `ref` is a run id, or "workflow:workflow_id" for the open run of that workflow id, or else its newest. Inputs,

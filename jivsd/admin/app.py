@@ -23,6 +23,7 @@ from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
 from jivsd.admin.runs import RunRoutes
+from jivsd.admin.statistics import StatisticsRoutes
 from jivsd.admin.status import StatusRoutes
 from jivsd.admin.wire import API
 from jivsd.admin.workflows import WorkflowRoutes
@@ -62,7 +63,7 @@ def create_app(
     status = StatusRoutes(engine)
     nouns = (
         *(RunRoutes, BulkRoutes, ActingRoutes, OutboxRoutes, LockRoutes),
-        *(IncidentRoutes, WorkflowRoutes, PruneRoutes, NodeRoutes),
+        *(IncidentRoutes, WorkflowRoutes, StatisticsRoutes, PruneRoutes, NodeRoutes),
     )
     routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]

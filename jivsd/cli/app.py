@@ -21,6 +21,7 @@ from jivsd.cli import (
     quarantine,
     runs,
     starting,
+    statistics,
     steering,
     torture,
 )
@@ -58,7 +59,21 @@ def root(
     given.debug = debug
 
 
-for module in (daemon, doctor, nodes, starting, runs, locks, exporting, acts, steering, pruning, proof, torture):
+for module in (
+    daemon,
+    doctor,
+    nodes,
+    starting,
+    runs,
+    statistics,
+    locks,
+    exporting,
+    acts,
+    steering,
+    pruning,
+    proof,
+    torture,
+):
     app.add_typer(module.commands)
 for name, module in (
     ("incidents", incidents),

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from jivsd.records import Incident, IncidentGroup, Progress, Run
     from jivsd.store.api import RunFilter, Runs
+    from jivsd.store.statistics import Statistics
 
 NO_OPTIONS = StartOptions()
 ALL = Which()
@@ -270,6 +271,17 @@ class Engine(Tidying):
     async def lock_circles(self, since: int) -> list[Circle]:
         """Runs that have waited for one another's locks since a time (microseconds), and will for ever."""
         return await self._looking.lock_circles(since)
+
+    async def statistics(self, since: int, workflow: str | None = None) -> Statistics:
+        """What has become of the runs of all workflows, or of one, since a time (microseconds), and how many are open.
+
+        Raises:
+            NotFound: there is no such workflow, and no run of one.
+        """
+        found = await self.store.statistics(since, self.clock.now(), workflow)
+        if workflow is not None and not found.items:
+            self.workflow(workflow)
+        return found
 
     def workflows(self) -> list[WorkflowInfo]:
         """The workflow types that new runs can have."""

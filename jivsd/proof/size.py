@@ -182,6 +182,7 @@ async def _questions(engine: Engine) -> dict[str, Callable[[], Awaitable[Any]]]:
     questions["show by workflow id"] = partial(engine.show, f"{some[0].workflow}:{some[0].workflow_id}")
     questions["timeline"] = partial(engine.timeline, some[0].run_id)
     questions["status"] = engine.status
+    questions["statistics of a day"] = partial(engine.statistics, now - YEAR // 365)
     return questions
 
 

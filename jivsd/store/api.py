@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.requests import SqlRequests
     from jivsd.store.sharing import Sharing
+    from jivsd.store.statistics import Statistics
     from jivsd.store.txstep import Transactions
 
 BadCursor = errors.BadCursor
@@ -424,6 +425,10 @@ class Store(LockBook, Protocol):
 
     async def counts(self) -> dict[str, int]:
         """How many runs have each status; "paused": how many are; "incidents": how many are open."""
+        ...
+
+    async def statistics(self, since: int, until: int, workflow: str | None = None) -> Statistics:
+        """What has become of the runs of all workflows, or of one, since a time, and how many are open."""
         ...
 
     async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:

@@ -261,6 +261,7 @@ CREATE TABLE jivsd.incident (
 );
 CREATE INDEX incident_state ON jivsd.incident (state, number);
 CREATE INDEX incident_group ON jivsd.incident (fingerprint, state, number);
+CREATE INDEX incident_workflow ON jivsd.incident (workflow, state, at) WHERE workflow IS NOT NULL;
 CREATE INDEX incident_run ON jivsd.incident (run_id, number) WHERE run_id IS NOT NULL;
 
 -- What was asked for in SQL (see the functions start, signal and cancel), in the order of number, which is that of the

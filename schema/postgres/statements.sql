@@ -309,6 +309,49 @@ SELECT status, sum(runs)::bigint FROM jivsd.run_count GROUP BY status HAVING sum
 -- How many runs are paused.
 SELECT count(*) FROM jivsd.run WHERE paused
 
+-- name: statistics_counts
+-- How many runs of each workflow (or one) are in each status, were started and have ended since a time.
+SELECT
+    workflow, status, runs,
+    (
+        SELECT count(*) FROM jivsd.run
+        WHERE run.workflow = counted.workflow AND run.status = counted.status AND created_at >= $1
+    ),
+    (
+        SELECT count(*) FROM jivsd.run
+        WHERE run.workflow = counted.workflow AND run.status = counted.status
+            AND ended_at >= $1 AND ended_at IS NOT NULL
+    )
+FROM (
+    SELECT workflow, status, sum(runs)::bigint AS runs FROM jivsd.run_count
+    WHERE $2::text IS NULL OR workflow = $2
+    GROUP BY workflow, status HAVING sum(runs) > 0
+) AS counted
+
+-- name: statistics_endings
+-- When the runs of some workflows and statuses ended that did so last, and how long they had been there.
+SELECT wanted.workflow, wanted.status, ended_at, duration, run_id
+FROM unnest($1::text[], $2::text[]) AS wanted (workflow, status)
+CROSS JOIN LATERAL (
+    SELECT ended_at, ended_at - created_at AS duration, run_id::text FROM jivsd.run
+    WHERE run.workflow = wanted.workflow AND run.status = wanted.status AND ended_at >= $3 AND ended_at IS NOT NULL
+    ORDER BY ended_at DESC LIMIT $4
+) AS ending
+
+-- name: statistics_incidents
+-- How many incidents of each workflow (or one) were opened since a time, and how many are open; of those with any.
+SELECT workflow, count(*) FILTER (WHERE at >= $1), count(*) FILTER (WHERE state = 'OPEN')
+FROM jivsd.incident
+WHERE workflow IS NOT NULL AND ($2::text IS NULL OR workflow = $2)
+GROUP BY workflow HAVING count(*) FILTER (WHERE at >= $1 OR state = 'OPEN') > 0
+
+-- name: failed_attempts
+-- How many attempts of steps failed among the first events of some runs.
+SELECT count(*)
+FROM unnest($1::uuid[]) AS wanted (run_id)
+CROSS JOIN LATERAL (SELECT kind FROM jivsd.event WHERE event.run_id = wanted.run_id LIMIT $2) AS early
+WHERE kind = 'AttemptFailed'
+
 -- name: fold_counts
 -- Adds up what was counted, statement by statement, leaving to others what they are adding up.
 WITH taken AS (

@@ -213,6 +213,7 @@ CREATE TABLE incident (
 ) STRICT;
 CREATE INDEX incident_state ON incident (state);
 CREATE INDEX incident_group ON incident (fingerprint, state);
+CREATE INDEX incident_workflow ON incident (workflow, state, at) WHERE workflow IS NOT NULL;
 CREATE INDEX incident_run ON incident (run_id) WHERE run_id IS NOT NULL;
 
 -- What was asked for from outside the daemon and is not done yet: in PostgreSQL by functions in SQL. Here nobody asks in

@@ -216,6 +216,42 @@ SELECT status, sum(runs) FROM run_count WHERE runs > 0 GROUP BY status
 -- How many runs are paused.
 SELECT count(*) FROM run INDEXED BY run_paused WHERE paused
 
+-- name: statistics_counts
+-- How many runs of each workflow (or one) are in each status, were started and have ended since a time.
+SELECT
+    workflow, status, runs,
+    (
+        SELECT count(*) FROM run INDEXED BY run_workflow_status
+        WHERE run.workflow = counted.workflow AND run.status = counted.status AND created_at >= :since
+    ),
+    (
+        SELECT count(*) FROM run INDEXED BY run_workflow_ended
+        WHERE run.workflow = counted.workflow AND run.status = counted.status
+            AND ended_at >= :since AND ended_at IS NOT NULL
+    )
+FROM run_count AS counted
+WHERE runs > 0 AND (:workflow IS NULL OR workflow = :workflow)
+
+-- name: statistics_endings
+-- When the runs of a workflow in a status ended that did so last, and how long they had been there.
+SELECT ended_at, ended_at - created_at, number
+FROM run INDEXED BY run_workflow_ended
+WHERE workflow = :workflow AND status = :status AND ended_at >= :since AND ended_at IS NOT NULL
+ORDER BY ended_at DESC LIMIT :limit
+
+-- name: statistics_incidents
+-- How many incidents of each workflow (or one) were opened since a time, and how many are open; of those with any.
+SELECT workflow, sum(at >= :since), sum(state = 'OPEN')
+FROM incident INDEXED BY incident_workflow
+WHERE workflow IS NOT NULL AND (:workflow IS NULL OR workflow = :workflow)
+GROUP BY workflow HAVING sum(at >= :since) + sum(state = 'OPEN') > 0
+
+-- name: failed_attempts
+-- How many attempts of steps failed among the first events of a run.
+SELECT count(*)
+FROM (SELECT kind FROM event WHERE run_id = (SELECT run_id FROM run WHERE number = ?1) LIMIT ?2)
+WHERE kind = 'AttemptFailed'
+
 -- name: idempotency_key
 -- The start that an idempotency key belongs to.
 SELECT input_hash, run_id FROM idempotency_key WHERE workflow = ?1 AND key = ?2

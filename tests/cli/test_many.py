@@ -88,6 +88,20 @@ def test_a_person_at_a_terminal_is_asked(jivsd, monkeypatch, answer, done):
     assert (result.code, jivsd("show", run_id, "--json").json["status"] == "TERMINATED") == (0 if done else 130, done)
 
 
+def test_stats_say_what_has_become_of_runs(jivsd):
+    jivsd("start", "add-up", "--input", "1", "--wait")
+    jivsd("start", "ship", "--wait")
+    found = {one["workflow"]: one for one in jivsd("stats", "--json").json["items"]}
+    assert found["add-up"]["ended"]["COMPLETED"] >= 1
+    assert found["ship"]["failure_rate"] == 1.0
+    assert found["ship"]["attempts"]["failed"] >= 1
+    page = jivsd("stats", "ship", "--since", "1d").out
+    assert "COMPENSATED" in page
+    assert "failed attempts in the last" in page
+    assert "100.0%" in page
+    assert jivsd("stats", "nobody").code == 4
+
+
 def test_one_run_is_looked_at_first(jivsd):
     (run_id,) = gates(jivsd, "d", 1)
     assert jivsd("pause", run_id, "--dry-run").out.startswith("Would pause 1 run.")

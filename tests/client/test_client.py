@@ -26,6 +26,23 @@ from jivsd.records import NULL, Status
 from jivsd.store.api import RunFilter
 
 
+async def test_statistics_are_the_engine_s(tmp_path):
+    async with serving(tmp_path) as served, Client.connect(tmp_path) as client:
+        for _ in range(3):
+            await client.start("buy", {"item": "tea"}, wait="5s")
+        await client.start("broke", wait="5s")
+        since = served.engine.clock.now() - 60_000_000
+        found = await client.statistics(since)
+        (broke, buy) = found.items
+        assert (buy.workflow, buy.started, buy.ended, buy.failure_rate) == ("buy", 3, {"COMPLETED": 3}, 0.0)
+        assert (broke.ended, broke.failure_rate) == ({"FAILED": 1}, 1.0)
+        assert (await client.statistics(since, "buy")).items[0].durations == buy.durations
+        assert buy.durations == (await served.engine.statistics(since)).items[1].durations
+        assert (await client.statistics(since, "nap")).items == []
+        with pytest.raises(ClientError, match="no workflow 'nothing'"):
+            await client.statistics(since, "nothing")
+
+
 async def test_it_speaks_for_the_engine(tmp_path):
     """The same records come from both, whatever was asked."""
     async with serving(tmp_path) as served, Client.connect(tmp_path) as client:

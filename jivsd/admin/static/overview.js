@@ -9,28 +9,62 @@ import { STATUSES, ENDED, count, lasted, plural, rate, status, time, tone } from
 const SAMPLES = 60;
 /** How many runs there are and how many have ended, every time that we looked; kept while one looks elsewhere. */
 let samples = [];
+/** Statistics of the last hour, which are not counted every time that we look. */
+let hour = { at: -Infinity, items: [] };
+const HOUR_AGAIN = 15_000;
 
 export function overview() {
   async function load(signal) {
-    const [state, groups, nodes] = await Promise.all([
+    const [state, groups, nodes, statistics] = await Promise.all([
       api.status({ signal }),
       api.get("/incidents/groups", { limit: "8" }, { signal }),
       api.get("/nodes", {}, { signal }),
+      lastHour(signal),
     ]);
     remember(state);
-    return { state, groups: groups.items, nodes: nodes.items };
+    return { state, groups: groups.items, nodes: nodes.items, statistics };
   }
 
-  const view = ({ state, groups, nodes }) => [
+  const view = ({ state, groups, nodes, statistics }) => [
     title("Overview"),
     state.store_away && h("p.problem", { role: "alert" }, `The journal cannot be written to: ${state.store_away}`),
     tiles(state),
     h("div.columns", null, statuses(state.runs), incidents(groups, state.incidents)),
+    workflows(statistics),
     h("div.columns", null, limits(state.limits), daemon(state)),
     nodes.length > 1 && nodeTable(nodes),
     h("div.columns", null, plugins(state.plugins), children(state.children)),
   ];
   return { title: "Overview", load, view };
+}
+
+async function lastHour(signal) {
+  if (performance.now() - hour.at > HOUR_AGAIN) {
+    hour = { at: performance.now(), items: (await api.get("/statistics", { since: "1h" }, { signal })).items };
+  }
+  return hour.items;
+}
+
+/** What has become of each workflow's runs in the last hour. */
+function workflows(items) {
+  const total = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
+  const brief = (text) => (text ? text.match(/^(?:[\d.]+[a-z]+){1,2}/)[0] : "–");
+  const row = (one) =>
+    h(
+      "tr",
+      { "data-key": one.workflow },
+      h("td", null, h("a.strong", { href: `#/runs?workflow=${encodeURIComponent(one.workflow)}`, "data-row": true }, one.workflow)),
+      h("td.number", null, count(one.started)),
+      h("td.number", null, count(total(one.ended))),
+      h("td.number", null, one.failure_rate ? h("span.tone-bad", null, `${(one.failure_rate * 100).toFixed(1)} %`) : one.failure_rate === null ? "–" : "0 %"),
+      h("td.number", null, count(total(one.open))),
+      h("td.number", null, brief(one.durations?.p50)),
+      h("td.number", null, brief(one.durations?.p95)),
+      h("td.number", null, brief(one.durations?.p99)),
+    );
+  if (!items.length) return panel("Workflows in the last hour", empty("No runs yet."));
+  const heads = ["Started", "Ended", "Failed", "Open", "p50", "p95", "p99"].map((text) => ({ text, class: "number" }));
+  return panel("Workflows in the last hour", table("Workflows in the last hour", ["Workflow", ...heads], items.map(row)));
 }
 
 function remember(state) {

@@ -14,7 +14,7 @@ import trio
 from jivsd.bridge import Bridge
 from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.postgres import batch as batches
-from jivsd.store.postgres import listing, lockbook, outsiders, plugin_tables, pruning, reading, rows
+from jivsd.store.postgres import listing, lockbook, outsiders, plugin_tables, pruning, reading, rows, statistics
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import sql_of, starts_just_now, translated, translated_commit
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jivsd.store.lockbook import LockQueue, Tangle
     from jivsd.store.postgres.connections import Connection, Sql
     from jivsd.store.removal import Journals, PruneCount, RunIds
+    from jivsd.store.statistics import Statistics
     from jivsd.store.tickets import Holder
 
 T = TypeVar("T")
@@ -350,6 +351,10 @@ class PostgresStore:
     async def counts(self) -> dict[str, int]:
         """See `Store.counts`."""
         return await self._read(lambda db: reading.counts(db, self._sql))
+
+    async def statistics(self, since: int, until: int, workflow: str | None = None) -> Statistics:
+        """See `Store.statistics`."""
+        return await self._read(lambda db: statistics.collect(db, self._sql, since, until, workflow))
 
     async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:
         """See `Store.prunable`."""

@@ -8,7 +8,7 @@ import apsw
 import trio
 
 from jivsd.store.api import StoreError
-from jivsd.store.sqlite import listing, loading, lockbook, plugin_tables, pruning, reading, rows, upkeep
+from jivsd.store.sqlite import listing, loading, lockbook, plugin_tables, pruning, reading, rows, statistics, upkeep
 from jivsd.store.sqlite.batch import BatchWriter
 from jivsd.store.sqlite.database import (
     MEMORY,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from jivsd.store.lockbook import LockQueue, Tangle
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.sqlite.worker import Worker
+    from jivsd.store.statistics import Statistics
     from jivsd.store.tickets import Holder
 
 T = TypeVar("T")
@@ -309,6 +310,10 @@ class SqliteStore:
     async def counts(self) -> dict[str, int]:
         """See `Store.counts`."""
         return await self._read(reading.counts)
+
+    async def statistics(self, since: int, until: int, workflow: str | None = None) -> Statistics:
+        """See `Store.statistics`."""
+        return await self._read(lambda db: statistics.collect(db, since, until, workflow))
 
     async def prunable(self, where: RunFilter, limit: int, cursor: str | None = None) -> RunIds:
         """See `Store.prunable`."""

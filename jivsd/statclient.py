@@ -1,0 +1,43 @@
+"""The client's calls for statistics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from jivsd.admin.statwire import StatisticsPage
+from jivsd.clock import as_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jivsd.store.statistics import Statistics
+
+PATIENCE: Final = 60.0
+"""Seconds to wait for an answer: a year of a million runs takes a second or two."""
+
+Kind = TypeVar("Kind")
+
+
+class StatisticsCalls(ABC):
+    """What a client can ask to be counted."""
+
+    @abstractmethod
+    async def _get(
+        self,
+        path: str,
+        kind: type[Kind],
+        query: Mapping[str, str | list[str] | None] | None = None,
+        *,
+        patience: float = PATIENCE,
+    ) -> Kind: ...
+
+    @abstractmethod
+    def _name(self, text: str, what: str) -> str:
+        """A name as one segment of a path."""
+
+    async def statistics(self, since: int, workflow: str | None = None) -> Statistics:
+        """What has become of the runs of all workflows, or of one, since a time (microseconds since the epoch)."""
+        place = "" if workflow is None else f"/workflows/{self._name(workflow, 'workflow')}"
+        query = {"since": as_datetime(since).isoformat()}
+        return (await self._get(f"{place}/statistics", StatisticsPage, query, patience=PATIENCE)).record()
