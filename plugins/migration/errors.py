@@ -20,6 +20,10 @@ class Fenced(MigrationError):
     """Another run has claimed the target since: whatever this attempt wanted to write was not written."""
 
 
+class Finished(Fenced):
+    """The target has no fence any more: it was finished, or is another database by now."""
+
+
 class NotEqual(MigrationError):
     """Verification found that source and target differ; `data["differences"]` lists how, one sentence each."""
 

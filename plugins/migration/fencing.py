@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .errors import Fenced, Unavailable
+from .errors import Fenced, Finished, Unavailable
 
 if TYPE_CHECKING:
     from .model import Chunk, Key, Right
 
 
-def missing() -> Fenced:
+def missing() -> Finished:
     """The target has no fence."""
-    return Fenced("the target has no fence any more: it was finished, or replaced by another database")
+    return Finished("the target has no fence any more: it was finished, or replaced by another database")
 
 
 def require(right: Right, epoch: int, run: str, fence: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jivsd import Cancelled, Context, query, workflow
 
 from .content import Content
-from .errors import Fenced, MigrationError, NotEqual, PlanRefused, Unavailable, leaf, refuse
+from .errors import Fenced, Finished, MigrationError, NotEqual, PlanRefused, Unavailable, leaf, refuse
 from .model import Chunk, Measured, Plan, PlannedTable, Summary, TableSummary
 from .planning import estimated_seconds, too_little_space
 from .progress import Meter, MigrationStatus, Phase, Progress
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .model import Claim, Hashed, Job, Key, Pair, Part, PartState, Survey, Table
 
-__all__ = ["Fenced", "Migration", "MigrationError", "NotEqual", "PlanRefused", "Unavailable"]
+__all__ = ["Fenced", "Finished", "Migration", "MigrationError", "NotEqual", "PlanRefused", "Unavailable"]
 """The errors too: a step's error is found again by its name among this module's."""
 
 

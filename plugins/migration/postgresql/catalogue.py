@@ -92,10 +92,10 @@ _views = """
 SELECT c.relname AS name, c.relkind::text AS kind, pg_get_viewdef(c.oid) AS sql FROM pg_class AS c
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('v', 'm') ORDER BY c.oid
 """
-_triggers = """
+_triggers = f"""
 SELECT tgname AS name, relname AS home, pg_get_triggerdef(t.oid, true) AS sql FROM pg_trigger AS t
 JOIN pg_class AS c ON c.oid = tgrelid
-WHERE c.relnamespace = current_schema()::regnamespace AND NOT tgisinternal ORDER BY 2, 1
+WHERE c.relnamespace = current_schema()::regnamespace AND NOT tgisinternal AND c.relname <> '{FENCE}' ORDER BY 2, 1
 """
 
 

@@ -45,13 +45,18 @@ CREATE TABLE {FENCE} (
     PRIMARY KEY ("table", part)
 )
 """
-_soon = "250ms"
-"""How long whoever writes for a former owner is waited for; then its session is ended."""
-_others = f"""
+_lock = "1785296499, 1"
+"""The advisory lock of who changes whose the target is."""
+_ours = f"pid <> pg_backend_pid() AND application_name LIKE '{APPLICATION}%'"
+_changing = f"""
 SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE relation = '{FENCE}'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND granted AND mode IN ('RowShareLock', 'RowExclusiveLock') AND pid <> pg_backend_pid()
-    AND application_name LIKE '{APPLICATION}%'
+WHERE locktype = 'advisory' AND ({_lock}, 2) = (classid::bigint, objid::bigint, objsubid) AND granted AND {_ours}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_writing = f"""
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE relation = to_regclass('{FENCE}') AND granted AND {_ours}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 
@@ -82,7 +87,8 @@ async def make(session: Any, job: str, by: Claimant, parts: Sequence[Part]) -> N
 async def claim(session: Any, by: Claimant) -> Claim:
     """Raise the epoch for a run; the same token again gets the epoch that it got before.
 
-    A part that an earlier run had done is open again: the source may have got more rows behind the watermark.
+    A part that an earlier run had done is open again: the source may have got more rows behind the watermark. The
+    transaction is `alone`.
 
     Raises:
         Unavailable: the run has claimed it at another node since.
@@ -110,23 +116,35 @@ async def take(session: Any, right: Right) -> None:
     Raises:
         Fenced, Unavailable: it is not so; see `fencing.require`.
     """
-    await _shut_out_others(session)
+    await alone(session)
+    try:
+        await _shut_out_others(session)
+    except asyncpg.UndefinedTableError:
+        raise missing() from None
     await _raise(session, right)
 
 
+async def alone(session: Any) -> None:
+    """Be the only one who changes whose the target is, to the end of the transaction."""
+    await _insist(session, f"SELECT pg_advisory_xact_lock({_lock})", _changing, "2s")
+
+
 async def _shut_out_others(session: Any) -> None:
-    """Lock all rows. A session that keeps one for long is of a former owner, that may stand still: it is ended."""
-    await session.execute("SELECT pg_advisory_xact_lock(hashtext($1))", FENCE)  # those who do this wait for each other
-    every = f'SELECT FROM {FENCE} ORDER BY "table", part FOR UPDATE'
-    patience = await session.fetchval("SELECT current_setting('lock_timeout')")
+    """Lock all rows: nobody else writes any more."""
+    await _insist(session, f'SELECT FROM {FENCE} ORDER BY "table", part FOR UPDATE', _writing, "250ms")
+
+
+async def _insist(session: Any, lock: str, holders: str, patience: str) -> None:
+    """Take a lock. Who keeps it for long is a former owner, that may stand still: its session is ended."""
+    usual = await session.fetchval("SELECT current_setting('lock_timeout')")
     try:
         async with session.transaction():
-            await session.execute(f"SET LOCAL lock_timeout = '{_soon}'")
-            await session.execute(every)
+            await session.execute(f"SET LOCAL lock_timeout = '{patience}'")
+            await session.execute(lock)
     except asyncpg.LockNotAvailableError:
-        await session.execute(_others)
-        await session.execute(every)
-    await session.execute(f"SET LOCAL lock_timeout = '{patience}'")
+        await session.execute(holders)
+        await session.execute(lock)
+    await session.execute(f"SET LOCAL lock_timeout = '{usual}'")
 
 
 async def _raise(session: Any, right: Right) -> None:
@@ -143,11 +161,15 @@ def _require(right: Right, row: Any) -> None:
 
 async def _look(session: Any, right: Right) -> None:
     """See, without waiting for anybody, whether an attempt may write."""
+    _require(right, await _row(session, f"SELECT epoch, run, fence FROM {FENCE} LIMIT 1"))
+
+
+async def _row(session: Any, sql: str, *arguments: Any) -> Any:
+    """A row of the fence. Somebody may finish the migration while it is waited for."""
     try:
-        row = await session.fetchrow(f"SELECT epoch, run, fence FROM {FENCE} LIMIT 1")
+        return await session.fetchrow(sql, *arguments)
     except asyncpg.UndefinedTableError:
         raise missing() from None
-    _require(right, row)
 
 
 async def require(session: Any, right: Right) -> None:
@@ -159,7 +181,7 @@ async def require(session: Any, right: Right) -> None:
     """
     await _look(session, right)
     sql = f'SELECT epoch, run, fence FROM {FENCE} ORDER BY "table", part LIMIT 1 FOR SHARE'
-    _require(right, await session.fetchrow(sql))
+    _require(right, await _row(session, sql))
 
 
 async def committed(session: Any, right: Right, chunk: Chunk) -> Copied | None:
@@ -172,7 +194,7 @@ async def committed(session: Any, right: Right, chunk: Chunk) -> Copied | None:
     """
     await _look(session, right)
     sql = f'SELECT * FROM {FENCE} WHERE "table" = $1 AND part = $2 FOR UPDATE'
-    row = await session.fetchrow(sql, chunk.table.name, chunk.part)
+    row = await _row(session, sql, chunk.table.name, chunk.part)
     if row is not None:
         _require(right, row)
     if row is None or not awaits(chunk, row["chunks"]):

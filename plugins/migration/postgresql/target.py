@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from ..catalogue import TargetState
-from ..errors import MigrationError
+from ..errors import Finished, MigrationError
 from ..model import Copied
 from . import fence
 from .catalogue import read_catalogue
@@ -72,6 +73,7 @@ class PostgresTarget(PostgresDatabase):
         """
 
         async def work(session: Any) -> Claim:
+            await fence.alone(session)
             if await fence.exists(session):
                 fingerprint, owner = await fence.job_of(session)
                 if fingerprint != job.fingerprint:
@@ -152,8 +154,6 @@ class PostgresTarget(PostgresDatabase):
         """Let sequences go on where the source's stand and remove the fence; nothing of the migration is left then."""
 
         async def work(session: Any) -> None:
-            if not await fence.exists(session):
-                return
             await fence.require(session, right)
             for name, position in settings.items():
                 last, called = str(position).split(",")
@@ -164,7 +164,8 @@ class PostgresTarget(PostgresDatabase):
             await fence.drop(session)
             await session.execute(f"ANALYZE {', '.join(tables)}")
 
-        self._hold(right, work, " while finishing it")
+        with suppress(Finished):  # an earlier attempt has done it
+            self._hold(right, work, " while finishing it")
 
     def _hold(self, right: Right, work: Callable[[Any], Awaitable[Any]], doing: str) -> Any:
         """Do work by a right, which shuts out the owners before."""

@@ -368,6 +368,48 @@ def test_a_node_that_stands_still_in_the_middle_of_a_chunk_is_not_waited_for(dat
     assert rows_of(databases, "SELECT chunks, fence FROM _jivsd_fence") == [(1, 2)]
 
 
+def test_a_node_that_stands_still_while_it_makes_the_tables_is_not_waited_for(
+    databases, everything, empty, monkeypatch
+):
+    source, target = in_postgres(everything), in_postgres(empty)
+    survey = inspect(msgspec.convert({"source": source, "target": target, "tables": ["keyless"]}, Request))
+    parts = measure(survey.job.source, survey.pairs[0].source, 1, 100).parts
+    make, elsewhere = target_module.fence.make, []
+
+    async def late(session, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(target_module.fence, "make", make)
+            with ThreadPoolExecutor(1) as other:
+                attempt = other.submit(claim, context("run", "run/claim", fence=2), survey.job, parts)
+                elsewhere.append(await asyncio.wrap_future(attempt))
+        await make(session, *arguments)
+
+    monkeypatch.setattr(target_module.fence, "make", late)
+    with pytest.raises(Unavailable):
+        claim(context("run", "run/claim", fence=1), survey.job, parts)
+    assert elsewhere[0].epoch == 1
+    assert rows_of(databases, "SELECT run, epoch, fence FROM _jivsd_fence") == [("run", 1, 2)]
+
+
+def test_what_another_node_has_finished_meanwhile_is_finished(databases, everything, empty, monkeypatch):
+    load = Loaded(in_postgres(everything), in_postgres(empty), tables=["keyless"])
+    load.run()
+    look = target_module.fence._look
+
+    async def late(session, right):
+        await look(session, right)
+        await session.execute("COMMIT")  # nothing keeps others away just yet
+        await session.execute("DROP TABLE _jivsd_fence")
+        await session.execute("BEGIN")
+
+    monkeypatch.setattr(target_module.fence, "_look", late)
+    finish(context(), load.job, load.epoch)
+    monkeypatch.undo()
+    finish(context(fence=2), load.job, load.epoch)
+    with pytest.raises(Fenced, match="has no fence any more: it was finished"):
+        complete_schema(context(fence=2), load.job, load.epoch, ["keyless"])
+
+
 # ---- what cannot be done
 
 
