@@ -26,6 +26,7 @@ def test_what_takes_too_long(changes, wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_node_that_hears_no_answers_lets_go_and_comes_back():
     """The long form, at the default leases, is a program: `python -m jivsd.proof.severed`."""
     outcome = await campaign(Plan(ways=("answered",), lease=2.5, postgresql_lease=8.0, patience=4.0))

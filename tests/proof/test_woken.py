@@ -54,15 +54,17 @@ def test_what_a_node_believes_by_its_log(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_woken_node_writes_nothing_any_more():
     """The long form is a program: `python -m jivsd.proof.woken`."""
-    outcome = await campaign(Plan(rounds=2, rows=100, width=2, seed=3))
+    outcome = await campaign(Plan(rounds=2, rows=60, width=2, seed=3))
     assert outcome.wrong == []
     assert outcome.in_flight > 0
     assert outcome.written > 0
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_without_the_fence_it_does_and_that_is_found():
-    outcome = await campaign(Plan(rounds=20, rows=100, width=3, seed=3, stale_writer=True))
+    outcome = await campaign(Plan(rounds=20, nodes=2, rows=100, width=3, seed=3, stale_writer=True))
     assert any("after" in one and "had gone on with it by fence" in one for one in outcome.wrong), outcome.wrong
