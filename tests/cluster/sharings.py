@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from uuid import uuid4
 
+import trio
+
 from jivsd.records import SHARDS
 from jivsd.store.api import StoreAway
+from jivsd.store.postgres.sharing import ANSWER
 from jivsd.store.sharing import Member, NameTaken, Owner, View
 
 
@@ -19,12 +22,38 @@ class Database:
         self.rows = {}
         """Node to instance, joined_at, until and the rest of its row."""
         self.cut = set()
-        """Nodes that it does not answer."""
+        """Nodes that cannot reach it, and are told so at once."""
+        self.deaf = set()
+        """Nodes of which it hears nothing."""
+        self.mute = set()
+        """Nodes that hear nothing of it. It does what they ask first; then they need a connection, and get none."""
         self.moves = Counter()
         """How often each shard was claimed."""
 
     def sharing(self, node):
-        return MemorySharing(self, node)
+        return Way(self, node)
+
+
+class Way:
+    """A node's way to the database. That nothing comes back is found out when the driver's patience is over."""
+
+    def __init__(self, database, node):
+        self._database = database
+        self._node = node
+        self._sharing = MemorySharing(database, node)
+
+    def __getattr__(self, name):
+        async def ask(*arguments, **options):
+            answer = None
+            if self._node not in self._database.deaf:
+                answer = await getattr(self._sharing, name)(*arguments, **options)
+            if self._node in self._database.deaf | self._database.mute:
+                self._database.deaf.add(self._node)
+                await trio.sleep(ANSWER)
+                raise StoreAway("the database does not answer in time")
+            return answer
+
+        return ask
 
 
 class MemorySharing:
