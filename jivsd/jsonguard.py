@@ -30,6 +30,10 @@ _ESCAPE: Final = re.compile(
     r"|\\.",
     re.DOTALL,
 )
+_SUSPECT_ESCAPES: Final = ("\\u0000", "\\ud", "\\uD")
+_SUSPECT_NUMBERS: Final = (b"0" * 19, b"0e000")
+_ONE_DIGIT: Final = bytes.maketrans(b"123456789E", b"000000000e")
+"""What has none of these, all digits taken for 0 and signs left out, needs no look at single escapes and numbers."""
 _STEPS: Final = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else byte for byte in range(256))
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -60,10 +64,10 @@ def check(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
     if (depth := _depth(data, enough=max_depth)) > max_depth:
         raise BadJson("too_deep", f"nested too deeply: {depth:,} levels, at most {max_depth} are accepted")
     try:
-        _scanner.decode(text)
+        (_careful if _has_suspect_numbers(data) else _quick).decode(text)
     except json.JSONDecodeError as error:
         raise BadJson("malformed", _explained(text, error)) from None
-    if "\\u" in text:
+    if any(suspect in text for suspect in _SUSPECT_ESCAPES):
         _check_escapes(text)
 
 
@@ -73,6 +77,12 @@ def _decoded(data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadJson("encoding", f"not UTF-8: byte 0x{data[error.start]:02x} in line {line} is out of place") from None
+
+
+def _has_suspect_numbers(data: bytes) -> bool:
+    """Whether some of what may be numbers could be too large for 64 bits or a double."""
+    plain = data.translate(_ONE_DIGIT, b"+-")
+    return any(suspect in plain for suspect in _SUSPECT_NUMBERS)
 
 
 def _depth(data: bytes, *, enough: int) -> int:
@@ -126,7 +136,7 @@ def _too_large(digits: str, why: str) -> BadJson:
 
 def _object(pairs: list[tuple[str, Any]]) -> None:
     """Keep nothing: the values are not wanted, only that the keys differ."""
-    if len({key for key, _ in pairs}) == len(pairs):
+    if len(pairs) < 2 or len({key for key, _ in pairs}) == len(pairs):
         return
     seen: set[str] = set()
     for key, _ in pairs:
@@ -136,6 +146,7 @@ def _object(pairs: list[tuple[str, Any]]) -> None:
         seen.add(key)
 
 
-_scanner: Final = json.JSONDecoder(
+_quick: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_careful: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from quart import request
 
 from jivsd import logs
+from jivsd.admin.conversation import Look
 from jivsd.admin.http import caller
 from jivsd.admin.problems import Problem, problem_of
 
@@ -79,8 +80,18 @@ def guarded(handler: Handler, method: str) -> Handler:
             raise Problem(403, "forbidden", detail, {"role": needed.name.lower()})
         return await handler(**arguments)
 
+    @wraps(handler)
+    async def looking(**arguments: Any) -> Response:
+        state = request.scope["state"]
+        look = state["look"] = Look(state["room"])
+        await look.take()
+        try:
+            return await checked(**arguments)
+        finally:
+            look.give_back()
+
     if method in LOOKS or needed == Role.READ:
-        return checked
+        return looking
 
     @wraps(handler)
     async def recorded(**arguments: Any) -> Response:

@@ -53,6 +53,8 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     def _refusal(self, scope: Scope) -> Problem | None:
+        if not scope["path"].startswith("/"):
+            return Problem(400, "bad_request", "the address must be a path, beginning with /")
         if scope.get("state", {}).get("door") == "unix":
             return None
         host = _only(scope, b"host")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+import trio
 from quart import request
 from quart_trio.wrappers import TrioResponse as Response
 from werkzeug.routing import BaseConverter, ValidationError
@@ -62,6 +63,9 @@ def operation(
 BODY_DEADLINE: Final = 10.0
 """How long a body may take to arrive, in seconds."""
 
+LARGE: Final = 16 * 1024
+"""Bytes of JSON that are checked at once, in about a millisecond."""
+
 LISTED: Final = frozenset({"status"})
 """Query parameters that may be given several times, or with commas."""
 REPEATED: Final = frozenset({"attribute"})
@@ -71,6 +75,7 @@ _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*?)`(?
 _PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _PERSON_LIMIT = 100
+_one: Final = trio.CapacityLimiter(1)
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
@@ -107,11 +112,23 @@ async def body_of(kind: type[Kind], *, required: bool = True) -> Kind:
     data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
     if not data and not required:
         return kind()
-    jsonguard.check(data)
+    await checked(data)
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise misfit(error, kind.__struct_fields__, "body") from None
+
+
+async def checked(data: bytes) -> None:
+    """See `jsonguard.check`; what is large is checked beside the loop, which would stand still for so long.
+
+    Raises:
+        BadJson: it is not JSON that jivsd accepts.
+    """
+    if len(data) > LARGE:
+        await trio.to_thread.run_sync(jsonguard.check, data, limiter=_one)
+    else:
+        jsonguard.check(data)
 
 
 def query_of(kind: type[Kind]) -> Kind:
@@ -212,8 +229,11 @@ def once_key(given: str | None, field: str) -> str | None:
 
 
 def patience() -> Patience:
-    """What a request that waits has to wait by."""
-    return request.scope["state"]["patience"]
+    """What a request that waits has to wait by. Others may look things up meanwhile."""
+    state = request.scope["state"]
+    if (look := state.get("look")) is not None:
+        look.give_back()
+    return state["patience"]
 
 
 def caller() -> str:

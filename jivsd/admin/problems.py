@@ -24,6 +24,7 @@ RESERVED: Final = frozenset({"type", "title", "status", "detail", "code"})
 
 _TITLES: Final = {
     "bad_json": "The body is not acceptable JSON",
+    "bad_request": "The request is not understood",
     "damaged": "The journal is damaged",
     "ended": "The run has ended",
     "forbidden": "The token's role does not allow this",

@@ -1,9 +1,4 @@
-"""Serves the application on a Unix socket and on TCP, so that no client can hold anything for longer than it may.
-
-hypercorn speaks HTTP; its trio server gives up neither on a client that does not read nor on one that sends nothing
-after its headers, and one connection's crash ends it. So connections are accepted here, each gets hypercorn's protocol
-on a stream with a deadline, and what goes wrong in one stays there.
-"""
+"""Serves the application on a Unix socket and on TCP; what goes wrong in one connection stays there."""
 
 from __future__ import annotations
 
@@ -17,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from jivsd import logs
+from jivsd.admin.conversation import Conversation, Room
 from jivsd.admin.patience import Patience
-from jivsd.admin.problems import Problem
+from jivsd.admin.tidying import Tidying
 from jivsd.jsonguard import MAX_BYTES
 from jivsd.listening import address_of, close
 
@@ -32,11 +27,6 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIFramework
 
-HEADER_DEADLINE: Final = 10.0
-"""Seconds from connecting, or from the last answer, until a request's headers have arrived."""
-SEND_DEADLINE: Final = 10.0
-"""Seconds in which a client has to take the next piece of an answer."""
-SEND_PIECE: Final = 64 * 1024
 GRACE: Final = 5.0
 """Seconds that requests have to end when the server is told to."""
 MAX_CONNECTIONS: Final = 512
@@ -88,18 +78,23 @@ class Server:
         """Serve until drained or cancelled; ready at once, with the addresses served."""
         self._draining = trio.Event()
         context = WorkerContext(None)
-        patience = Patience()
-        doors = [_Door(self._app, self._config, context, patience, listener) for listener in self._listeners]
+        patience, tidying = Patience(), Tidying()
+        doors = [
+            _Door(self._app, self._config, context, patience, Room(tidying), listener) for listener in self._listeners
+        ]
         async with trio.open_nursery() as conversations:
             try:
                 async with trio.open_nursery() as accepting:
+                    accepting.start_soon(tidying.run)
                     for door in doors:
                         accepting.start_soon(door.accept, conversations)
                     task_status.started([address_of(listener) for listener in self._listeners])
                     await self._draining.wait()
                     accepting.cancel_scope.cancel()
                 patience.end()
-                await context.terminated.set()  # closes idle connections now and the others after their answer
+                await context.terminated.set()  # closes connections after their answer
+                for door in doors:
+                    door.let_idle_leave()
                 with trio.move_on_after(self._grace):
                     for door in doors:
                         await door.wait_until_empty()
@@ -114,14 +109,21 @@ class _Door:
     """A listening socket and the connections that came through it."""
 
     def __init__(
-        self, app: ASGIWrapper, config: Config, context: WorkerContext, patience: Patience, listener: socket.socket
+        self,
+        app: ASGIWrapper,
+        config: Config,
+        context: WorkerContext,
+        patience: Patience,
+        room: Room,
+        listener: socket.socket,
     ) -> None:
         self._app = app
         self._config = config
         self._context = context
         self._patience = patience
         self._listener = listener
-        self._open: set[_Connection] = set()
+        self._room = room
+        self._open: set[Conversation] = set()
         self._left = trio.Event()
 
     async def accept(self, conversations: trio.Nursery) -> None:
@@ -134,23 +136,26 @@ class _Door:
             self._left = trio.Event()
             await self._left.wait()
 
+    def let_idle_leave(self) -> None:
+        """End the connections on which no request is under way."""
+        for connection in self._open:
+            connection.leave_if_idle()
+
     def slam(self) -> None:
         """Close all connections, whatever is under way on them."""
         for connection in self._open:
             connection.abort()
 
     async def _converse(self, stream: trio.SocketStream) -> None:
-        connection = _Connection(stream)
+        self._room.tidying.came()
+        connection = Conversation(stream, self._room)
         if len(self._open) >= MAX_CONNECTIONS:
             await connection.turn_away()
             return
         self._open.add(connection)
         try:
             state = ConnectionState(await self._introduction(stream.socket))
-            # TCPServer asks for an SSLStream and is content with what has the methods of _Connection
-            protocol = TCPServer(self._app, self._config, self._context, cast("Any", state), cast("Any", connection))
-            with connection.life:
-                await protocol.run()
+            await connection.run(self._app, self._config, self._context, state)
         except* Exception as failures:
             _log.warning("connection_failed", exc_info=failures)
         finally:
@@ -161,60 +166,8 @@ class _Door:
     async def _introduction(self, sock: trio.socket.SocketType) -> dict[str, object]:
         """What requests may know of the connection that they come by."""
         if self._listener.family != socket.AF_UNIX:
-            return {"door": "tcp", "patience": self._patience}
-        return {"door": "unix", "patience": self._patience, "user": await _user_of(sock)}
-
-
-class _Connection:
-    """A client's stream, as hypercorn's TCPServer wants it, with an end to its patience."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.socket = stream.socket
-        self.send_eof = stream.send_eof
-        self.life = trio.CancelScope()
-        """Ends when the client has gone: hypercorn would keep the connection until its idle time is over."""
-
-    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
-        data = b""
-        try:
-            data = await self._stream.receive_some(max_bytes)
-        finally:
-            if not data:
-                self.life.cancel()
-        return data
-
-    async def send_all(self, data: bytes) -> None:
-        """Send, giving each piece the same time: an answer may be long, but not stand still.
-
-        Raises:
-            trio.BrokenResourceError: the client does not read, or has gone.
-        """
-        whole = memoryview(data)
-        for start in range(0, len(whole), SEND_PIECE):
-            with trio.move_on_after(SEND_DEADLINE) as patience:
-                await self._stream.send_all(whole[start : start + SEND_PIECE])
-            if patience.cancelled_caught:
-                self.abort()
-                raise trio.BrokenResourceError("the client does not read")
-
-    async def aclose(self) -> None:
-        self.abort()
-        await trio.lowlevel.checkpoint()
-
-    def abort(self) -> None:
-        """Close the socket at once; calls under way on it end with an error."""
-        self.socket.close()
-
-    async def turn_away(self) -> None:
-        """Say that there are too many connections, and close."""
-        problem = Problem(503, "unavailable", "there are too many connections", headers={"Retry-After": "1"})
-        body = problem.document()
-        lines = [f"{name}: {value}" for name, value in problem.headers.items()]
-        head = "\r\n".join(["HTTP/1.1 503 Service Unavailable", *lines, f"Content-Length: {len(body)}", "", ""])
-        with trio.move_on_after(1):
-            await self._stream.send_all(head.encode() + body)
-        self.abort()
+            return {"door": "tcp", "patience": self._patience, "room": self._room}
+        return {"door": "unix", "patience": self._patience, "room": self._room, "user": await _user_of(sock)}
 
 
 _users: Final[dict[int, str]] = {}
@@ -238,7 +191,7 @@ def _sends_to_the_end(app: ASGIFramework) -> ASGIFramework:
 
     hypercorn tells the application that the exchange is over before it has made the connection ready for the next one,
     or closed it; Quart then cancels the task that hypercorn does this in, and the connection would stay as it is for
-    ever. A send is bounded by `_Connection.send_all`, and by its socket's end.
+    ever. A send is bounded by `Conversation`, and by its socket's end.
     """
 
     async def shielded(scope: Any, receive: Any, send: Any) -> None:
@@ -253,7 +206,6 @@ def _sends_to_the_end(app: ASGIFramework) -> ASGIFramework:
 
 def _config() -> Config:
     config = Config()
-    config.keep_alive_timeout = HEADER_DEADLINE  # also how long it waits for the headers of a first request
     config.keep_alive_max_requests = 2**62
     config.websocket_max_message_size = MAX_BYTES
     # With a queue that can fill, hypercorn never gets over a body that is still coming when the answer is out. Quart

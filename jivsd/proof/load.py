@@ -50,3 +50,20 @@ async def in_flight(ctx: Context, notes: str, steps: int) -> None:
     """So many steps that end, and one that is under way for as long as the process lives."""
     for number in range(steps + 1):
         await ctx.step(noted, number, notes, number == steps)
+
+
+@step
+async def beat(name: str, number: int, notes: str, pause: float) -> None:
+    """Waits for so many seconds, and says in a file when it began and ended, also by what the loop has worked."""
+    began = time.time(), time.thread_time()
+    await trio.sleep(pause)
+    times = " ".join(f"{at:.6f}" for at in (*began, time.time(), time.thread_time()))
+    os.write(_file(notes), f"{name} {number} {times}\n".encode())
+
+
+@workflow("steady")
+async def steady(ctx: Context, name: str, first: int, notes: str, pause: float) -> None:
+    """Ten such steps, one after the other, and on for ever in runs of the same workflow id."""
+    for number in range(first, first + 10):
+        await ctx.step(beat, name, number, notes, pause)
+    await ctx.continue_as_new(name, first + 10, notes, pause)

@@ -87,10 +87,10 @@ async def _memory(client: Client, daemon: Daemon, parked: int, wave: int) -> Mem
         await trio.sleep(LOOK_AGAIN)
     if wave >= WAVE:
         await trio.sleep(3 * QUIET)
-    return Memory(parked, _resident(daemon))
+    return Memory(parked, resident(daemon))
 
 
-def _resident(daemon: Daemon) -> int:
+def resident(daemon: Daemon) -> int:
     """Bytes of the process that are in memory."""
     pages = int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from admin.serving import Refusing, connected, serving
+from jivsd.admin import conversation
 from jivsd.admin import server as doors
 from jivsd.admin.app import create_app
 from jivsd.admin.server import Server
@@ -121,7 +122,7 @@ async def test_slow_headers_are_not_waited_for(tmp_path, door, said):
         await wire.send(said)
         start = trio.current_time()
         assert await wire.is_closed()
-        assert trio.current_time() - start <= doors.HEADER_DEADLINE + 1
+        assert trio.current_time() - start <= conversation.HEADER_DEADLINE + 1
 
 
 @both
@@ -129,12 +130,12 @@ async def test_slow_headers_are_not_waited_for(tmp_path, door, said):
 async def test_an_idle_connection_is_closed(tmp_path, door):
     async with serving(tmp_path, Refusing(NOBODY)) as served, connected(served, door) as wire:
         for _ in range(3):
-            await trio.sleep(doors.HEADER_DEADLINE / 2)
+            await trio.sleep(conversation.HEADER_DEADLINE / 2)
             await wire.send(LIVE)
             assert (await wire.answer())[0] == 200
         start = trio.current_time()
         assert await wire.is_closed()
-        assert trio.current_time() - start <= doors.HEADER_DEADLINE + 1
+        assert trio.current_time() - start <= conversation.HEADER_DEADLINE + 1
 
 
 @both
@@ -157,7 +158,7 @@ async def test_a_client_that_does_not_read_is_dropped(tmp_path, door):
     async with serving(tmp_path, Slow()) as served, connected(served, door) as wire:
         start = trio.current_time()
         await wire.send(b"GET /api/v1/runs/x/timeline HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await trio.sleep(doors.SEND_DEADLINE + 1)
+        await trio.sleep(conversation.SEND_DEADLINE + 1)
         with pytest.raises((EOFError, trio.BrokenResourceError)):
             await wire.answer()
         assert trio.current_time() - start <= 12
