@@ -15,6 +15,7 @@ from jivsd.authoring.errors import (
     TimedOut,
 )
 from jivsd.authoring.retry import NO_RETRY, Retry
+from jivsd.authoring.routes import Daemon, RouteError, RunState, route
 from jivsd.authoring.steps import Step, StepContext, Transaction, step
 from jivsd.authoring.updates import update
 from jivsd.authoring.workflows import Workflow, query, signal, workflow
@@ -24,6 +25,7 @@ __all__ = [
     "Cancelled",
     "ChildFailed",
     "Context",
+    "Daemon",
     "Deadlock",
     "Failure",
     "Frozen",
@@ -36,6 +38,8 @@ __all__ = [
     "Nursery",
     "Race",
     "Retry",
+    "RouteError",
+    "RunState",
     "Scope",
     "Step",
     "StepContext",
@@ -44,6 +48,7 @@ __all__ = [
     "Transaction",
     "Workflow",
     "query",
+    "route",
     "signal",
     "step",
     "update",

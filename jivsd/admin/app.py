@@ -20,6 +20,7 @@ from jivsd.admin.metrics import MetricsRoutes
 from jivsd.admin.nodes import NodeRoutes
 from jivsd.admin.openapi import OpenApiRoutes
 from jivsd.admin.outbox import OutboxRoutes
+from jivsd.admin.pluginroutes import PluginRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
 from jivsd.admin.runs import RunRoutes
@@ -67,7 +68,9 @@ def create_app(
     )
     routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
-    routes += [("", route) for route in OpenApiRoutes(routes).routes()]
+    plugins = PluginRoutes(engine)
+    routes += [("", route) for route in OpenApiRoutes(routes, plugins.described).routes()]
+    routes += [(API, route) for route in plugins.routes()]
     routes += [("", route) for route in DashboardRoutes().routes()]
     for prefix, (method, path, handler) in routes:
         app.add_url_rule(

@@ -73,7 +73,7 @@ REPEATED: Final = frozenset({"attribute"})
 
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*?)`(?: - at `\$\.?(.*)`)?", re.DOTALL)
 _PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
-_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _PERSON_LIMIT = 100
 _one: Final = trio.CapacityLimiter(1)
 
@@ -91,7 +91,7 @@ class Text(BaseConverter):
             text = unquote_to_bytes(value).decode()
         except UnicodeDecodeError:
             raise ValidationError from None
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             raise ValidationError
         return text
 
@@ -149,7 +149,7 @@ def query_of(kind: type[Kind]) -> Kind:
             raise Problem(422, "invalid", f"the query parameter `{name}` is given {len(values)} times", {"field": name})
         else:
             found[name] = values[0]
-        if any(_CONTROL.search(value) for value in values):
+        if any(CONTROL.search(value) for value in values):
             raise Problem(
                 422, "invalid", f"the query parameter `{name}` has a control character in it", {"field": name}
             )

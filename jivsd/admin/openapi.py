@@ -11,9 +11,10 @@ import msgspec
 
 from jivsd.admin.http import Operation, answer, operation
 from jivsd.admin.problems import CONTENT_TYPE, ProblemView
+from jivsd.admin.wire import API
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from quart_trio.wrappers import TrioResponse as Response
 
@@ -34,9 +35,10 @@ in the header `X-Jivsd-By`.
 class OpenApiRoutes:
     """Answers /openapi.json."""
 
-    def __init__(self, routes: Iterable[tuple[str, Route]]) -> None:
-        """`routes`: all others, each with the prefix of its path."""
+    def __init__(self, routes: Iterable[tuple[str, Route]], further: Callable[[], dict[str, Any]] = dict) -> None:
+        """`routes`: all others, each with the prefix of its path; `further`: the paths and schemas of plugins."""
         self._document = document(routes)
+        self._further = further
 
     def routes(self) -> list[Route]:
         return [("GET", DOCUMENT, self.document)]
@@ -44,7 +46,7 @@ class OpenApiRoutes:
     @operation(answers={200: dict[str, Any]})
     async def document(self) -> Response:
         """This description."""
-        return answer(self._document)
+        return answer(_with(self._document, self._further()))
 
 
 def document(routes: Iterable[tuple[str, Route]]) -> dict[str, Any]:
@@ -74,6 +76,13 @@ def document(routes: Iterable[tuple[str, Route]]) -> dict[str, Any]:
         },
         "security": [{}, {"token": []}],
     }
+
+
+def _with(document: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+    components = document["components"]
+    paths = {f"{API}{path}": operations for path, operations in further.get("paths", {}).items()}
+    schemas = {**components["schemas"], **further.get("schemas", {})}
+    return {**document, "paths": {**document["paths"], **paths}, "components": {**components, "schemas": schemas}}
 
 
 def _operation_of(handler: Handler) -> Operation:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jivsd.authoring.errors import InvalidDefinition
 from jivsd.authoring.paths import check_name
+from jivsd.authoring.routes import Route
 from jivsd.authoring.workflows import Workflow
 from jivsd.clock import SystemClock
 from jivsd.registry import discovery, loading
@@ -43,6 +44,7 @@ class LoadedPlugin:
     where: str
     workflows: dict[str, AnyWorkflow]
     stored: Plugin
+    routes: list[Route] = field(default_factory=list[Route])
     version: str | None = None
     findings: list[Finding] = field(default_factory=list[Finding])
     migrations: Migrations = field(default_factory=Migrations)
@@ -216,6 +218,7 @@ class Registry:
             code_hash=source.code_hash,
             where=source.where,
             workflows=_workflows_of(source, modules),
+            routes=_routes_of(source, modules),
             stored=Plugin(source.code_hash, name, dict(source.files), self._clock.now()),
             findings=check_source(source) if check else [],
             migrations=migrations,
@@ -280,6 +283,18 @@ def _workflows_of(source: Source, modules: Iterable[ModuleType]) -> dict[str, An
                 f"it has two workflows named {workflow.name!r}: {_defined(other)} and {_defined(workflow)}"
             )
     return {name: _owned(workflow, source.code_hash) for name, workflow in found.items()}
+
+
+def _routes_of(source: Source, modules: Iterable[ModuleType]) -> list[Route]:
+    """The routes that stand in the plugin's modules; those without placeholders come first."""
+    found: dict[tuple[str, tuple[str | None, ...]], Route] = {}
+    for value in [value for module in modules for value in vars(module).values()]:
+        if isinstance(value, Route):
+            shape = tuple(name if literal else None for literal, name in value.parts)
+            other = found.setdefault((value.method, shape), value)
+            if other is not value:
+                raise source.problem(f"two of its routes answer the same: {other.where} and {value.where}")
+    return sorted(found.values(), key=lambda route: len(route.placeholders))
 
 
 def _owned(workflow: AnyWorkflow, code_hash: str) -> AnyWorkflow:

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from jivsd.clock import SECOND, Duration, TrioClock, microseconds
+from jivsd.engine import helm
 from jivsd.engine.api import Conflict, NotFound, StartOptions
 from jivsd.engine.engine import Engine
 from jivsd.records import ENDED, Kind, Status, payload_of
@@ -209,6 +210,16 @@ class Env(Comforts):
         answer = await self.ask(f"query {run} {name}", lambda engine: engine.query(run, name, body))
         return msgspec.json.decode(answer.value)
 
+    async def request(
+        self, method: str, path: str, body: Any = msgspec.UNSET, *, plugin: str | None = None, **query: Any
+    ) -> Any:
+        """Ask a route of a plugin of this test, `await env.request("GET", "/reports/may", limit=5)`; its answer.
+
+        Raises:
+            RouteError: it refuses. Invalid: the request does not fit. NotFound: there is no such route.
+        """
+        return await self.ask(f"{method} {path}", lambda engine: _request(engine, plugin, method, path, body, query))
+
     async def show(self, run: str) -> Run:
         """A run's row."""
         return await self.ask(f"show {run}", lambda engine: engine.show(run))
@@ -305,6 +316,17 @@ async def _start(engine: Engine, workflow: str, input: bytes, options: StartOpti
             raise
         known = ", ".join(info.name for info in engine.workflows()) or "none"
         raise NotFound(f"{error}; the plugins of this test have: {known}", workflow=workflow) from None
+
+
+async def _request(engine: Engine, plugin: str | None, method: str, path: str, body: Any, query: dict[str, Any]) -> Any:
+    parts = path.removeprefix("/").split("/")
+    for one in engine.code.plugins:
+        if one.name == plugin or (plugin is None and any(route.match(parts) is not None for route in one.routes)):
+            route, found = helm.find(engine, one.name, method, parts)
+            asked = {name: [str(value)] for name, value in query.items()}
+            data = b"" if body is msgspec.UNSET else msgspec.json.encode(body)
+            return msgspec.json.decode(await helm.ask(engine, route, found, asked, data, BY))
+    raise NotFound(f"no plugin of this test has a route {method} {path}")
 
 
 async def _update(engine: Engine, *, run: str, name: str, payload: bytes, message_id: str | None) -> msgspec.Raw:

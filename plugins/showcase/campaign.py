@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from jivsd import Context, Retry, StepContext, Transaction, query, signal, step, workflow
+from jivsd import Context, Daemon, Retry, StepContext, Transaction, query, route, signal, step, workflow
 
 from . import ledger, world
 
@@ -83,3 +83,22 @@ class Campaign:
         await ctx.step(send, self.mailing, number)
         await ctx.step(note, ctx.run_id, "letter", str(number))
         self.sent += 1
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A campaign and how far it is."""
+
+    id: str
+    status: str
+    sent: int
+    letters: int
+
+
+@route("GET", "/campaigns")
+async def campaigns(daemon: Daemon, limit: Annotated[int, msgspec.Meta(ge=1, le=50)] = 10) -> list[Standing]:
+    """The newest campaigns, and how many letters each has sent."""
+    found: list[Standing] = []
+    for run in await daemon.runs(workflow="campaign", limit=limit):
+        progress = msgspec.convert(await daemon.query(run.run_id, "progress"), Progress)
+        found.append(Standing(run.workflow_id, run.status, progress.done, progress.total))
+    return found
