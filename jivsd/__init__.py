@@ -16,6 +16,7 @@ from jivsd.authoring.errors import (
 )
 from jivsd.authoring.retry import NO_RETRY, Retry
 from jivsd.authoring.routes import Daemon, RouteError, RunState, route
+from jivsd.authoring.secrets import Secret
 from jivsd.authoring.steps import Step, StepContext, Transaction, step
 from jivsd.authoring.updates import update
 from jivsd.authoring.workflows import Workflow, query, signal, workflow
@@ -41,6 +42,7 @@ __all__ = [
     "RouteError",
     "RunState",
     "Scope",
+    "Secret",
     "Step",
     "StepContext",
     "StepFailed",

@@ -247,9 +247,9 @@ class Client(ActCalls, CodeCalls, PruneCalls, StatisticsCalls):
         view = await self._get(_run(ref), wire.RunView)
         return [] if view.progress is msgspec.UNSET else [one.record() for one in view.progress]
 
-    async def timeline(self, ref: str, after: int = 0, limit: int = 100) -> Timeline:
-        """A page of a run's events, those after the seq `after`."""
-        query = {"after": str(after), "limit": str(limit)}
+    async def timeline(self, ref: str, after: int = 0, limit: int = 100, *, reveal: bool = False) -> Timeline:
+        """A page of a run's events, those after the seq `after`; `reveal`: with what is secret, for admins."""
+        query = {"after": str(after), "limit": str(limit), "reveal": "true" if reveal else None}
         return (await self._get(f"{_run(ref)}/timeline", wire.TimelinePage, query)).record()
 
     async def why(self, ref: str) -> Why:

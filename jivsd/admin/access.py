@@ -68,16 +68,21 @@ def only_looks(handler: Called) -> Called:
     return handler
 
 
+def need(role: Role) -> None:
+    """Raises Problem (403) when the request's token has not this role."""
+    own: Role = request.scope["state"].get("role", Role.ADMIN)
+    if own < role:
+        detail = f"this needs a token with the role {role.name.lower()}; yours has {own.name.lower()}"
+        raise Problem(403, "forbidden", detail, {"role": role.name.lower()})
+
+
 def guarded(handler: Handler, method: str) -> Handler:
     """A handler that asks for the role that it needs, and whose actions are recorded."""
     needed = getattr(handler, "role", None) or (Role.READ if method in LOOKS else Role.OPERATE)
 
     @wraps(handler)
     async def checked(**arguments: Any) -> Response:
-        role: Role = request.scope["state"].get("role", Role.ADMIN)
-        if role < needed:
-            detail = f"this needs a token with the role {needed.name.lower()}; yours has {role.name.lower()}"
-            raise Problem(403, "forbidden", detail, {"role": needed.name.lower()})
+        need(needed)
         return await handler(**arguments)
 
     @wraps(handler)

@@ -8,10 +8,11 @@ import msgspec
 
 from jivsd.admin.http import Route, answer, body_of, caller, operation, query_of
 from jivsd.admin.incidentwire import GroupPage, IncidentPage, IncidentView, ResolveBody
+from jivsd.admin.masks import Masks
 from jivsd.admin.problems import Problem
 from jivsd.admin.runs import Limit
 from jivsd.admin.wire import ReasonBody
-from jivsd.engine.api import GroupDecision
+from jivsd.engine.api import GroupDecision, Incidents
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -39,6 +40,7 @@ class IncidentRoutes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._masks = Masks(engine)
 
     def routes(self) -> list[Route]:
         return [
@@ -59,42 +61,49 @@ class IncidentRoutes:
         found = await self._engine.incidents(
             _state(query.state), query.run, query.limit, query.cursor, query.fingerprint
         )
-        return answer(IncidentPage.of(found))
+        items = [await self._masks.incident(one) for one in found.items]
+        return answer(IncidentPage.of(Incidents(items, found.next)))
 
     @operation(answers={200: IncidentView})
     async def show(self, incident_id: str) -> Response:
         """Show an incident."""
-        return answer(IncidentView.of(await self._engine.incident(incident_id)))
+        return await self._one(await self._engine.incident(incident_id))
 
     @operation(body=ReasonBody, answers={200: IncidentView})
     async def acknowledge(self, incident_id: str) -> Response:
         """Say that somebody looks after it."""
         body = await body_of(ReasonBody, required=False)
-        return _one(await self._engine.acknowledge_incident(incident_id, by=caller(), why=body.reason))
+        return await self._one(await self._engine.acknowledge_incident(incident_id, by=caller(), why=body.reason))
 
     @operation(body=ReasonBody, answers={200: IncidentView})
     async def retry(self, incident_id: str) -> Response:
         """Try again what it holds."""
         body = await body_of(ReasonBody, required=False)
-        return _one(await self._engine.retry_incident(incident_id, by=caller(), why=body.reason))
+        return await self._one(await self._engine.retry_incident(incident_id, by=caller(), why=body.reason))
 
     @operation(body=ResolveBody, answers={200: IncidentView})
     async def resolve(self, incident_id: str) -> Response:
         """Decide it: the value becomes the result of the step that it holds."""
         body = await body_of(ResolveBody, required=False)
-        return _one(await self._engine.resolve_incident(incident_id, body.given(), by=caller(), why=body.reason))
+        return await self._one(
+            await self._engine.resolve_incident(incident_id, body.given(), by=caller(), why=body.reason)
+        )
 
     @operation(body=ReasonBody, answers={200: IncidentView})
     async def skip(self, incident_id: str) -> Response:
         """Let the run go on without the result of the step that it holds."""
         body = await body_of(ReasonBody, required=False)
-        return _one(await self._engine.skip_incident(incident_id, by=caller(), why=body.reason))
+        return await self._one(await self._engine.skip_incident(incident_id, by=caller(), why=body.reason))
 
     @operation(query=GroupQuery, answers={200: GroupPage})
     async def groups(self) -> Response:
         """List incidents by what they have in common."""
         query = query_of(GroupQuery)
-        return answer(GroupPage.of(await self._engine.incident_groups(_state(query.state), query.limit)))
+        found = await self._engine.incident_groups(_state(query.state), query.limit)
+        return answer(GroupPage.of([await self._masks.group(one) for one in found]))
+
+    async def _one(self, incident: Incident) -> Response:
+        return answer(IncidentView.of(await self._masks.incident(incident)))
 
     @operation(body=ResolveBody, answers={200: GroupDecision})
     async def decide_group(self, fingerprint: str, action: str) -> Response:
@@ -117,7 +126,3 @@ ACTIONS: Final[dict[str, GroupAction]] = {
 
 def _state(state: str) -> str | None:
     return None if state == "ALL" else state
-
-
-def _one(incident: Incident) -> Response:
-    return answer(IncidentView.of(incident))

@@ -10,7 +10,7 @@ from quart import request
 from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd import logs
-from jivsd.admin.access import Role
+from jivsd.admin.access import Role, need
 from jivsd.admin.http import CONTROL, Route, caller
 from jivsd.admin.problems import Problem
 from jivsd.authoring.routes import RouteError
@@ -38,11 +38,7 @@ class PluginRoutes:
     async def ask(self, name: str, rest: str) -> Response:
         """Have a plugin's route answer."""
         route, path = helm.find(self._engine, name, request.method, [_text(part) for part in rest.split("/")])
-        needed = Role[route.role.upper()]
-        role: Role = request.scope["state"].get("role", Role.ADMIN)
-        if role < needed:
-            detail = f"this needs a token with the role {needed.name.lower()}; yours has {role.name.lower()}"
-            raise Problem(403, "forbidden", detail, {"role": needed.name.lower()})
+        need(Role[route.role.upper()])
         query = dict(request.args.lists())
         if any(CONTROL.search(value) for values in query.values() for value in values):
             raise Problem(422, "invalid", "a query parameter has a control character in it", {"field": "query"})

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from jivsd import attributes
-from jivsd.admin.access import only_looks
+from jivsd.admin.access import Role, need, only_looks
 from jivsd.admin.http import (
     Route,
     answer,
@@ -23,6 +23,7 @@ from jivsd.admin.http import (
     query_of,
     wait_seconds,
 )
+from jivsd.admin.masks import Masks
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import (
     API,
@@ -37,9 +38,9 @@ from jivsd.admin.wire import (
     TimelinePage,
     WhyView,
 )
-from jivsd.engine.api import Answer, Receipt, Start, Updated
+from jivsd.engine.api import Answer, Receipt, Start, Timeline, Updated
 from jivsd.records import ENDED, Run, Status, new_id
-from jivsd.store.api import Plugin, RunFilter
+from jivsd.store.api import Plugin, RunFilter, Runs
 
 if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse as Response
@@ -73,6 +74,7 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TimelineQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     limit: Limit = 100
+    reveal: bool = False
 
 
 class Action(Protocol):
@@ -86,6 +88,7 @@ class RunRoutes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._masks = Masks(engine)
 
     def routes(self) -> list[Route]:
         return [
@@ -118,6 +121,7 @@ class RunRoutes:
         start = await self._engine.start(body.workflow, bytes(body.input), options, by=caller())
         if seconds and (start.run.status not in ENDED or start.run.status is Status.CONTINUED):
             start = Start(await self._ended(start.run.run_id, seconds), start.existing)
+        start = Start(await self._masks.run(start.run), start.existing)
         return answer(StartView.of(start), _status_of(start.run), {"Location": _location(start.run)})
 
     @operation(query=ListQuery, answers={200: RunPage})
@@ -138,31 +142,41 @@ class RunRoutes:
             ended_before=moment_of(query.ended_before, "ended_before"),
             attributes=_attributes(query.attribute),
         )
-        return answer(RunPage.of(await self._engine.runs(where, query.limit, query.cursor)))
+        page = await self._engine.runs(where, query.limit, query.cursor)
+        return answer(RunPage.of(Runs(await self._masks.runs(page.items), page.next)))
 
     @operation(answers={200: RunView})
     async def show(self, ref: str) -> Response:
         """Show a run, and how far its steps say that they are."""
         run = await self._engine.show(ref)
         progress = [] if run.status in ENDED else await self._engine.progress(run.run_id)
-        return answer(RunView.of(run, progress=progress))
+        progress = await self._masks.progress(run, progress)
+        return answer(RunView.of(await self._masks.run(run), progress=progress))
 
     @operation(query=TimelineQuery, answers={200: TimelinePage})
     async def timeline(self, ref: str) -> Response:
-        """List a run's events."""
+        """List a run's events.
+
+        `reveal=true` shows what is secret in them too, as a replay needs it; that takes the role admin.
+        """
         query = query_of(TimelineQuery)
-        return answer(TimelinePage.of(await self._engine.timeline(ref, query.after, query.limit)))
+        page = await self._engine.timeline(ref, query.after, query.limit)
+        if query.reveal:
+            need(Role.ADMIN)
+        elif page.items:
+            page = Timeline(await self._masks.events(page.items[0].run_id, page.items), page.next)
+        return answer(TimelinePage.of(page))
 
     @operation(query=WaitQuery, answers={200: RunView, 202: RunView})
     async def result(self, ref: str) -> Response:
         """The run: 200 if it has ended, 202 if it has not after `?wait=`."""
         run = await self._ended(ref, wait_seconds(query_of(WaitQuery).wait))
-        return answer(RunView.of(run), _status_of(run))
+        return answer(RunView.of(await self._masks.run(run)), _status_of(run))
 
     @operation(answers={200: WhyView})
     async def why(self, ref: str) -> Response:
         """Say what a run waits for."""
-        return answer(WhyView.of(await self._engine.why(ref)))
+        return answer(WhyView.of(await self._masks.why(await self._engine.why(ref))))
 
     @operation(answers={200: Plugin})
     async def code(self, ref: str) -> Response:
@@ -192,6 +206,9 @@ class RunRoutes:
         with patience().wait():
             updated = await send(wait=seconds)
         updated = updated or await send()
+        if updated.answered:
+            value = await self._masks.answer(updated.run_id, "update", name, updated.value)
+            updated = msgspec.structs.replace(updated, value=value)
         return answer(updated, 200 if updated.answered else 202)
 
     @only_looks
@@ -199,7 +216,8 @@ class RunRoutes:
     async def query(self, ref: str, name: str) -> Response:
         """Ask a run; it is not woken for that."""
         body = await body_of(QueryBody, required=False)
-        return answer(await self._engine.query(ref, name, bytes(body.payload)))
+        found = await self._engine.query(ref, name, bytes(body.payload))
+        return answer(Answer(await self._masks.answer(ref, "query", name, found.value), found.seq))
 
     @operation(body=ReasonBody, answers={200: RunView})
     async def pause(self, ref: str) -> Response:
@@ -235,7 +253,7 @@ class RunRoutes:
     async def _act(self, action: Action, ref: str) -> Response:
         body = await body_of(ReasonBody, required=False)
         run = await action(ref, by=caller(), reason=body.reason)
-        return answer(RunView.of(run), headers={"Location": _location(run)})
+        return answer(RunView.of(await self._masks.run(run)), headers={"Location": _location(run)})
 
 
 def _attributes(given: list[str]) -> dict[str, str]:

@@ -173,6 +173,11 @@ class Signature:
         """The JSON Schema of an input."""
         return msgspec.json.schema(self._inputs.kind)
 
+    @property
+    def input_kind(self) -> Any:
+        """The type of an input."""
+        return self._inputs.kind
+
     def struct_fields(self) -> set[str]:
         """The fields of the one parameter, if there is one and it is a struct."""
         kinds = get_args(self._arguments.kind)

@@ -38,8 +38,11 @@ async def export(
 ) -> Answer:
     """Write a run's journal and its code into one file, which replays under a debugger without any database.
 
-    The file holds the run's input and all results: only its owner can read it. Steps are not run in a replay.
+    The file holds the run's input and all results, also what is secret of them (this takes the role admin): only its
+    owner can read it. Steps are not run in a replay.
     """
+    import msgspec
+
     from jivsd.testing.history import History
 
     found = await client.show(run)
@@ -47,7 +50,7 @@ async def export(
     events: list[Event] = []
     following: int | None = 0
     while following is not None:
-        page = await client.timeline(found.run_id, after=following, limit=PAGE)
+        page = await client.timeline(found.run_id, after=following, limit=PAGE, reveal=True)
         events += page.items
         following = page.next
     history = History.of(found, events, code)
@@ -57,7 +60,9 @@ async def export(
     def view() -> "Page":
         yield f"{file}: {len(events):,} events, {len(code.files):,} files of code"
 
-    notes = [f"Replay it: python -m jivsd.testing replay {file} [--break PATH]"]
+    secret = bool(events) and msgspec.json.decode(events[0].payload).get("input") != msgspec.json.decode(found.input)
+    warning = [f"Note: {file} holds what is secret of this run, because a replay needs it; keep it accordingly."]
+    notes = [*(warning if secret else []), f"Replay it: python -m jivsd.testing replay {file} [--break PATH]"]
     return Answer({"file": str(file), "run_id": found.run_id, "events": len(events)}, view, notes=notes)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from jivsd import logs
 from jivsd.authoring import commands
+from jivsd.authoring.secrets import Veil, mask_of
 from jivsd.engine import beginnings, effects, incidents
 from jivsd.engine.attempts import Exit
 from jivsd.engine.replay import Phase
@@ -106,6 +107,7 @@ def attempt_ended(actor: Actor, path: str) -> None:
 
 def open_(actor: Actor, incident: Incident) -> None:
     """Open an incident that holds something of the run."""
+    incident = _veiled(actor, incident)
     actor.incidents[incidents.place(incident)] = incident
     actor.services.troubled.add(actor.run.run_id)
     report(actor, incident)
@@ -113,8 +115,19 @@ def open_(actor: Actor, incident: Incident) -> None:
 
 def report(actor: Actor, incident: Incident) -> None:
     """Write an incident."""
+    incident = _veiled(actor, incident)
     log.error("incident", incident=incident.incident_id, what=incident.message, path=incident.path, **actor.words())
     actor.submit(Entry(**actor.address(), incidents=(incident,)))
+
+
+def _veiled(actor: Actor, incident: Incident) -> Incident:
+    """An incident without what is secret in the run's input: it goes into the log too."""
+    mask = mask_of(actor.workflow.signature.input_kind)
+    if mask is None:
+        return incident
+    veil = Veil(mask.secrets(msgspec.json.decode(actor.run.input)))
+    details = veil.value(incident.details)
+    return msgspec.structs.replace(incident, message=veil.text(incident.message), details=details)
 
 
 def close(actor: Actor, incident: Incident, resolution: str) -> None:

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 from jivsd.authoring.errors import InvalidDefinition
 from jivsd.authoring.paths import check_name
 from jivsd.authoring.routes import Route
+from jivsd.authoring.secrets import Mask, mask_of
+from jivsd.authoring.steps import Step
 from jivsd.authoring.workflows import Workflow
 from jivsd.clock import SystemClock
 from jivsd.registry import discovery, loading
 from jivsd.registry.awaited import awaited
 from jivsd.registry.check import Finding, check_source
 from jivsd.registry.migrations import Migrations, migrations_of
+from jivsd.registry.secrets import Secrets
 from jivsd.registry.source import PluginProblem, Source
 from jivsd.store.api import Plugin
 
@@ -45,6 +48,7 @@ class LoadedPlugin:
     workflows: dict[str, AnyWorkflow]
     stored: Plugin
     routes: list[Route] = field(default_factory=list[Route])
+    secret_steps: dict[str, Mask] = field(default_factory=dict[str, Mask])
     version: str | None = None
     findings: list[Finding] = field(default_factory=list[Finding])
     migrations: Migrations = field(default_factory=Migrations)
@@ -69,6 +73,7 @@ class Registry:
         self._newest: dict[str, AnyWorkflow] = {}
         self._gone: dict[str, LoadedPlugin] = {}
         self._versions: dict[tuple[str, str], AnyWorkflow] = {}
+        self._secrets: dict[tuple[str, str], Secrets] = {}
         self._files: dict[str, dict[str, str]] = {}
         self._awaited: dict[str, frozenset[str] | None] = {}
         self.problems: list[PluginProblem] = []
@@ -95,6 +100,10 @@ class Registry:
     def resolve(self, name: str, code_hash: str) -> AnyWorkflow | None:
         """The code that a run began with, if it is loaded; if not, `load_source` loads what the store has kept."""
         return self._versions.get((name, code_hash))
+
+    def secrets(self, name: str, code_hash: str) -> Secrets | None:
+        """What is secret of the runs of a version of a workflow; None if it is not loaded."""
+        return self._secrets.get((name, code_hash))
 
     def awaited(self, code_hash: str) -> frozenset[str] | None:
         """The names of the signals that a plugin's code waits for by name; None if that cannot be known."""
@@ -219,6 +228,7 @@ class Registry:
             where=source.where,
             workflows=_workflows_of(source, modules),
             routes=_routes_of(source, modules),
+            secret_steps=_secret_steps_of(modules),
             stored=Plugin(source.code_hash, name, dict(source.files), self._clock.now()),
             findings=check_source(source) if check else [],
             migrations=migrations,
@@ -229,6 +239,7 @@ class Registry:
             self._files[plugin.code_hash] = plugin.stored.files
         for name, workflow in plugin.workflows.items():
             self._versions[name, plugin.code_hash] = workflow
+            self._secrets[name, plugin.code_hash] = Secrets(workflow, plugin.secret_steps)
 
 
 def _admit(plugins: dict[str, LoadedPlugin], plugin: LoadedPlugin) -> None:
@@ -295,6 +306,17 @@ def _routes_of(source: Source, modules: Iterable[ModuleType]) -> list[Route]:
             if other is not value:
                 raise source.problem(f"two of its routes answer the same: {other.where} and {value.where}")
     return sorted(found.values(), key=lambda route: len(route.placeholders))
+
+
+def _secret_steps_of(modules: Iterable[ModuleType]) -> dict[str, Mask]:
+    """By the names of the plugin's steps, where their results have secrets."""
+    found: dict[str, Mask] = {}
+    for value in [value for module in modules for value in vars(module).values()]:
+        if isinstance(value, Step):
+            one = cast("Step[..., Any]", value)
+            if (mask := mask_of(one.signature.result.kind)) is not None:
+                found[one.name] = mask
+    return found
 
 
 def _owned(workflow: AnyWorkflow, code_hash: str) -> AnyWorkflow:

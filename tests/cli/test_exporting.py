@@ -34,6 +34,20 @@ def test_an_open_run_can_be_exported_too(jivsd, tmp_path, monkeypatch):
     assert History.read(f"{run_id}.json").ended() is None
 
 
+@pytest.mark.slow
+def test_what_is_secret_is_shown_to_nobody_but_replays(jivsd, tmp_path):
+    file = tmp_path / "safe.json"
+    started = jivsd("start", "safe", "--input", '"open-sesame"', "--id", "s1", "--wait")
+    seen = [started, *(jivsd(*one) for one in (["show", "safe:s1"], ["timeline", "safe:s1", "--flat", "--json"]))]
+    assert all("open-sesame" not in one.out + one.err for one in seen)
+    assert "***" in jivsd("show", "safe:s1").out
+    done = jivsd("export", "safe:s1", "--output", file)
+    assert "holds what is secret of this run" in done.err
+    command = [sys.executable, "-m", "jivsd.testing", "replay", str(file)]
+    replayed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "safe:s1 replays" in replayed.stdout
+
+
 def test_what_cannot_be_exported(jivsd, tmp_path):
     assert jivsd("export", "add-up:never").code == 4
     jivsd("start", "add-up", "--input", "0", "--id", "unwritten", "--wait")

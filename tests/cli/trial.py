@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from jivsd import NO_RETRY, Context, Retry, StepContext, query, signal, step, update, workflow
+from jivsd import NO_RETRY, Context, Retry, Secret, StepContext, query, signal, step, update, workflow
 
 
 @step
@@ -77,6 +77,11 @@ class Gate:
         self.branches = len(jobs)
         with ctx.fail_after("1h"):
             return await ctx.wait_until(lambda: self.approved_by)
+
+
+@workflow("safe")
+async def safe(ctx: Context, word: Annotated[str, Secret]) -> int:
+    return len(word)
 
 
 @workflow("announce")
