@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -367,6 +368,8 @@ async def test_long_waits_are_several_requests(tmp_path, monkeypatch):
     asked = []
 
     class Never:
+        code = SimpleNamespace(secrets=lambda *_: ())
+
         async def result(self, ref, timeout):
             asked.append(timeout)
             await trio.sleep(timeout)
