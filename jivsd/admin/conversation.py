@@ -234,6 +234,7 @@ class _Http(H11Protocol):
     """HTTP/1.1 and upgrades to WebSockets. What cannot be understood in one way only is refused."""
 
     _refused = False
+    _unsent = b""
 
     @property
     def keeps_what_comes(self) -> bool:
@@ -251,7 +252,10 @@ class _Http(H11Protocol):
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
-            await super()._send_h11_event(event)
+            self._unsent += self.connection.send(event) or b""
+            if self._unsent and not isinstance(event, h11.Response):  # a head goes with what comes next, in one piece
+                data, self._unsent = self._unsent, b""
+                await self.send(RawData(data))
         except h11.LocalProtocolError:
             # answered twice: hypercorn does so itself when more comes before a WebSocket is accepted
             self._refused = True
