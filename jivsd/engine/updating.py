@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from jivsd.engine.ahead import settled
 from jivsd.engine.api import Conflict, Gone, Invalid, NotFound, Receipt, Updated, UpdateFailed
 from jivsd.engine.looking import replayed
 from jivsd.engine.replay.updates import path_of
@@ -90,7 +91,7 @@ class Updating:
         if handler.check is None:
             return
         actor = self._host.actors.get(run.run_id)
-        if actor is not None and actor.live:
+        if actor is not None and await settled(actor):  # what is not recorded may never be, on a node that stood still
             _ask(actor.machine, handler, arguments)
             return
         async with replayed(workflow, run, await self._host.store.events(run.run_id)) as machine:

@@ -269,9 +269,10 @@ ORDER BY wake_at, run.run_id LIMIT $3
 
 -- name: called_runs
 -- The parked runs, of some shards or of all, that have something to do at once: an unread message, or it is their turn
--- for a lock. With a time also those of the others that have a message from before that.
+-- for a lock. With a time also those of the other open ones that have a message from before that.
 SELECT run.run_id::text FROM jivsd.inbox JOIN jivsd.run ON run.run_id = inbox.run_id
-WHERE inbox.state = 'UNREAD' AND ($1::integer[] IS NULL OR run.shard = ANY ($1)) AND (run.parked OR inbox.at < $2)
+WHERE inbox.state = 'UNREAD' AND run.open AND ($1::integer[] IS NULL OR run.shard = ANY ($1))
+    AND (run.parked OR inbox.at < $2)
 UNION
 SELECT run.run_id::text
 FROM jivsd.lock_head AS holder

@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from engine.stores import SlowStore
-from jivsd import Context, query, step, workflow
+from jivsd import Context, query, step, update, workflow
+from jivsd.engine.api import Invalid
 from jivsd.records import Kind, Status
 from jivsd.store.api import Entry, Refused
 from jivsd.testing import Env, crash_everywhere
@@ -57,6 +58,15 @@ class Steps:
     @query
     def so_far(self) -> str:
         return self.seen
+
+    @update
+    def look(self) -> str:
+        return self.seen
+
+    @look.validator
+    def may_look(self) -> None:
+        if not self.seen:
+            raise ValueError("nothing to be seen yet")
 
     async def run(self, ctx: Context) -> str:
         for what in "ab":
@@ -137,6 +147,20 @@ async def test_a_query_sees_what_is_committed_only():
             store.held = False
             store.let_go()
         assert answers == ["a"] or answers == ["ab"]
+
+
+async def test_an_update_is_judged_by_what_is_committed():
+    """A node that stands still just then never commits it: the run's next owner would refuse what was accepted."""
+    store = SlowStore()
+    async with Env(here, store=store) as env:
+        store.held = True
+        run = await start_held(env, store, "steps")
+        assert await waiting(store) == [Kind.STEP_DONE]
+        with trio.fail_after(10), pytest.raises(Invalid, match="nothing to be seen yet"):
+            await env.update(run, "look")
+        store.held = False
+        store.let_go()
+        assert await env.update(run, "look") in ("a", "ab")
 
 
 async def start_held(env: Env, store: SlowStore, name: str) -> str:

@@ -64,6 +64,15 @@ def test_programs_have_all_kinds_of_commands():
     }
 
 
+def test_no_run_is_paused_while_a_deadline_is_to_overtake_a_thread():
+    """A pause holds deadlines and lets steps end (DESIGN.md section 4, rule 15): it would decide what comes first."""
+    made = [draw(SEED, number) for number in range(MANY)]
+    overtaken = [one for one in made if b'"hold":"plain"' in msgspec.json.encode([one.nodes, one.rounds])]
+    assert overtaken
+    assert not any(one.pauses for one in overtaken)
+    assert any(one.pauses for one in made)
+
+
 def test_programs_cross_as_json():
     for number in range(MANY):
         program = say.Program("world", (made := draw(SEED, number)).nodes, made.rounds)

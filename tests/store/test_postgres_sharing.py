@@ -11,12 +11,13 @@ import trio
 from databases import NEWEST
 from pooler import Pooler
 
+from jivsd.records import Kind, Status
 from jivsd.store import clocks
-from jivsd.store.api import Refused, StoreError, Written
+from jivsd.store.api import Busy, Delivered, Refused, StoreError, Successor, Written
 from jivsd.store.postgres import PostgresStore, exclusion
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.sharing import ALONE, NOTHING, POSTGRESQL, NameTaken
-from store.builders import Journal, append
+from store.builders import AT, Journal, append, end, message, new_run, post, started
 from store.test_postgres import somebody
 
 LOCK = "SELECT id FROM jivsd.shard WHERE id = {} FOR SHARE"
@@ -155,6 +156,81 @@ async def test_a_former_owner_writes_nothing(url):
         assert await a.one(append(run, 2)) == Written()
         assert await b.store.sharing.claim({run.shard: 1}) == {run.shard: 2}
         assert await a.one(append(run, 3)) == Refused("fenced")
+
+
+@asynccontextmanager
+async def while_messages_are_handed_on(ask):
+    """A transaction that hands on messages stands still, once it has done that, until this is left."""
+    await ask("CREATE TABLE public.still ()")
+    await ask("INSERT INTO public.still DEFAULT VALUES")
+    await ask(
+        "CREATE FUNCTION public.stand_still() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " WHILE EXISTS (SELECT FROM public.still) LOOP PERFORM pg_sleep(0.005); END LOOP; RETURN NULL; END $$"
+    )
+    await ask(
+        "CREATE TRIGGER still AFTER UPDATE OF run_id ON jivsd.inbox"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.stand_still()"
+    )
+
+    async def reached():
+        while not await ask("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):  # noqa: ASYNC110 -- in SQL
+            await trio.sleep(0.005)
+
+    try:
+        yield reached
+    finally:
+        await ask("DELETE FROM public.still")
+
+
+async def _continued(j, run, verdicts):
+    following = new_run(workflow_id=run.workflow_id, chain=run.run_id)
+    successor = Successor(following, [started(following)])
+    verdicts.append(following)
+    verdicts.append(await j.one(end(run, 2, Status.CONTINUED, successor=successor)))
+
+
+@pytest.mark.parametrize("kind", [Kind.SIGNAL, Kind.CANCEL_REQUESTED])
+async def test_what_another_node_is_told_for_a_run_that_is_continued_as_new_is_not_lost(direct, kind):
+    async with node(direct, "a") as a, node(direct, "b") as b, somebody(direct) as ask:
+        a.epoch = (await a.store.sharing.claim(dict.fromkeys(range(64), 0)))[0]
+        run, said = await a.start(), []
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery, while_messages_are_handed_on(ask) as reached:
+                nursery.start_soon(_continued, a, run, said)
+                await reached()
+                assert await b.one(post(run, "m1", to_run=True, kind=kind)) == Busy()
+            following, verdict = said
+        assert verdict == Written()
+        assert await b.one(post(run, "m1", to_run=True, kind=kind)) == Delivered(following.run_id)
+        assert [one.message_id for one in await a.store.messages(following.run_id)] == ["m1"]
+
+
+async def test_a_child_of_another_node_that_is_continued_as_new_is_terminated_all_the_same(direct):
+    async with node(direct, "a") as a, node(direct, "b") as b, somebody(direct) as ask:
+        a.epoch = (await a.store.sharing.claim(dict.fromkeys(range(64), 0)))[0]
+        parent, child = await a.start(workflow_id="a"), await a.start(workflow_id="b")
+        assert await b.store.sharing.claim({parent.shard: 1}) == {parent.shard: 2}
+        b.epoch, said = 2, []
+        ends = end(parent, 2, Status.TERMINATED, inbox=[message(child, "end", to_run=True, kind=Kind.ENDED)])
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery, while_messages_are_handed_on(ask) as reached:
+                nursery.start_soon(_continued, a, child, said)
+                await reached()
+                assert await b.one(ends) == Busy()
+            following, verdict = said
+        assert verdict == Written()
+        assert await b.one(ends) == Written()
+        assert [one.message_id for one in await a.store.messages(following.run_id)] == ["end"]
+
+
+async def test_a_run_that_has_ended_is_called_by_no_message(direct):
+    async with node(direct, "a") as a:
+        a.epoch = (await a.store.sharing.claim(dict.fromkeys(range(64), 0)))[0]
+        parent, child = await a.start(), await a.start()
+        await a.one(end(parent, 2))
+        ended = message(parent, "end", to_run=True, kind=Kind.CHILD_ENDED)
+        assert await a.one(end(child, 2, inbox=[ended])) == Written()
+        assert await a.store.called_runs(None, AT + 1) == []
 
 
 async def test_a_claim_waits_for_a_transaction_and_ends_the_session_of_one_that_takes_long(direct):

@@ -75,7 +75,7 @@ def draw(seed: int, number: int) -> Scenario:
         last += maker.failing(1)
     elif ending in HELD:
         last += [say.Hold(rng.choice(("signal", "sleep", "until")), last=True), *maker.never()]
-    return Scenario(
+    scenario = Scenario(
         number=number,
         nodes=nodes,
         ending=ending,
@@ -89,6 +89,7 @@ def draw(seed: int, number: int) -> Scenario:
         delay=rng.choice((0, 50, 400, 1500)) if rng.random() < 0.15 else None,
         attributes={"seed": seed, "scenario": f"{seed}/{number}"} if rng.random() < 0.3 else {},
     )
+    return msgspec.structs.replace(scenario, pauses=[]) if maker.outlasts else scenario
 
 
 class _Maker:
@@ -101,6 +102,8 @@ class _Maker:
         self._early = True
         """Whether updates may come before the code waits for them: not to a run that will not wait for them."""
         self._attributes = 0
+        self.outlasts = False
+        """Whether a thread is to be overtaken by a deadline: which of them is first depends on when a run is paused."""
 
     def block(self, depth: int, most: int = 3) -> list[say.Node_]:
         """Nodes that end by themselves, without an exception."""
@@ -260,6 +263,7 @@ class _Maker:
 
     def _expiring(self, *, fail: bool) -> say.Node_:
         hold = self._rng.choice(("sleep", "signal", "until", "async", "plain", "patient", "child"))
+        self.outlasts |= hold == "plain"
         undo = self._chance(0.4)
         return say.Expire(self._name(), self._rng.choice((10, 40, 120)), fail=fail, hold=hold, undo=undo)
 

@@ -295,6 +295,8 @@ class _Attempt:
             return _BUSY
         if entry.new is not None and (verdict := await self._against(entry, entry.new)) is not None:
             return verdict
+        if any(map(self._may_go_on, entry.inbox)):
+            return _BUSY
         change, seen = entry.change, self._seen(entry)
         if change is not None and (seen is None or isinstance(seen, Written)):
             if (verdict := self._hold(entry.run_id)) is not None:
@@ -375,6 +377,8 @@ class _Attempt:
     async def _continue(self, run_id: str, successor: Successor) -> None:
         """Begin the run that goes on for one that ends now."""
         run, key = successor.run, successor.run.options.lock_key
+        if self._known.held is None and not await self._run("hold_runs", [run_id]):
+            raise _Doubt  # another node may tell it something just now: that has to be there before it is handed on
         self._known.ends(run_id)
         self._known.begins(run)
         self._known.continues(run_id, run)
@@ -426,6 +430,14 @@ class _Attempt:
         if place is None or place.open or message.kind is Kind.CHILD_ENDED:
             return None if place is None else message.run_id
         return known.chains.get(message.run_id, message.run_id)
+
+    def _may_go_on(self, message: Message) -> bool:
+        """Whether the run that a message is for may be continued as new, on another node, before it has that."""
+        known, run_id = self._known, self._receiver(message)
+        if message.kind is Kind.CHILD_ENDED or run_id is None or run_id in known.receivers:
+            return False
+        place = known.runs.get(run_id)
+        return place is None or place.open
 
     def _seen(self, entry: Entry) -> Verdict | None:
         """Written, if the whole entry was written before; refused, if others stand in its place; None if neither."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jivsd.records import ENDED
+from jivsd.records import ENDED, Kind
 from jivsd.store.api import DamagedRow, Entry, Post
 from jivsd.store.postgres import rows
 
@@ -99,7 +99,9 @@ async def look_up(connection: Connection, sql: Sql, batch: Sequence[Entry | Post
     if addressed:
         await look.chains(addressed)
     if posts:
-        await look.receivers(posts)
+        await look.seen(posts)
+    if asked := [message for message in (*posts, *told) if message.kind is not Kind.CHILD_ENDED]:
+        await look.receivers(asked)
     if doubtful:
         await look.what_is_there(entries)
     return known
@@ -141,7 +143,7 @@ class _Look:
         for earlier, last in await self._ask("chain_ends", rows.ids(run_ids)):
             self._known.chains[earlier] = last
 
-    async def receivers(self, posts: Sequence[Message]) -> None:
+    async def seen(self, posts: Sequence[Message]) -> None:
         known = self._known
         ids = _turned3([(message.workflow, message.workflow_id, message.message_id) for message in posts])
         for workflow, workflow_id, message_id, run_id, _, unread in await self._ask("seen_messages", *ids):
@@ -150,8 +152,12 @@ class _Look:
         closed = [pair for pair in pairs if pair not in known.open]
         for workflow, workflow_id, run_id in await self._ask("newest_ids", *_turned(closed)):
             known.newest[workflow, workflow_id] = run_id
+
+    async def receivers(self, messages: Sequence[Message]) -> None:
+        known = self._known
+        pairs = {(message.workflow, message.workflow_id) for message in messages if message.run_id is None}
         wanted = {known.open[pair] for pair in pairs if pair in known.open} | set(known.chains.values())
-        wanted |= {message.run_id for message in posts if message.run_id is not None}
+        wanted |= {message.run_id for message in messages if message.run_id is not None}
         for (run_id,) in await self._ask("hold_open_runs", rows.ids(list(wanted))):
             known.receivers.add(run_id)
 
