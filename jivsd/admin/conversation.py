@@ -39,7 +39,7 @@ SEND_PIECE: Final = 64 * 1024
 RECEIVE: Final = 64 * 1024
 TURNS: Final = 4
 """How many of a door's clients are listened to at once, before all that runs in the daemon has its turn."""
-LOOKS: Final = 4
+LOOKS: Final = 2
 """How many of a door's requests may look things up at once: that takes long where there is much to be found."""
 LOOK_WITHIN: Final = 10.0
 """Seconds that a request waits for that."""

@@ -17,9 +17,8 @@ CONNECTIONS: Final = 500
 BYTES: Final = 16 * 1024 * 1024
 """Or after how many bytes more that were received."""
 QUIET: Final = 1.0
-"""Seconds without a byte after which nobody is kept waiting."""
-LATEST: Final = 20
-"""After how many times that long nobody minds."""
+LITTLE: Final = 64 * 1024
+"""When so many seconds have brought no more than so many bytes: tidying up keeps everything waiting for a moment."""
 
 
 class Tidying:
@@ -46,11 +45,10 @@ class Tidying:
         """Tidy up after every wave, until cancelled."""
         while True:
             await self._wave.wait()
-            for _ in range(LATEST):
-                before = self._connections, self._bytes
+            before = -LITTLE
+            while self._bytes - before >= LITTLE:
+                before = self._bytes
                 await trio.sleep(QUIET)
-                if before == (self._connections, self._bytes):
-                    break
             self._connections = self._bytes = 0
             self._wave = trio.Event()
             memory.trim()
