@@ -136,6 +136,7 @@ class Conversation:
             with self._life:
                 async with TaskGroup() as tasks:
                     self._protocol = _Http(app, config, context, tasks, state, False, client, server, self._obey)
+                    self._protocol.turns = self._room.turns
                     self._become_idle()
                     await self._listen()
         finally:
@@ -233,6 +234,7 @@ def _address(name: tuple[Any, ...] | str | bytes) -> tuple[str, int] | None:
 class _Http(H11Protocol):
     """HTTP/1.1 and upgrades to WebSockets. What cannot be understood in one way only is refused."""
 
+    turns: trio.Semaphore
     _refused = False
     _unsent = b""
 
@@ -269,6 +271,8 @@ class _Http(H11Protocol):
             # RFC 9112, 6.3: who passed it on may have read it otherwise
             await self.refuse(Problem(400, "bad_request", "the body has both a length and chunks"))
         else:
+            async with self.turns:  # one for each request: many may have come in one piece
+                pass
             await super()._create_stream(request)
 
     async def _check_protocol(self, event: h11.Request) -> None:
