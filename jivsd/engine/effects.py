@@ -340,8 +340,11 @@ def fire(actor: Actor, overdue: list[str]) -> None:
 
 
 def catch_up(actor: Actor) -> bool:
-    """Record that those timers have fired that are overdue. False if there are none."""
+    """Record that those timers have fired that are overdue, behind what was cancelled before. False if none are."""
     due = overdue(actor)
+    for entry in list(actor.machine.open.values()) if due else ():
+        if isinstance(entry.command, commands.StepCall):
+            settle_cancelled(actor, entry)  # the code may come to its end with these timers
     fire(actor, due)
     return bool(due)
 
