@@ -68,7 +68,7 @@ class Databases:
 
 
 _TABLES = (
-    *("attribute", "event", "forwarded", "idempotency_key", "inbox", "incident", "lease", "lock"),
+    *("attribute", "event", "feed", "forwarded", "idempotency_key", "inbox", "incident", "lease", "lock"),
     *("lock_ticket", "outbox", "payload", "plugin_code", "plugin_migration", "progress", "request"),
     *("run", "run_count"),  # the last one: removing runs is counted
 )
@@ -77,7 +77,7 @@ _EMPTY = [
     "AND pid <> pg_backend_pid()",
     *(f"DELETE FROM jivsd.{name}" for name in _TABLES),
     "SELECT setval(pg_get_serial_sequence('jivsd.' || name, 'number'), 1, false)"
-    " FROM unnest('{run,inbox,outbox,incident,request}'::text[]) AS name",
+    " FROM unnest('{run,inbox,outbox,feed,incident,request}'::text[]) AS name",
     "UPDATE jivsd.shard SET epoch = 0, since = 0, node = '', claim = NULL",
     "DROP SCHEMA public CASCADE",  # what plugins have made there
     "CREATE SCHEMA public",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from jivsd.bridge import Usage
+    from jivsd.store.feed import Feed
     from jivsd.store.forwarded import Requests
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.requests import SqlRequests
@@ -255,6 +256,11 @@ class Store(LockBook, Protocol):
     @property
     def requests(self) -> Requests | None:
         """What nodes that share the database ask of one another; None: only one node can have it."""
+        ...
+
+    @property
+    def feed(self) -> Feed:
+        """All events of all runs, to be followed."""
         ...
 
     @property

@@ -230,6 +230,32 @@ CREATE TABLE jivsd.outbox (
 );
 CREATE INDEX outbox_at ON jivsd.outbox (at);
 
+-- What was appended together: a row for each transaction that appends events, for those who follow them all. stream: the
+-- server process that wrote it; of one process a number is committed only after all lower ones were. A row in which
+-- nothing is any more says that it was removed, and all before it.
+CREATE TABLE jivsd.feed (
+    number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    at bigint NOT NULL,
+    stream integer NOT NULL,
+    events integer NOT NULL,
+    runs uuid[] NOT NULL,
+    seqs integer[] NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000, toast_tuple_target = 8160);
+-- Ids cannot be made smaller, and a batch of usual size stays in its row.
+ALTER TABLE jivsd.feed ALTER COLUMN runs SET STORAGE EXTERNAL, ALTER COLUMN seqs SET STORAGE EXTERNAL;
+
+-- How the feed stands: which transactions are under way, the last number, and up to where it was removed.
+CREATE VIEW jivsd.feed_state AS
+SELECT
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at,
+    coalesce((SELECT max(number) FROM jivsd.feed), 0) AS newest,
+    coalesce(first.number, 0) AS removed,
+    coalesce(first.at, 0) AS removed_at,
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS following
+FROM (SELECT) AS one
+LEFT JOIN (SELECT number, at, events FROM jivsd.feed ORDER BY number LIMIT 1) AS first ON first.events = 0;
+
 -- What a node was asked that only the owner of a shard can do, and the answer; for as long as somebody waits for it.
 CREATE TABLE jivsd.forwarded (
     number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -326,6 +352,11 @@ BEGIN
     INSERT INTO jivsd.event (run_id, at, checksum, seq, attempt, kind, path, "by", payload, payload_hash)
     SELECT * FROM unnest(event_runs, event_times, event_checksums, event_seqs, event_attempts, event_kinds,
                          event_paths, event_by, event_payloads, event_hashes);
+    IF cardinality(event_runs) > 0 THEN
+        -- after the events: the number is drawn when the transaction has its id, as `jivsd.store.feed` needs it
+        INSERT INTO jivsd.feed (at, stream, events, runs, seqs)
+        VALUES (event_times[1], pg_backend_pid(), cardinality(event_runs), event_runs, event_seqs);
+    END IF;
     SELECT count(*) INTO found_rows FROM (
         SELECT id, epoch FROM jivsd.shard WHERE id = ANY (shards) ORDER BY id FOR SHARE
     ) AS present

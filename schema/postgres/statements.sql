@@ -367,6 +367,47 @@ INSERT INTO jivsd.run_count SELECT status, workflow, sum(runs) FROM taken GROUP 
 SELECT number, run_id::text, path, workflow, workflow_id, topic, payload, at
 FROM jivsd.outbox WHERE number > $1 AND ($2::text IS NULL OR topic = $2) ORDER BY number LIMIT $3
 
+-- name: feed
+-- What was appended after a place in the feed, in order, and in the same snapshot how the feed stands. $2, $3: how far
+-- each stream was read beyond $1.
+SELECT feed_state.*, page.*
+FROM jivsd.feed_state
+LEFT JOIN (
+    SELECT number, stream, runs::text[] AS runs, seqs FROM (
+        SELECT *, sum(events) OVER (ORDER BY number) - events AS before FROM (
+            SELECT feed.* FROM jivsd.feed
+            LEFT JOIN unnest($2::integer[], $3::bigint[]) AS seen (stream, number) ON seen.stream = feed.stream
+            WHERE feed.number > $1 AND feed.number > coalesce(seen.number, 0) AND feed.events > 0
+            ORDER BY feed.number LIMIT $4
+        ) AS following
+    ) AS summed
+    WHERE before < $4
+) AS page ON true
+ORDER BY page.number
+
+-- name: feed_end
+-- How the feed stands, and the last number of each stream.
+SELECT feed_state.*, last.stream, last.number
+FROM jivsd.feed_state
+LEFT JOIN (SELECT stream, max(number) AS number FROM jivsd.feed WHERE events > 0 GROUP BY stream) AS last ON true
+
+-- name: feed_events
+-- Events as those see them who follow them all: $1, $2 are run ids and seqs. What was removed meanwhile is left out.
+SELECT wanted.place, event.at, event.kind, event.path, event.attempt, event."by",
+       run.workflow, run.workflow_id, run.status
+FROM unnest($1::uuid[], $2::integer[]) WITH ORDINALITY AS wanted (run_id, seq, place)
+JOIN jivsd.event ON event.run_id = wanted.run_id AND event.seq = wanted.seq
+JOIN jivsd.run ON run.run_id = wanted.run_id
+
+-- name: oldest_feed
+-- The oldest rows of the feed.
+SELECT number, at, events FROM jivsd.feed ORDER BY number LIMIT $1
+
+-- name: trim_feed
+-- Removes the rows of the feed up to a number, and leaves a mark.
+WITH gone AS (DELETE FROM jivsd.feed WHERE number < $1)
+UPDATE jivsd.feed SET events = 0, runs = '{}', seqs = '{}' WHERE number = $1
+
 -- name: clear_outbox
 -- Forgets some of the oldest events for the outside.
 DELETE FROM jivsd.outbox

@@ -191,6 +191,15 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_at ON outbox (at);
 
+-- What was appended together: a row for each batch of events, for those who follow them all. keys: 20 bytes for each
+-- event, the run's id and the seq. A row in which nothing is any more says that it was removed, and all before it.
+CREATE TABLE feed (
+    number INTEGER NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    keys BLOB NOT NULL
+) STRICT;
+
 -- What a person has to decide or mend.
 CREATE TABLE incident (
     number INTEGER NOT NULL PRIMARY KEY,

@@ -359,6 +359,45 @@ INSERT INTO outbox (run_id, path, workflow, workflow_id, topic, payload, at) VAL
 SELECT number, run_id, path, workflow, workflow_id, topic, payload, at
 FROM outbox WHERE number > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY number LIMIT ?3
 
+-- name: insert_feed
+-- Says what a batch has appended.
+INSERT INTO feed (at, events, keys) VALUES (?, ?, ?)
+
+-- name: feed
+-- What was appended after a place in the feed, in order.
+SELECT number, keys FROM (
+    SELECT number, keys, sum(events) OVER (ORDER BY number) - events AS before FROM (
+        SELECT number, keys, events FROM feed WHERE number > ?1 AND events > 0 ORDER BY number LIMIT ?2
+    )
+)
+WHERE before < ?2 ORDER BY number
+
+-- name: feed_state
+-- The last number of the feed, and up to where it was removed.
+SELECT coalesce((SELECT max(number) FROM feed), 0), coalesce(first.number, 0), coalesce(first.at, 0)
+FROM (SELECT 1) LEFT JOIN (SELECT number, at, events FROM feed ORDER BY number LIMIT 1) AS first ON first.events = 0
+
+-- name: feed_events
+-- Events as those see them who follow them all: ?1 is a JSON array of run ids and seqs. What was removed meanwhile is
+-- left out.
+SELECT wanted.key + 1, event.at, event.kind, event.path, event.attempt, event."by",
+       run.workflow, run.workflow_id, run.status
+FROM json_each(?1) AS wanted
+CROSS JOIN event ON event.run_id = wanted.value ->> 0 AND event.seq = wanted.value ->> 1
+CROSS JOIN run ON run.run_id = event.run_id
+
+-- name: oldest_feed
+-- The oldest rows of the feed.
+SELECT number, at, events FROM feed ORDER BY number LIMIT ?1
+
+-- name: mark_feed
+-- Leaves a mark where the feed begins after its oldest rows were removed.
+UPDATE feed SET events = 0, keys = x'' WHERE number = ?1
+
+-- name: trim_feed
+-- Removes the rows of the feed before a number.
+DELETE FROM feed WHERE number < ?1
+
 -- name: clear_outbox
 -- Forgets some of the oldest events for the outside.
 DELETE FROM outbox

@@ -19,6 +19,7 @@ from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import sql_of, starts_just_now, translated, translated_commit
 from jivsd.store.postgres.exclusion import Opening
+from jivsd.store.postgres.feed import PostgresFeed
 from jivsd.store.postgres.forwarded import PostgresRequests
 from jivsd.store.postgres.pools import CONNECTIONS, Pools
 from jivsd.store.postgres.recording import Recorder, has_steps
@@ -104,6 +105,7 @@ class PostgresStore:
         self._unsure: dict[int, int] = {}
         """Shards of which nobody knows whether their epoch was raised, and the epoch before."""
         self._bridge = Bridge("jivsd-postgres", blocking=not threaded)
+        self.feed = PostgresFeed(self._sql, self._read, self._write)
         self.sql_requests = PostgresSqlRequests(self._sql, self._read, self._write)
         self._make_pools()
 

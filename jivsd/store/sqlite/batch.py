@@ -28,6 +28,7 @@ from jivsd.store.api import (
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.bulk import EVENT_COLUMNS, Known, Many, as_json, many_inserted, many_updated
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
+from jivsd.store.sqlite.feed import feed_row
 from jivsd.store.sqlite.queues import Queues
 from jivsd.store.sqlite.transaction import Guard, Lost, drive
 from jivsd.store.statements import statements
@@ -116,6 +117,8 @@ class _Attempt:
         self._sql = writer.sql
         self._epochs: dict[int, int] = {}
         self._refused: dict[str, Refused] = {}
+        self._appended: list[Any] = []
+        """The values of those rows of events that were written."""
         self._known: Known
         self._queues = Queues(writer.run, writer.sql)
         self._events: list[Any] = []
@@ -136,6 +139,8 @@ class _Attempt:
             self._known = Known(self._run, self._sql, self._batch)
         verdicts = [self._decide(place, entry) for place, entry in enumerate(self._batch)]
         self._flush()
+        if self._appended:
+            self._run(self._sql["insert_feed"], feed_row(self._appended))
         return verdicts
 
     def _decide(self, place: int, entry: Entry | Post) -> Verdict:
@@ -158,6 +163,7 @@ class _Attempt:
     def _alone(self, act: Callable[[], Verdict], entry: Entry | None = None) -> Verdict:
         """Do what one entry wants in a savepoint, so that it fails alone."""
         self._run(self._sql["savepoint"])
+        appended = len(self._appended)
         try:
             verdict = act()
             self._flush()
@@ -168,6 +174,7 @@ class _Attempt:
                 raise
             self._events.clear()
             self._consumed.clear()
+            del self._appended[appended:]
             self._undo()
             if entry is not None and isinstance(error, apsw.ConstraintError) and (seen := self._seen(entry)):
                 return self._change_again(entry, seen)
@@ -252,6 +259,7 @@ class _Attempt:
             self._ended.clear()
         if self._events:
             events, self._events = self._events, []
+            self._appended += events
             if self._careful:
                 for at in range(0, len(events), EVENT_COLUMNS):
                     self._run(self._sql["insert_event"], events[at : at + EVENT_COLUMNS])

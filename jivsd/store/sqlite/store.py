@@ -22,6 +22,7 @@ from jivsd.store.sqlite.database import (
     together,
     translated,
 )
+from jivsd.store.sqlite.feed import SqliteFeed
 from jivsd.store.sqlite.requests import SqliteSqlRequests
 from jivsd.store.sqlite.worker import InlineWorker, ThreadWorker
 from jivsd.store.statements import statements
@@ -91,6 +92,7 @@ class SqliteStore:
         self._reader: Worker | None = None
         self._batches: BatchWriter | None = None
         self._sql = statements("sqlite")
+        self.feed = SqliteFeed(self._read, self._write)
         self.sql_requests = SqliteSqlRequests(self._read, self._write)
 
     @property

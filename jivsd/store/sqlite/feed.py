@@ -1,0 +1,102 @@
+"""The feed of an embedded journal. There is one writer: numbers are committed in their order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from uuid import UUID
+
+from jivsd.store.feed import Batch, Cursor, FeedEvent, Page, Snapshot, end_of, old_batches
+from jivsd.store.sqlite.bulk import EVENT_COLUMNS, as_json
+from jivsd.store.sqlite.database import first, query, together
+from jivsd.store.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import apsw
+
+T = TypeVar("T")
+
+STREAM: Final = 0
+"""The only one."""
+KEY: Final = 20
+"""Bytes that name an event: the run's id, and the seq."""
+
+_sql = statements("sqlite")
+
+
+class Ask(Protocol):
+    """Works with a connection of the store's."""
+
+    async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
+
+
+def feed_row(events: Sequence[Any]) -> tuple[int, int, bytes]:
+    """The row that says what was appended together, given the values of the rows of events."""
+    runs, seqs = events[::EVENT_COLUMNS], events[1::EVENT_COLUMNS]
+    keys = b"".join([
+        bytes.fromhex(run.replace("-", "")) + seq.to_bytes(4) for run, seq in zip(runs, seqs, strict=True)
+    ])
+    return events[6], len(seqs), keys
+
+
+class SqliteFeed:
+    """See `jivsd.store.feed.Feed`."""
+
+    def __init__(self, read: Ask, write: Ask) -> None:
+        self._read = read
+        self._write = write
+
+    async def page(self, after: Cursor | None, limit: int) -> Page:
+        """See `Feed.page`."""
+
+        def work(db: apsw.Connection) -> Page:
+            with together(db):
+                # a place in the middle of a batch comes before it
+                floor = 0 if after is None else max(after.floor, after.seen.get(STREAM, 0))
+                rows = query(db, _sql["feed"], (floor, limit)).fetchall()
+                keys = [key for _, named in rows for key in _keys(named)]
+                events = {
+                    place: FeedEvent(*keys[place - 1], *rest)
+                    for place, *rest in query(db, _sql["feed_events"], (as_json(keys),))
+                }
+                snapshot = _snapshot(db)
+            batches: list[Batch] = []
+            place = 1
+            for number, named in rows:
+                following = place + len(named) // KEY
+                batches.append(Batch(STREAM, number, [events.get(one) for one in range(place, following)]))
+                place = following
+            return Page(batches, snapshot, len(keys) >= limit)
+
+        return await self._read(work)
+
+    async def end(self) -> Cursor:
+        """See `Feed.end`."""
+        return end_of(await self._read(_snapshot), {})
+
+    async def trim(self, before: int, limit: int) -> int:
+        """See `Feed.trim`."""
+
+        def work(db: apsw.Connection) -> int:
+            with together(db):
+                count, last = old_batches(query(db, _sql["oldest_feed"], (limit,)), before)
+                if count:
+                    query(db, _sql["mark_feed"], (last,))
+                    query(db, _sql["trim_feed"], (last,))
+            return count
+
+        return await self._write(work)
+
+
+def _keys(named: bytes) -> list[tuple[str, int]]:
+    return [
+        (str(UUID(bytes=named[at : at + 16])), int.from_bytes(named[at + 16 : at + KEY]))
+        for at in range(0, len(named), KEY)
+    ]
+
+
+def _snapshot(db: apsw.Connection) -> Snapshot:
+    row = first(db, _sql["feed_state"])
+    assert row is not None
+    return Snapshot(0, *row)
