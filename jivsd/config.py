@@ -148,6 +148,14 @@ class Cluster(Section):
     )
 
 
+class Feed(Section):
+    """`[feed]`: all events, for those who follow them."""
+
+    keep: Microseconds = Field(
+        default=Duration(3600 * SECOND), ge=SECOND, description="For how long who was away can go on where it was"
+    )
+
+
 class Recovery(Section):
     """`[recovery]`."""
 
@@ -247,6 +255,7 @@ class Config(Section):
     limits: Limits = Limits()
     shutdown: Shutdown = Shutdown()
     cluster: Cluster = Cluster()
+    feed: Feed = Feed()
     recovery: Recovery = Recovery()
     supervision: Supervision = Supervision()
     connections: Annotated[Mapping[str, Connection], AfterValidator(_frozen)] = Field(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import trio
 
 from jivsd import connections, logs, memory
+from jivsd.admin.feedwire import encoded
 from jivsd.clock import SECOND, SystemClock
 from jivsd.cluster.keeping import Times
 from jivsd.cluster.membership import Lone, Membership
@@ -37,6 +38,8 @@ from jivsd.notify import READY, STOPPING, WATCHDOG, Notifier
 from jivsd.places import ConfigError, make_folder, socket_path
 from jivsd.registry.registry import Registry
 from jivsd.services.deadlocks import DeadlockService
+from jivsd.services.feed import Config as Feeding
+from jivsd.services.feed import FeedService
 from jivsd.services.requests import RequestService
 from jivsd.store.api import StoreError
 from jivsd.store.choice import store_of
@@ -193,6 +196,7 @@ class _Parts:
         patience = Patience(factor=limits.stuck_factor, least=limits.stuck_least, still=limits.still)
         self.stuck = Stuck(self._engine, patience)
         self.clock_watch = ClockWatch(self._engine)
+        self._feed = FeedService(store.feed, encoded, self._engine.clock.now, Feeding(config.feed.keep / SECOND))
         self._server: Server | None = None
         self._closing = False
         self._failure: tuple[str, BaseException | None] | None = None
@@ -214,6 +218,7 @@ class _Parts:
             ChildSpec("engine", self._engine.run, intensity=intensity, drain=drain, shutdown=grace + 5),
             ChildSpec("requests", RequestService(self._engine).run, intensity=intensity),
             ChildSpec("deadlocks", DeadlockService(self._engine).run, intensity=intensity),
+            ChildSpec("feed", self._feed.run, intensity=intensity),
             ChildSpec("admin", self._admin, intensity=intensity, drain=self._drain_admin),
         ]
         if isinstance(member, Membership):
@@ -310,7 +315,9 @@ class _Parts:
         tokens = [
             Token(name, one.token.get_secret_value(), Role[one.role.upper()]) for name, one in config.tokens.items()
         ]
-        app = create_app(self._engine, token=token, tokens=tokens, hosts=hosts, siblings=household.siblings)
+        app = create_app(
+            self._engine, feed=self._feed, token=token, tokens=tokens, hosts=hosts, siblings=household.siblings
+        )
         return Server(app, listeners, lent=household.listeners)
 
     def _drain_admin(self) -> None:

@@ -12,6 +12,7 @@ from jivsd.admin.access import Token, guarded
 from jivsd.admin.acting import ActingRoutes
 from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.dashboard import DashboardRoutes
+from jivsd.admin.events import EventRoutes
 from jivsd.admin.guard import Guard
 from jivsd.admin.http import BODY_DEADLINE, Text
 from jivsd.admin.incidents import IncidentRoutes
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jivsd.engine.engine import Engine
+    from jivsd.services.feed import FeedService
 
 
 def create_app(
     engine: Engine,
     *,
+    feed: FeedService,
     token: str | None = None,
     tokens: Sequence[Token] = (),
     hosts: Collection[str] = (),
@@ -49,6 +52,7 @@ def create_app(
 
     Args:
         engine: what answers.
+        feed: where events are followed.
         token: needed by everything that comes over TCP, except `/health/live`, `/health/ready` and the dashboard's
             own files, which hold no data; it may do all.
         tokens: further ones, that may do what their roles allow.
@@ -66,7 +70,8 @@ def create_app(
         *(RunRoutes, BulkRoutes, ActingRoutes, OutboxRoutes, LockRoutes),
         *(IncidentRoutes, WorkflowRoutes, StatisticsRoutes, PruneRoutes, NodeRoutes),
     )
-    routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status) for route in noun.routes()]
+    events = EventRoutes(feed)
+    routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status, events) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
     plugins = PluginRoutes(engine)
     routes += [("", route) for route in OpenApiRoutes(routes, plugins.described).routes()]
@@ -80,6 +85,7 @@ def create_app(
             methods=[method],
             provide_automatic_options=False,
         )
+    app.add_websocket(f"{API}/events", endpoint="WEBSOCKET /events", view_func=events.stream)
     app.register_error_handler(Exception, _explain)
     app.asgi_app = Guard(app.asgi_app, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
     return app

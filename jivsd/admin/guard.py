@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from jivsd.admin.problems import Problem
 from jivsd.admin.status import LIVE, READY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from jivsd.admin.access import Token
 
@@ -22,6 +23,8 @@ Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 WITHOUT_TOKEN: Final = frozenset({LIVE, READY, *assets()})
 """Exact paths. The dashboard's files are the same everywhere; what it shows it asks for with the token."""
+BEARER: Final = "jivsd.bearer."
+"""What a WebSocket's subprotocol begins with that is a token, in the Base64 of RFC 4648 for URLs, without padding."""
 _HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@?#\[\]]+))(?::[0-9]{1,5})?")
 
 
@@ -47,10 +50,8 @@ class Guard:
         problem = self._refusal(scope)
         if problem is None:
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await _refuse(problem, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await _refuse(problem, send, "http" if scope["type"] == "http" else "websocket.http")
 
     def _refusal(self, scope: Scope) -> Problem | None:
         if not scope["path"].startswith("/"):
@@ -78,8 +79,21 @@ class Guard:
 
     def _token(self, scope: Scope) -> Token | None:
         scheme, _, given = (_only(scope, b"authorization") or "").partition(" ")
+        if scope["type"] == "websocket" and not scheme:
+            return found(self._tokens, _offered(scope["subprotocols"]))
         token = found(self._tokens, given.strip())
         return token if scheme.lower() == "bearer" else None
+
+
+def _offered(subprotocols: Iterable[str]) -> str:
+    """The token that a browser offers as a subprotocol: its WebSockets have no headers of one's own."""
+    for name in subprotocols:
+        if name.startswith(BEARER):
+            try:
+                return urlsafe_b64decode(name[len(BEARER) :] + "==").decode("latin1")
+            except ValueError:
+                break
+    return ""
 
 
 def _header(scope: Scope, name: bytes) -> list[str]:
@@ -105,9 +119,9 @@ def _same_origin(origin: str, host: str) -> bool:
     return scheme in ("http", "https") and place.lower() == host.lower()
 
 
-async def _refuse(problem: Problem, send: Any) -> None:
+async def _refuse(problem: Problem, send: Any, kind: str) -> None:
     body = problem.document()
     headers = [(name.lower().encode(), value.encode("latin1")) for name, value in problem.headers.items()]
     headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": f"{kind}.response.start", "status": problem.status, "headers": headers})
+    await send({"type": f"{kind}.response.body", "body": body, "more_body": False})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -21,6 +22,8 @@ from jivsd.clock import SECOND, microseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+    from quart.wrappers import Request, Websocket
 
     from jivsd.admin.patience import Patience
 
@@ -66,10 +69,8 @@ BODY_DEADLINE: Final = 10.0
 LARGE: Final = 16 * 1024
 """Bytes of JSON that are checked at once, in about a millisecond."""
 
-LISTED: Final = frozenset({"status"})
-"""Query parameters that may be given several times, or with commas."""
-REPEATED: Final = frozenset({"attribute"})
-"""Query parameters that may be given several times."""
+LISTED: Final = frozenset({"status", "kind"})
+"""Those query parameters that may be given several times may also be given with commas."""
 
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*?)`(?: - at `\$\.?(.*)`)?", re.DOTALL)
 _PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
@@ -131,20 +132,20 @@ async def checked(data: bytes) -> None:
         jsonguard.check(data)
 
 
-def query_of(kind: type[Kind]) -> Kind:
-    """The request's query parameters as a `kind`.
+def query_of(kind: type[Kind], asked: Request | Websocket | None = None) -> Kind:
+    """The query parameters of the request, or of a WebSocket, as a `kind`.
 
     Raises:
         Problem: one is unknown, given twice, or of the wrong form (422).
     """
-    if not request.query_string:
+    asked = asked or request
+    if not asked.query_string:
         return kind()
     found: dict[str, Any] = {}
-    for name, values in request.args.lists():
-        if name in LISTED:
-            found[name] = [part for value in values for part in value.split(",")]
-        elif name in REPEATED:
-            found[name] = values
+    several = _several(kind)
+    for name, values in asked.args.lists():
+        if name in several:
+            found[name] = [part for value in values for part in value.split(",")] if name in LISTED else values
         elif len(values) > 1:
             raise Problem(422, "invalid", f"the query parameter `{name}` is given {len(values)} times", {"field": name})
         else:
@@ -157,6 +158,12 @@ def query_of(kind: type[Kind]) -> Kind:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         raise misfit(error, kind.__struct_fields__, "query") from None
+
+
+@cache
+def _several(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields that are lists: parameters that may be given several times."""
+    return frozenset(field.name for field in msgspec.structs.fields(kind) if get_origin(field.type) is list)
 
 
 def misfit(error: msgspec.ValidationError, known: Iterable[str], whole: str) -> Problem:

@@ -14,6 +14,7 @@ from jivsd.engine.api import Conflict, EngineError, Gone, Invalid, NotFound, Una
 from jivsd.jsonguard import BadJson
 from jivsd.records import new_id
 from jivsd.store.api import BadCursor, DamagedRow, StoreAway
+from jivsd.store.feed import FeedGone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ _TITLES: Final = {
     "damaged": "The journal is damaged",
     "ended": "The run has ended",
     "forbidden": "The token's role does not allow this",
-    "gone": "The run was pruned",
+    "gone": "It is not there any more",
     "host": "This host name is not served",
     "internal": "Something went wrong inside",
     "invalid": "The request does not fit",
@@ -116,6 +117,8 @@ def problem_of(error: BaseException) -> Problem:
             return _of_engine(error)
         case StoreAway():
             return Problem(503, "unavailable", f"the store is away: {error}", headers={"Retry-After": "5"})
+        case FeedGone():
+            return Problem(410, "gone", str(error), {"field": "after"})
         case BadCursor():
             return Problem(422, "invalid", str(error), {"field": "cursor"})
         case DamagedRow():

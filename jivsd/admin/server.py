@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIFramework
 
+PING: Final = 20.0
+"""Seconds between pings over a WebSocket: what lies in between keeps it open, and a host that has gone is noticed."""
 GRACE: Final = 5.0
 """Seconds that requests have to end when the server is told to."""
 MAX_CONNECTIONS: Final = 512
@@ -208,6 +210,7 @@ def _config() -> Config:
     config = Config()
     config.keep_alive_max_requests = 2**62
     config.websocket_max_message_size = MAX_BYTES
+    config.websocket_ping_interval = PING
     # With a queue that can fill, hypercorn never gets over a body that is still coming when the answer is out. Quart
     # always reads on, and drops what is beyond MAX_CONTENT_LENGTH.
     config.max_app_queue_size = cast("int", math.inf)

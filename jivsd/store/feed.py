@@ -96,8 +96,8 @@ class Part(NamedTuple):
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """A place in the feed.
 
-    `at`: when it was read (microseconds); 0 where the floor is never behind. `seen`: of streams that went beyond the floor, the last number; `horizon`: how
-    the floor will rise.
+    `at`: when it was read (microseconds); 0 where the floor is never behind. `seen`: of streams
+    that went beyond the floor, the last number; `horizon`: how the floor will rise.
     """
 
     at: int = 0
@@ -110,10 +110,22 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         """Whether a batch comes before this place."""
         return number <= self.floor or number <= self.seen.get(stream, 0)
 
+    def covers(self, other: Cursor) -> bool:
+        """Whether all that comes before another place comes before this one, as far as that can be told."""
+        return self.floor >= other.floor and all(self.has(*last) for last in other.seen.items())
+
+    def after(self, stream: int, number: int) -> Cursor:
+        """The place after one more batch."""
+        return msgspec.structs.replace(self, seen={**self.seen, stream: number})
+
+    def in_batch(self, number: int) -> Cursor:
+        """This place, at the beginning of the batch that comes next."""
+        return msgspec.structs.replace(self, part=Part(number, 0))
+
     def __str__(self) -> str:
         """As clients get it."""
         place = msgspec.structs.replace(self, part=None if self.part is None else Part(self.part.number, 0))
-        return f"{_text(place)}.{0 if self.part is None else self.part.events}"
+        return f"{place_of(place)}.{0 if self.part is None else self.part.events}"
 
     @staticmethod
     def of(text: str) -> Cursor:
@@ -130,11 +142,16 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Piece(NamedTuple):
-    """A batch to be handed on from its event `skip` on. An event's cursor is `{place}.{how many come up to it}`."""
+    """A batch to be handed on from its event `skip` on. `before`: the place before it, in the batch."""
 
     batch: Batch
-    place: str
+    before: Cursor
     skip: int
+
+    @property
+    def place(self) -> str:
+        """The cursor of an event is `{place}.{how many events of the batch come up to it}`."""
+        return place_of(self.before)
 
 
 class Feed(Protocol):
@@ -169,11 +186,11 @@ def read(after: Cursor | None, page: Page) -> tuple[list[Piece], Cursor]:
     for batch in page.batches:
         if horizon is not None and snapshot.oldest >= horizon.transaction and batch.number > horizon.number:
             floor, seen, horizon = horizon.number, _above(horizon.number, seen), None
-        place = _text(Cursor(snapshot.at, floor, seen, horizon, Part(batch.number, 0)))
+        before = Cursor(snapshot.at, floor, seen, horizon, Part(batch.number, 0))
         skip = 0
         if part is not None and part.number == batch.number:
             skip, part = part.events, None
-        pieces.append(Piece(batch, place, skip))
+        pieces.append(Piece(batch, before, skip))
         seen = {**seen, batch.stream: batch.number}
     if horizon is not None and snapshot.oldest >= horizon.transaction and read_to >= horizon.number:
         floor, seen, horizon = horizon.number, _above(horizon.number, seen), None
@@ -217,5 +234,6 @@ def _above(floor: int, seen: dict[int, int]) -> dict[int, int]:
     return {stream: number for stream, number in seen.items() if number > floor}
 
 
-def _text(place: Cursor) -> str:
+def place_of(place: Cursor) -> str:
+    """A place as clients get it, apart from how many events of its batch come before it."""
     return urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")

@@ -11,13 +11,14 @@ import trio
 
 from admin import shop
 from jivsd.admin.app import create_app
+from jivsd.admin.feedwire import encoded
 from jivsd.admin.server import Server
+from jivsd.engine.engine import Engine
 from jivsd.listening import address_of, listen_tcp, listen_unix
+from jivsd.services.feed import FeedService
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from jivsd.engine.engine import Engine
 
 
 class Refusing:
@@ -58,7 +59,9 @@ async def serving(
             yield served
         return
     listeners = [listen_unix(folder / "jivsd.sock"), *listen_tcp("127.0.0.1", 0)]
-    server = Server(create_app(engine, token=token, tokens=tokens, siblings=siblings or {}), listeners, grace=grace)
+    feed = FeedService(engine.store.feed, encoded, engine.clock.now) if isinstance(engine, Engine) else None
+    app = create_app(engine, feed=feed, token=token, tokens=tokens, siblings=siblings or {})
+    server = Server(app, listeners, grace=grace)
     url = address_of(listeners[1])
     pipe = httpx.AsyncHTTPTransport(uds=str(folder / "jivsd.sock"), verify=False)
     try:
@@ -67,6 +70,8 @@ async def serving(
             httpx.AsyncClient(transport=pipe, base_url="http://jivsd") as unix,
             httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(verify=False), base_url=url) as tcp,
         ):
+            if feed is not None:
+                await nursery.start(feed.run)
             await nursery.start(server.run)
             yield Served(engine, server, folder, url, unix, tcp)
             nursery.cancel_scope.cancel()

@@ -324,7 +324,7 @@ async def test_draining_tells_who_waits_for_a_result_of_the_run_in_which_it_goes
 async def test_draining_ends_within_its_grace(tmp_path):
     engine = Slow()
     listener = listen_unix(tmp_path / "jivsd.sock")
-    server = Server(create_app(engine), [listener], grace=3)
+    server = Server(create_app(engine, feed=None), [listener], grace=3)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         stuck = await trio.open_unix_socket(tmp_path / "jivsd.sock")
@@ -353,7 +353,7 @@ async def test_a_cancelled_server_ends_at_once(tmp_path):
 
 async def test_a_server_that_comes_back_takes_up_who_has_come_meanwhile(tmp_path):
     listener = listen_unix(tmp_path / "jivsd.sock")
-    server = Server(create_app(Refusing(NOBODY)), [listener])
+    server = Server(create_app(Refusing(NOBODY), feed=None), [listener])
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         server.drain()

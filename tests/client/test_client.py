@@ -262,7 +262,7 @@ async def test_a_look_up_is_tried_again_when_nobody_takes_it(tmp_path):
         async def come_back():
             await trio.sleep(0.1)
             with listen_unix(tmp_path / "jivsd.sock") as listener:
-                await doors.Server(create_app(Refusing(NotFound("nobody"))), [listener]).run()
+                await doors.Server(create_app(Refusing(NotFound("nobody")), feed=None), [listener]).run()
 
         nursery.start_soon(come_back)
         with pytest.raises(ClientError, match="nobody"):

@@ -9,8 +9,8 @@ from store.builders import append
 from store.conformance.test_feed import follow, keys
 from store.test_postgres import opened, somebody
 
-APPEND = """SELECT jivsd.append_events('{}', '{}', ARRAY[$1::uuid], '{1}', '{1}', '{2}', '{1}', '{StepDone}', '{a}', '{""}',
-ARRAY['{}'::bytea], ARRAY[NULL::text])"""
+APPEND = """SELECT jivsd.append_events('{}', '{}', ARRAY[$1::uuid], '{1}', '{1}', '{2}', '{1}', '{StepDone}', '{a}',
+'{""}', ARRAY['{}'::bytea], ARRAY[NULL::text])"""
 
 
 async def test_an_earlier_number_that_is_committed_later(postgres):

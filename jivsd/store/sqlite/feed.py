@@ -34,9 +34,9 @@ class Ask(Protocol):
 def feed_row(events: Sequence[Any]) -> tuple[int, int, bytes]:
     """The row that says what was appended together, given the values of the rows of events."""
     runs, seqs = events[::EVENT_COLUMNS], events[1::EVENT_COLUMNS]
-    keys = b"".join([
-        bytes.fromhex(run.replace("-", "")) + seq.to_bytes(4) for run, seq in zip(runs, seqs, strict=True)
-    ])
+    keys = b"".join(
+        [bytes.fromhex(run.replace("-", "")) + seq.to_bytes(4) for run, seq in zip(runs, seqs, strict=True)]
+    )
     return events[6], len(seqs), keys
 
 
