@@ -20,14 +20,14 @@ EVENTS = "/api/v1/events"
 @asynccontextmanager
 async def followed(served, query="", **options):
     """A WebSocket on which events come."""
-    async with trio.open_nursery() as nursery:
-        async with await trio.open_unix_socket(served.folder / "jivsd.sock") as stream:
-            socket = await trio_websocket.wrap_client_stream(nursery, stream, "jivsd", EVENTS + query, **options)
-            try:
-                yield socket
-            finally:
-                with trio.move_on_after(1, shield=True):
-                    await socket.aclose()
+    path = served.folder / "jivsd.sock"
+    async with trio.open_nursery() as nursery, await trio.open_unix_socket(path) as stream:
+        socket = await trio_websocket.wrap_client_stream(nursery, stream, "jivsd", EVENTS + query, **options)
+        try:
+            yield socket
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await socket.aclose()
 
 
 async def frame(socket):

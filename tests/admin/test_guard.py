@@ -109,7 +109,7 @@ async def test_pages_of_other_origins_are_refused(tmp_path, origin, status):
         assert refused.status_code == status
         assert status != 403 or refused.json()["code"] == "origin"
         upgrade = await served.tcp.get(
-            "/api/v1/events",
+            "/api/v1/nothing",
             headers={
                 "Host": "localhost:8080",
                 "Origin": origin,
