@@ -28,6 +28,7 @@ from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, er
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.codeclient import CodeCalls
 from jivsd.engine.api import Answer, GroupDecision, PluginState, Receipt, StartOptions, StartResult, Updated
+from jivsd.feedclient import Door, FeedCalls
 from jivsd.places import default_data_dir, socket_path
 from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode, new_id
@@ -71,7 +72,7 @@ NO_OPTIONS: Final = StartOptions()
 Parameters = Mapping[str, str | list[str] | None]
 
 
-class Client(ActCalls, CodeCalls, PruneCalls, StatisticsCalls):
+class Client(ActCalls, CodeCalls, FeedCalls, PruneCalls, StatisticsCalls):
     """A connection to a daemon; get one from `connect`.
 
     A `ref` is a run id, or "workflow:workflow_id" for the open run of that workflow id, or else its newest. Inputs,
@@ -80,8 +81,9 @@ class Client(ActCalls, CodeCalls, PruneCalls, StatisticsCalls):
     Every method raises `ClientError`, `DaemonNotRunning` or `ConnectionLost`.
     """
 
-    def __init__(self, http: httpx.AsyncClient, place: str, remedy: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, place: str, remedy: str, door: Door | None = None) -> None:
         self._http = http
+        self._door = door
         self._place = place
         self._remedy = remedy
 
@@ -110,9 +112,11 @@ class Client(ActCalls, CodeCalls, PruneCalls, StatisticsCalls):
             folder = (default_data_dir() if data_dir is None else Path(data_dir)).expanduser().absolute()
             path = socket_path(folder)
             transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False, limits=limits())
+            known: Path | None = path
             place, remedy = f"socket {path}", f"start one with: jivsd run --data-dir {folder}"
         else:
             transport = httpx.AsyncHTTPTransport(verify=url.startswith("https:"), limits=limits())
+            known = None
             place, remedy = url, "check the address, and that the daemon was started with --http"
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if token is not None:
@@ -121,7 +125,8 @@ class Client(ActCalls, CodeCalls, PruneCalls, StatisticsCalls):
             headers[wire.BY_HEADER] = by
         base = (url or "http://jivsd").rstrip("/") + wire.API
         async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False) as http:
-            yield cls(http, place, remedy)
+            told = {name: value for name, value in headers.items() if name == "Authorization"}
+            yield cls(http, place, remedy, Door(known, url or "", told))
 
     # ---- runs
 

@@ -24,6 +24,7 @@ from jivsd.cli import (
     statistics,
     steering,
     torture,
+    watch,
 )
 from jivsd.cli.command import FLAG, DataDir, Globals, group
 from jivsd.cli.exits import MEANINGS
@@ -70,6 +71,7 @@ for module in (
     exporting,
     acts,
     steering,
+    watch,
     pruning,
     proof,
     torture,

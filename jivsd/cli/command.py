@@ -195,8 +195,8 @@ def _register(
         json = arguments["json"] if "json" in names else arguments.pop("json")
         if "data_dir" in names:
             arguments["data_dir"] = arguments["data_dir"] or context.ensure_object(Globals).data_dir
-        answer = function(**arguments)
         try:
+            answer = function(**arguments)
             give(answer, json=json)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -37,7 +37,9 @@ class Answer(NamedTuple):
 
 
 def give(answer: Answer, *, json: bool) -> None:
-    """Print an answer."""
+    """Print an answer; a document that is UNSET: all has been printed."""
+    if answer.document is msgspec.UNSET:
+        return
     if json:
         print_json(answer.document, sys.stdout)
         return

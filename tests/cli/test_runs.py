@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -53,6 +54,29 @@ def test_what_runs_publish_is_listed_and_removed(jivsd):
     assert jivsd("outbox", "prune", "--before", "1d").out == "Removed 0 events.\n"
     assert jivsd("outbox", "prune", "--before", "0s", "--json").json == {"removed": 2}
     assert jivsd("outbox", "list").out == "Nothing was published.\n"
+
+
+def test_watching_all_that_happens(jivsd):
+    run = jivsd("start", "add-up", "--input", "2", "--id", "seen", "--wait", "--json").json
+    told = jivsd("watch", "--after", "oldest", "--run", run["run_id"], "--limit", "4")
+    assert (told.code, told.err) == (0, "")
+    lines = [line.split("  ")[1:] for line in told.out.splitlines()]
+    assert lines == [
+        ["add-up:seen", "Started"],
+        ["add-up:seen", "StepDone add"],
+        ["add-up:seen", "StepDone add#2"],
+        ["add-up:seen", "Ended COMPLETED"],
+    ]
+    watched = jivsd("watch", "--after", "oldest", "--id", "seen", "--kind", "StepDone", "--limit", "1", "--json")
+    event = json.loads(watched.out)
+    assert (event["run_id"], event["seq"], event["path"]) == (run["run_id"], 2, "add")
+    following = jivsd("watch", "--after", event["cursor"], "--id", "seen", "--limit", "1", "--json")
+    assert json.loads(following.out)["seq"] == 3
+    wrong = jivsd("watch", "--kind", "Stepped")
+    assert wrong.code == 6
+    assert "kind" in wrong.err
+    wrong = jivsd("watch", "--after", "yesterday")
+    assert "'yesterday' is no cursor of this feed" in wrong.err
 
 
 def test_the_same_idempotency_key_is_the_same_run(jivsd):
