@@ -32,6 +32,7 @@ class Daemon:
             command += ["--config", folder / "jivsd.toml"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self._lines: list[str] = []
+        self._token = token
         self.url = self._address()
         threading.Thread(target=self._drain, daemon=True).start()
 
@@ -52,7 +53,8 @@ class Daemon:
     def start(self, workflow, input, **options):
         """Start a run over HTTP, and return its run id."""
         body = json.dumps({"workflow": workflow, "input": input, **options}).encode()
-        request = urllib.request.Request(f"{self.url}/api/v1/runs", body)
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(f"{self.url}/api/v1/runs", body, headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)["run"]["run_id"]
 

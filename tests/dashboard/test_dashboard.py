@@ -172,6 +172,20 @@ def test_a_token_is_asked_for_and_a_wrong_one_said(guarded, open_page):
     open_page.complaints.clear()
 
 
+def test_news_comes_over_a_websocket(guarded, open_page):
+    page = open_page(guarded.url)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Token").fill(TOKEN)
+    with page.expect_websocket() as opened:
+        click(dialog, "Go on")
+    with opened.value.expect_event("framereceived", lambda frame: "heard" in frame):
+        guarded.start("move", {"tenant": "acme"}, id="heard")
+    page.goto(f"{guarded.url}/#/runs")
+    expect(page.get_by_role("link", name="heard").first).to_be_visible()
+    assert not opened.value.is_closed()
+    open_page.complaints.clear()
+
+
 def test_a_daemon_that_is_away_is_seen_to_be(chromium, tmp_path, open_page):
     from dashboard.conftest import Daemon
 

@@ -1,10 +1,13 @@
-/* Keeps what is seen true: loads again and again while the page is visible, and says when the daemon is away.
+/* Keeps what is seen true: loads again when something has happened and every now and then, while the page is visible;
+   and says when the daemon is away.
 
    The one place that knows how news comes: the pages only say how to load and how to draw. */
 
 import { Away } from "./api.js";
+import { listen, onNews } from "./feed.js";
 
 const EVERY = 2000;
+const SHORTEST = 1000;
 const LONGEST = 15_000;
 
 /** Load and draw until stopped.
@@ -16,9 +19,14 @@ export function follow(load, { draw, fail, tell }) {
   let timer = 0;
   let failures = 0;
   let asked = 0;
+  let began = 0;
+  let due = 0;
 
   async function round() {
     clearTimeout(timer);
+    clearTimeout(due);
+    due = 0;
+    began = performance.now();
     const mine = ++asked;
     let wait = EVERY;
     try {
@@ -27,6 +35,7 @@ export function follow(load, { draw, fail, tell }) {
       failures = 0;
       tell({ state: "live" });
       draw(data);
+      listen();
     } catch (error) {
       if (mine !== asked || ended.signal.aborted) return;
       if (error instanceof Away) {
@@ -41,6 +50,11 @@ export function follow(load, { draw, fail, tell }) {
     if (!document.hidden) timer = setTimeout(round, wait);
   }
 
+  const deaf = onNews(() => {
+    if (due || document.hidden) return;
+    due = setTimeout(round, Math.max(0, began + SHORTEST - performance.now()));
+  });
+
   function seen() {
     clearTimeout(timer);
     if (document.hidden) tell({ state: "still" });
@@ -54,6 +68,8 @@ export function follow(load, { draw, fail, tell }) {
     stop() {
       ended.abort();
       clearTimeout(timer);
+      clearTimeout(due);
+      deaf();
       document.removeEventListener("visibilitychange", seen);
     },
   };
