@@ -30,20 +30,26 @@ def start(actor: Actor, new: NewRun, event: Event, told: Callable[[Verdict], Non
     entered = run.options.start_at is None and run.shard in services.holding.shards
     entry = Entry(run_id=run.run_id, shard=actor.run.shard, events=(event,), new=placed)
 
-    def submit() -> None:
-        services.committer.submit(entry, parking.errand(actor, started))
-
     def started(verdict: Verdict) -> None:
-        if isinstance(verdict, Refused) and verdict.why == "away":
-            submit()
-            return
         if entered:
             services.gate.arrive(run.workflow)
         if isinstance(verdict, Written):
             services.adopt(placed.run, [event] if actor.first else None)
         told(verdict)
 
-    submit()
+    _submit(actor, entry, started)
+
+
+def _submit(actor: Actor, entry: Entry, told: Callable[[Verdict], None]) -> None:
+    """Have an entry written; again, as long as the store is away."""
+
+    def answered(verdict: Verdict) -> None:
+        if isinstance(verdict, Refused) and verdict.why == "away":
+            _submit(actor, entry, told)
+        else:
+            told(verdict)
+
+    actor.services.committer.submit(entry, parking.errand(actor, answered))
 
 
 def prepare(host: Host, actor: Actor, path: str, call: commands.ChildCall, *, attached: bool) -> tuple[NewRun, Event]:

@@ -22,10 +22,12 @@ from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd import logs
 from jivsd.admin.app import create_app
+from jivsd.admin.feedwire import encoded
 from jivsd.admin.server import Server
 from jivsd.listening import listen_unix
 from jivsd.proof import httpclients
 from jivsd.proof.engines import engine_on
+from jivsd.services.feed import FeedService
 
 if TYPE_CHECKING:
     from jivsd.engine.engine import Engine
@@ -74,7 +76,7 @@ async def measure(rounds: int, requests: int, bulks: int) -> Rates:
     with tempfile.TemporaryDirectory(prefix="jivsd-rates-") as name:
         folder = Path(name)
         async with engine_on(folder / "rates.db") as engine, trio.open_nursery() as nursery:
-            app = create_app(engine)
+            app = create_app(engine, feed=FeedService(engine.store.feed, encoded, engine.clock.now))
             app.add_url_rule(EMPTY_PATH, view_func=_nothing, methods=["GET"])
             listener = listen_unix(folder / "rates.sock")
             server = Server(app, [listener])
