@@ -75,6 +75,6 @@ async def test_what_the_daemon_refuses(tmp_path):
             ):
                 with pytest.raises(ClientError, match=says):
                     async with client.follow(after, wanted) as events:
-                        await events.receive()
+                        await anext(events)
     finally:
         await daemon.aclose()
