@@ -13,7 +13,6 @@ import errno
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -24,12 +23,12 @@ import trio
 from jivsd import jsonguard
 from jivsd.actclient import ActCalls
 from jivsd.admin import incidentwire, lockwire, nodewire, publications, wire
-from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, limits, understood
+from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, understood
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.codeclient import CodeCalls
+from jivsd.door import Door
 from jivsd.engine.api import Answer, GroupDecision, PluginState, Receipt, StartOptions, StartResult, Updated
-from jivsd.feedclient import Door, FeedCalls
-from jivsd.places import default_data_dir, socket_path
+from jivsd.feedclient import FeedCalls
 from jivsd.pruneclient import PruneCalls
 from jivsd.records import ENDED, encode, new_id
 from jivsd.statclient import StatisticsCalls
@@ -37,6 +36,7 @@ from jivsd.store.api import Plugin, RunFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
+    from pathlib import Path
 
     from jivsd.engine.api import (
         EngineStatus,
@@ -108,25 +108,14 @@ class Client(ActCalls, CodeCalls, FeedCalls, PruneCalls, StatisticsCalls):
         Raises:
             ConfigError: the data folder's path is too long for a socket in it.
         """
-        if url is None:
-            folder = (default_data_dir() if data_dir is None else Path(data_dir)).expanduser().absolute()
-            path = socket_path(folder)
-            transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False, limits=limits())
-            known: Path | None = path
-            place, remedy = f"socket {path}", f"start one with: jivsd run --data-dir {folder}"
-        else:
-            transport = httpx.AsyncHTTPTransport(verify=url.startswith("https:"), limits=limits())
-            known = None
-            place, remedy = url, "check the address, and that the daemon was started with --http"
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        door = Door.of(data_dir, url, token)
+        headers = {"Content-Type": "application/json", "Accept": "application/json", **door.headers}
         if by is not None:
             headers[wire.BY_HEADER] = by
         base = (url or "http://jivsd").rstrip("/") + wire.API
+        transport = door.transport()
         async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False) as http:
-            told = {name: value for name, value in headers.items() if name == "Authorization"}
-            yield cls(http, place, remedy, Door(known, url or "", told))
+            yield cls(http, door.place, door.remedy, door)
 
     # ---- runs
 

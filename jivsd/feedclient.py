@@ -19,10 +19,11 @@ from jivsd.admin.wire import API
 from jivsd.asking import ClientError, DaemonNotRunning, understood
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from trio_websocket import WebSocketConnection
+
+    from jivsd.door import Door
 
 FIRST_PAUSE: Final = 0.1
 LAST_PAUSE: Final = 5.0
@@ -35,14 +36,6 @@ _decode = msgspec.json.Decoder(FeedPage).decode
 
 
 Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
-
-
-class Door(NamedTuple):
-    """Where a daemon is: a socket, or else a URL; and what it is to be told."""
-
-    path: Path | None
-    url: str
-    headers: Mapping[str, str]
 
 
 class Wanted(NamedTuple):

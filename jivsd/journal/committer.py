@@ -377,7 +377,7 @@ class Committer:
             return False
         told: list[tuple[_Slot, Verdict]] = []
         held: list[_Slot] = []
-        refused: dict[str, Refused] = {}
+        refused: dict[str, tuple[Refused, int]] = {}
         for slot, verdict in zip(batch, verdicts, strict=True):
             if verdict is WRITTEN:
                 told.append((slot, verdict))
@@ -388,7 +388,7 @@ class Committer:
             else:
                 told.append((slot, verdict))
                 if isinstance(verdict, Refused) and isinstance(slot.entry, Entry) and not verdict.lives(slot.entry):
-                    refused[slot.entry.run_id] = verdict
+                    refused[slot.entry.run_id] = verdict, slot.entry.epoch
         if held:
             self._keep(held)
             self._on_held([_concerned(slot.entry) for slot in held])
@@ -400,13 +400,17 @@ class Committer:
         self._tell(told)
         return not told
 
-    def _later_entries(self, refused: dict[str, Refused]) -> list[tuple[_Slot, Verdict]]:
-        """What a refused run submitted after the refused entry: it builds on it, and is refused too."""
+    def _later_entries(self, refused: dict[str, tuple[Refused, int]]) -> list[tuple[_Slot, Verdict]]:
+        """What a refused run submitted after the refused entry: it builds on it, and is refused too.
+
+        Not so what a later life of it submits under a later epoch, when an earlier one was fenced.
+        """
         kept: deque[_Slot] = deque()
         told: list[tuple[_Slot, Verdict]] = []
         for slot in self._waiting:
-            verdict = refused.get(slot.entry.run_id) if isinstance(slot.entry, Entry) else None
-            if verdict is None:
+            entry = slot.entry
+            verdict, epoch = refused.get(entry.run_id, (None, 0)) if isinstance(entry, Entry) else (None, 0)
+            if verdict is None or (verdict.why == "fenced" and isinstance(entry, Entry) and entry.epoch > epoch):
                 kept.append(slot)
             else:
                 told.append((slot, verdict))

@@ -292,8 +292,8 @@ class Store(LockBook, Protocol):
         """Write a batch in one transaction, durably, and return a verdict for each entry, in order.
 
         Once an entry of a run is Refused or Busy, the later entries of that run in the batch get the same verdict,
-        unless it was a start and the run lives already (see `Refused.lives`). An entry that was written before, as a
-        whole and equal byte for byte, is Written again without effect.
+        unless it was a start and the run lives already (see `Refused.lives`), or they are under an epoch that is good.
+        An entry that was written before, as a whole and equal byte for byte, is Written again without effect.
 
         `more` may be called, in any thread, when a batch is durable: it takes that one's verdicts and returns the next
         batch, or nothing. What is returned or raised in the end is about the last batch.

@@ -17,7 +17,7 @@ from databases import NEWEST
 def test_status_is_one_page(jivsd, daemon):
     page = jivsd("status").out
     assert f"sqlite:///{daemon.data_dir}/jivsd.db" in page
-    assert re.search(r"trial +[0-9a-f]{12} +add-up, announce, gate, ship, weigh", page)
+    assert re.search(r"trial +[0-9a-f]{12} +add-up, announce, gate, safe, ship, weigh", page)
     status = jivsd("status", "--json").json
     assert {plugin["name"] for plugin in status["plugins"]} >= {"trial", "migration"}
     assert {child["name"]: child["state"] for child in status["children"]}["engine"] == "running"
@@ -26,7 +26,7 @@ def test_status_is_one_page(jivsd, daemon):
 def test_plugins_and_incidents_are_lists(jivsd):
     plugins = jivsd("plugins", "list", "--json").json
     assert plugins["next"] is None
-    assert "add-up, announce, gate, ship, weigh" in jivsd("plugins", "list").out
+    assert "add-up, announce, gate, safe, ship, weigh" in jivsd("plugins", "list").out
     assert jivsd("incidents", "list").code == 0
     assert set(jivsd("incidents", "list", "--all", "--json").json) == {"items", "next"}
 

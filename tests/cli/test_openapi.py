@@ -36,7 +36,8 @@ class Nobody:
 def routes():
     """Every route with its handler, as the application has them, but for the files of the dashboard."""
     app = create_app(Nobody(), feed=None)
-    found = [(rule.rule, rule.methods, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
+    rules = [rule for rule in app.url_map.iter_rules() if not rule.websocket]
+    found = [(rule.rule, rule.methods, app.view_functions[rule.endpoint]) for rule in rules]
     return [route for route in found if route[0] not in assets() and not route[0].endswith("/<path:rest>")]
 
 

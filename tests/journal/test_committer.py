@@ -356,6 +356,19 @@ async def test_a_shard_lost_meanwhile_is_fenced():
         assert b.fenced == [2]
 
 
+async def test_a_later_life_of_a_run_is_not_refused_with_an_earlier_one():
+    async with bench() as b:
+        run = await b.started()
+        b.submit("earlier", append(run, 2))
+        (epoch,) = (await b.store.inner.raise_epoch("node-a", {run.shard: b.committer.epochs[run.shard]})).values()
+        b.submit("earlier", append(run, 3))
+        b.committer.hold({run.shard: epoch})
+        b.submit("later", append(run, 2))
+        await b.committer.drain()
+        fenced = Refused("fenced")
+        assert b.told == [("earlier", fenced), ("earlier", fenced), ("later", Written())]
+
+
 async def test_an_outsider_whose_start_may_be_there_is_not_told_to_come_again():
     async with bench() as b:
         run = new_run()

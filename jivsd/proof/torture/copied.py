@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
         case bytes():
             return value.decode()
         case list():
-            return json.dumps(value)
+            return json.dumps(value, default=str)
         case UUID():
             return str(value)
         case _:

@@ -207,7 +207,9 @@ def _fault(error: Exception) -> Verdict:
 
 
 def for_later(entry: Entry, verdict: Verdict) -> Verdict | None:
-    """The verdict for the later entries of a run, if this one decides theirs."""
+    """The verdict for the later entries of a run, if this one decides theirs: what is fenced does so by itself."""
+    if verdict == _FENCED:
+        return None
     if isinstance(verdict, Existing):
         return Refused("exists", entry.run_id)
     if isinstance(verdict, Busy) or (isinstance(verdict, Refused) and not verdict.lives(entry)):

@@ -156,7 +156,7 @@ class _Attempt:
             verdict = self._write(place, entry)
         if isinstance(verdict, Existing):
             self._refused[entry.run_id] = Refused("exists", entry.run_id)
-        elif isinstance(verdict, Refused) and not verdict.lives(entry):
+        elif isinstance(verdict, Refused) and verdict is not _FENCED and not verdict.lives(entry):
             self._refused[entry.run_id] = verdict
         return verdict
 

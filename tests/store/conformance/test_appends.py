@@ -131,9 +131,9 @@ async def test_entries_of_an_older_epoch_are_refused_and_others_written(journal)
         fenced = Refused("fenced")
         assert await j.write(append(lost, 2), append(kept, 2), append(lost, 3)) == [fenced, Written(), fenced]
         assert await j.seqs(lost) == [1]
-        late = append(lost, 2)
-        late.epoch = j.epoch + 1
-        assert await j.store.commit([late]) == [Written()]
+        early, late = append(lost, 2), append(lost, 2)
+        early.epoch, late.epoch = j.epoch, j.epoch + 1
+        assert await j.store.commit([early, late]) == [fenced, Written()]  # two lives of it
 
 
 async def test_only_the_owner_who_knows_the_epoch_raises_it(journal):
