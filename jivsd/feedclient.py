@@ -13,6 +13,7 @@ import msgspec
 import trio
 import trio_websocket
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError
+from wsproto.utilities import ProtocolError
 
 from jivsd.admin.feedwire import FeedEventView, FeedPage
 from jivsd.admin.wire import API
@@ -31,6 +32,12 @@ LAST_PAUSE: Final = 5.0
 CONNECT: Final = 5.0
 SILENT: Final = 60.0
 """Seconds without a word, after which a connection is given up: the daemon sends something every ten."""
+
+_ENDS: Final = (
+    *(OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, trio.BrokenResourceError),
+    ProtocolError,  # of trio-websocket, when a ping comes while it closes
+)
+"""How a connection ends that is tried again."""
 
 _decode = msgspec.json.Decoder(FeedPage).decode
 
@@ -200,7 +207,7 @@ class _Follower:
                         await socket.aclose()
         except* ConnectionRejected as group:
             refused += [error for error in _leaves(group) if isinstance(error, ConnectionRejected)]
-        except* (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, trio.BrokenResourceError) as group:
+        except* _ENDS as group:
             why = _why(_leaves(group)[0])
         for refusal in refused:
             if refusal.status_code < 500:

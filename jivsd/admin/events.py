@@ -75,17 +75,10 @@ class EventRoutes:
         wanted = query.wanted()
         after = await self._place(query.after)
         seconds = wait_seconds(query.wait)
-        news: News | None = None
-        with patience().wait(), trio.move_on_after(seconds) if seconds else trio.CancelScope():
-            while True:
-                with self._feed.news_event() as more:
-                    news = await self._feed.look(after, wanted, query.limit)
-                    if news.events or not seconds:
-                        break
-                    after = Cursor.of(news.cursor)
-                    await more.wait()
-        if news is None:
-            news = News([], "" if after is None else str(after))
+        news = await self._feed.look(after, wanted, query.limit)
+        if seconds and not news.events:
+            with patience().wait(), trio.move_on_after(seconds):
+                news = await self._feed.look_again(Cursor.of(news.cursor), wanted, query.limit)
         return Response(frame(news), content_type="application/json")
 
     async def stream(self) -> None:
@@ -113,12 +106,12 @@ async def _converse(follower: Follower) -> tuple[int, str]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_listen)
         try:
-            await _send(News([], follower.cursor))
+            await _send(News([], follower.cursor or OLDEST))
             while True:
                 news: News | None = None
                 with trio.move_on_after(BEAT):
                     news = await follower.next()
-                await _send(news or News([], follower.cursor))
+                await _send(news or News([], follower.cursor or OLDEST))
         except TooSlow:
             return LATER, "too slow: come back with your cursor"
         except Interrupted:

@@ -92,11 +92,21 @@ class FeedService:
         with self._followed():
             yield Follower(self, after, wanted)
 
-    @contextmanager
-    def news_event(self) -> Generator[trio.Event]:
-        """What is set at the next news, as long as somebody is inside."""
+    async def look_again(self, after: Cursor | None, wanted: Wanted, limit: int) -> News:
+        """As `look`, but wait for the first event.
+
+        Raises:
+            FeedGone, BadCursor, StoreError: see `jivsd.store.feed.read`.
+        """
         with self._followed():
-            yield self._news
+            while True:
+                await self._begun.wait()
+                more = self._news
+                news = await self.look(after, wanted, limit)
+                if news.events:
+                    return news
+                after = Cursor.of(news.cursor)
+                await more.wait()
 
     async def end(self) -> Cursor:
         """The place after all that there is now. Raises StoreError."""
@@ -153,16 +163,20 @@ class FeedService:
     async def _read(self) -> None:
         """Read the journal for all followers, while there are any."""
         place: Cursor | None = None
+        away = False
         while True:
             await self._wanted.wait()
             try:
                 place = place or await self._feed.end()
                 self._begun.set()
                 pieces, place, more = await self.page(place)
+                away = False
             except FeedGone:
                 raise  # the store was away for too long: whoever follows comes back, and is told
             except StoreError as error:
-                log.warning("the feed cannot be read now; trying again", why=str(error))
+                if not away:
+                    log.warning("the feed cannot be read now; trying again", why=str(error))
+                away = True
                 await trio.sleep(self._config.again)
                 continue
             for piece in pieces:

@@ -37,7 +37,11 @@ TAKEN_WITHOUT_REDIS: Final = 30.0
 """Seconds within which others have all shards of a node that is gone: with Redis, and when that was away lately."""
 GIVEN_UP: Final = 90.0
 SETTLED: Final = 5.0
-"""Seconds after the last fault after which a fault of Redis alone must move no shard."""
+"""Seconds after the last fault after which a fault of Redis alone must move no shard; and seconds of rest after which
+the nodes share evenly.
+"""
+RESTS: Final = 0.15
+"""How often the nodes are left alone for so long, before the next one is done something to."""
 LOOK_AGAIN: Final = 0.1
 
 
@@ -130,6 +134,8 @@ class NodeFaults:
     # ---- nodes
 
     async def _on_a_node(self, kind: str, rng: Random) -> None:
+        if rng.random() < RESTS:
+            await self._rest()
         node = rng.choice(self._fleet.nodes)
         if not node.daemon.running or not node.up:
             return  # it is being started
@@ -142,6 +148,25 @@ class NodeFaults:
                     await self._stop(node)
                 case _:
                     await self._cut_off(node, rng)
+
+    async def _rest(self) -> None:
+        """Leave the nodes alone once each has shards again that is up: soon they share evenly."""
+        names = [node.name for node in self._fleet.nodes]
+        with trio.move_on_after(NOT_FOR_EVER) as patience:
+            while self._under_way or not await self._all_have_shards():  # noqa: ASYNC110 -- in SQL, and processes
+                await trio.sleep(LOOK_AGAIN)
+        last = self._last
+        await trio.sleep(SETTLED)
+        owners = await self._ownership.owners()
+        if patience.cancelled_caught or owners is None or self._under_way or self._last != last:
+            return  # something else has happened
+        for line in self._ownership.unevenness(owners, names):
+            self._account.complain("uneven", "", f"after {SETTLED:g} s of rest: {line}")
+
+    async def _all_have_shards(self) -> bool:
+        owners = await self._ownership.owners() or {}
+        nodes = self._fleet.nodes
+        return all(node.up for node in nodes) and {owner for owner, _ in owners.values()} == {one.name for one in nodes}
 
     async def _end(self, kind: str, node: Node, rng: Random) -> None:
         """End a node, let others have its shards now and then before it is started again."""

@@ -81,11 +81,12 @@ class Ownership:
         """What is wrong with how these nodes share the shards, once they have had time for it."""
         wrong: list[str] = []
         with trio.move_on_after(EVEN_WITHIN):
-            while wrong := self._uneven(await self.owners(), nodes):  # noqa: ASYNC110 -- in PostgreSQL
+            while wrong := self.unevenness(await self.owners(), nodes):  # noqa: ASYNC110 -- in PostgreSQL
                 await trio.sleep(LOOK_AGAIN)
         return wrong
 
-    def _uneven(self, owners: dict[int, tuple[str, int]] | None, nodes: Collection[str]) -> list[str]:
+    def unevenness(self, owners: dict[int, tuple[str, int]] | None, nodes: Collection[str]) -> list[str]:
+        """What is wrong with how these nodes share the shards just now."""
         if owners is None:
             return ["PostgreSQL does not say who owns the shards"]
         counts = Counter(dict.fromkeys(nodes, 0))
