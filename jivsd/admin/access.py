@@ -7,18 +7,16 @@ from enum import IntEnum
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from quart import request
-
 from jivsd import logs
 from jivsd.admin.conversation import Look
+from jivsd.admin.exchange import asked
 from jivsd.admin.http import caller
 from jivsd.admin.problems import Problem, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.admin.http import Called, Handler
 
 LOOKS: Final = frozenset({"GET", "HEAD"})
@@ -70,7 +68,7 @@ def only_looks(handler: Called) -> Called:
 
 def need(role: Role) -> None:
     """Raises Problem (403) when the request's token has not this role."""
-    own: Role = request.scope["state"].get("role", Role.ADMIN)
+    own: Role = asked().state.get("role", Role.ADMIN)
     if own < role:
         detail = f"this needs a token with the role {role.name.lower()}; yours has {own.name.lower()}"
         raise Problem(403, "forbidden", detail, {"role": role.name.lower()})
@@ -81,17 +79,14 @@ def guarded(handler: Handler, method: str) -> Handler:
     needed = getattr(handler, "role", None) or (Role.READ if method in LOOKS else Role.OPERATE)
 
     @wraps(handler)
-    async def checked(**arguments: Any) -> Response:
-        need(needed)
-        return await handler(**arguments)
-
-    @wraps(handler)
     async def looking(**arguments: Any) -> Response:
-        state = request.scope["state"]
-        look = state["look"] = Look(state["room"])
+        request = asked()
+        need(needed)
+        await request.read()
+        look = request.look = Look(request.state["room"])
         await look.take()
         try:
-            return await checked(**arguments)
+            return await handler(**arguments)
         finally:
             look.give_back()
 
@@ -100,14 +95,17 @@ def guarded(handler: Handler, method: str) -> Handler:
 
     @wraps(handler)
     async def recorded(**arguments: Any) -> Response:
+        request = asked()
         facts = {"who": caller(), "what": f"{method} {request.path}"}
         try:
-            response = await checked(**arguments)
+            need(needed)
+            await request.read()
+            response = await handler(**arguments)
         except Exception as error:
             problem = problem_of(error)
             audit.info("action", **facts, status=problem.status, code=problem.code)
             raise problem from error
-        audit.info("action", **facts, status=response.status_code)
+        audit.info("action", **facts, status=response.status)
         return response
 
     return recorded

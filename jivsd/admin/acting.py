@@ -11,8 +11,7 @@ from jivsd.engine.api import Acts, Switched
 from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 

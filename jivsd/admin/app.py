@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import trio
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse as Response
 
-from jivsd.admin.access import Token, guarded
+from jivsd.admin.access import Token
 from jivsd.admin.acting import ActingRoutes
 from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.dashboard import DashboardRoutes
 from jivsd.admin.events import EventRoutes
 from jivsd.admin.guard import Guard
-from jivsd.admin.http import BODY_DEADLINE, Text
 from jivsd.admin.incidents import IncidentRoutes
 from jivsd.admin.locks import LockRoutes
 from jivsd.admin.metrics import MetricsRoutes
@@ -24,6 +24,7 @@ from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.pluginroutes import PluginRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
+from jivsd.admin.routing import Router
 from jivsd.admin.runs import RunRoutes
 from jivsd.admin.statistics import StatisticsRoutes
 from jivsd.admin.status import StatusRoutes
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
+    from jivsd.admin.guard import Application, Scope
+    from jivsd.admin.http import Route
     from jivsd.engine.engine import Engine
     from jivsd.services.feed import FeedService
 
@@ -61,36 +64,49 @@ def create_app(
     """
     app = QuartTrio("jivsd.admin", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
-    app.config["BODY_TIMEOUT"] = BODY_DEADLINE
-    app.url_map.converters["default"] = Text
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
+    events = EventRoutes(feed)
+    app.add_websocket(f"{API}/events", endpoint="WEBSOCKET /events", view_func=events.stream)
+    app.register_error_handler(Exception, _explain)
+    router = Router(_sends_to_the_end(app.asgi_app), routes_of(engine, events, siblings))
+    app.asgi_app = Guard(router, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
+    return app
+
+
+def routes_of(engine: Engine, events: EventRoutes, siblings: Mapping[str, Path]) -> list[tuple[str, Route]]:
+    """All routes but the WebSocket, each with the prefix of its path."""
     status = StatusRoutes(engine)
     nouns = (
         *(RunRoutes, BulkRoutes, ActingRoutes, OutboxRoutes, LockRoutes),
         *(IncidentRoutes, WorkflowRoutes, StatisticsRoutes, PruneRoutes, NodeRoutes),
     )
-    events = EventRoutes(feed)
     routes = [(API, route) for noun in (*(noun(engine) for noun in nouns), status, events) for route in noun.routes()]
     routes += [("", route) for route in (*status.health_routes(), *MetricsRoutes(engine, siblings).routes())]
     plugins = PluginRoutes(engine)
     routes += [("", route) for route in OpenApiRoutes(routes, plugins.described).routes()]
     routes += [(API, route) for route in plugins.routes()]
     routes += [("", route) for route in DashboardRoutes().routes()]
-    for prefix, (method, path, handler) in routes:
-        app.add_url_rule(
-            prefix + path,
-            endpoint=f"{method} {path}",
-            view_func=guarded(handler, method),
-            methods=[method],
-            provide_automatic_options=False,
-        )
-    app.add_websocket(f"{API}/events", endpoint="WEBSOCKET /events", view_func=events.stream)
-    app.register_error_handler(Exception, _explain)
-    app.asgi_app = Guard(app.asgi_app, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
-    return app
+    return routes
 
 
 async def _explain(error: Exception) -> Response:
+    """What Quart is to answer: nothing is at the address, or a WebSocket is refused."""
     problem = problem_of(error)
     return Response(problem.document(), problem.status, problem.headers)
+
+
+def _sends_to_the_end(app: Application) -> Application:
+    """Shield what Quart sends from its own cancellation.
+
+    hypercorn tells the application that the exchange is over before it has made the connection ready for the next one,
+    or closed it; Quart then cancels the task that hypercorn does this in, and the connection would stay as it is for
+    ever. A send is bounded by `Conversation`, and by its socket's end.
+    """
+
+    async def shielded(scope: Scope, receive: Any, send: Any) -> None:
+        async def send_to_the_end(message: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await send(message)
+
+        await app(scope, receive, send_to_the_end)
+
+    return shielded

@@ -9,8 +9,7 @@ from jivsd.admin.wire import BulkBody, BulkView
 from jivsd.engine.api import NewStart
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 

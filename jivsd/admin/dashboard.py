@@ -11,8 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from quart import request
-from quart_trio.wrappers import TrioResponse as Response
+from jivsd.admin.exchange import Response, asked
 
 if TYPE_CHECKING:
     from jivsd.admin.http import Handler, Route
@@ -78,7 +77,7 @@ def _serve(asset: Asset) -> Handler:
     headers = {**HEADERS, "Cache-Control": asset.kept, "ETag": asset.etag}
 
     async def serve() -> Response:
-        if asset.etag in request.headers.get("If-None-Match", ""):
+        if asset.etag in (asked().header(b"if-none-match") or ""):
             return Response(b"", 304, headers)
         return Response(asset.body, 200, headers, content_type=asset.type)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import msgspec
 import trio
 from quart import websocket
-from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd import logs
+from jivsd.admin.exchange import JSON, Response
 from jivsd.admin.feedwire import FeedPage, frame
 from jivsd.admin.http import Route, operation, patience, query_of, wait_seconds
 from jivsd.records import Kind
@@ -79,11 +79,11 @@ class EventRoutes:
         if seconds and not news.events:
             with patience().wait(), trio.move_on_after(seconds):
                 news = await self._feed.look_again(Cursor.of(news.cursor), wanted, query.limit)
-        return Response(frame(news), content_type="application/json")
+        return Response(frame(news), content_type=JSON)
 
     async def stream(self) -> None:
         """Send what happens, until the client goes away, or is told to."""
-        query = query_of(FollowQuery, websocket)
+        query = query_of(FollowQuery, websocket.query_string)
         place = await self._place(query.after)
         await self._feed.look(place, Wanted(), 1)  # a cursor that will not do is refused before anything begins
         waits: Patience = websocket.scope["state"]["patience"]

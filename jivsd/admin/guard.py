@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jivsd.admin.access import found
 from jivsd.admin.dashboard import assets
+from jivsd.admin.exchange import explained
 from jivsd.admin.problems import Problem
 from jivsd.admin.status import LIVE, READY
 
@@ -51,7 +52,7 @@ class Guard:
         if problem is None:
             await self._app(scope, receive, send)
         else:
-            await _refuse(problem, send, "http" if scope["type"] == "http" else "websocket.http")
+            await explained(problem).send(send, "http" if scope["type"] == "http" else "websocket.http")
 
     def _refusal(self, scope: Scope) -> Problem | None:
         if not scope["path"].startswith("/"):
@@ -117,11 +118,3 @@ def _is_address(name: str) -> bool:
 def _same_origin(origin: str, host: str) -> bool:
     scheme, _, place = origin.partition("://")
     return scheme in ("http", "https") and place.lower() == host.lower()
-
-
-async def _refuse(problem: Problem, send: Any, kind: str) -> None:
-    body = problem.document()
-    headers = [(name.lower().encode(), value.encode("latin1")) for name, value in problem.headers.items()]
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": f"{kind}.response.start", "status": problem.status, "headers": headers})
-    await send({"type": f"{kind}.response.body", "body": body, "more_body": False})

@@ -6,15 +6,12 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 import trio
-from quart import request
-from quart_trio.wrappers import TrioResponse as Response
-from werkzeug.routing import BaseConverter, ValidationError
 
 from jivsd import jsonguard
+from jivsd.admin.exchange import JSON, Response, asked, parameters_of
 from jivsd.admin.problems import Problem
 from jivsd.admin.wire import BY_HEADER, MAX_WAIT, instant
 from jivsd.clock import SECOND, microseconds
@@ -22,8 +19,6 @@ from jivsd.clock import SECOND, microseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-
-    from quart.wrappers import Request, Websocket
 
     from jivsd.admin.patience import Patience
 
@@ -63,9 +58,6 @@ def operation(
     return describe
 
 
-BODY_DEADLINE: Final = 10.0
-"""How long a body may take to arrive, in seconds."""
-
 LARGE: Final = 16 * 1024
 """Bytes of JSON that are checked at once, in about a millisecond."""
 
@@ -76,30 +68,15 @@ _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*?)`(?
 _PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _PERSON_LIMIT = 100
+_BY: Final = BY_HEADER.lower().encode()
 _one: Final = trio.CapacityLimiter(1)
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
-class Text(BaseConverter):
-    """One segment of a path, decoded only after it was split off: a workflow id may contain "/" as %2F."""
-
-    part_isolating = True
-    regex = "[^/]+"
-
-    def to_python(self, value: str) -> str:
-        try:
-            text = unquote_to_bytes(value).decode()
-        except UnicodeDecodeError:
-            raise ValidationError from None
-        if CONTROL.search(text):
-            raise ValidationError
-        return text
-
-
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A value as a JSON response."""
-    return Response(msgspec.json.encode(value), status, dict(headers or {}), content_type="application/json")
+    return Response(msgspec.json.encode(value), status, headers or {}, JSON)
 
 
 async def body_of(kind: type[Kind], *, required: bool = True) -> Kind:
@@ -108,9 +85,8 @@ async def body_of(kind: type[Kind], *, required: bool = True) -> Kind:
     Raises:
         BadJson: it is not JSON that jivsd accepts.
         Problem: it does not fit (422), naming the field.
-        HTTPException: it is too large (413) or too slow (408).
     """
-    data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    data = asked().body
     if not data and not required:
         return kind()
     await checked(data)
@@ -132,18 +108,18 @@ async def checked(data: bytes) -> None:
         jsonguard.check(data)
 
 
-def query_of(kind: type[Kind], asked: Request | Websocket | None = None) -> Kind:
-    """The query parameters of the request, or of a WebSocket, as a `kind`.
+def query_of(kind: type[Kind], query_string: bytes | None = None) -> Kind:
+    """The query parameters of the request, or those given, as a `kind`.
 
     Raises:
         Problem: one is unknown, given twice, or of the wrong form (422).
     """
-    asked = asked or request
-    if not asked.query_string:
+    query_string = asked().query_string if query_string is None else query_string
+    if not query_string:
         return kind()
     found: dict[str, Any] = {}
     several = _several(kind)
-    for name, values in asked.args.lists():
+    for name, values in parameters_of(query_string).items():
         if name in several:
             found[name] = [part for value in values for part in value.split(",")] if name in LISTED else values
         elif len(values) > 1:
@@ -223,7 +199,7 @@ def once_key(given: str | None, field: str) -> str | None:
     Raises:
         Problem: both are there and differ, or the header is no key (422).
     """
-    header = request.headers.get("Idempotency-Key")
+    header = asked().header(b"idempotency-key")
     if header is None:
         return given
     key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
@@ -237,10 +213,10 @@ def once_key(given: str | None, field: str) -> str | None:
 
 def patience() -> Patience:
     """What a request that waits has to wait by. Others may look things up meanwhile."""
-    state = request.scope["state"]
-    if (look := state.get("look")) is not None:
-        look.give_back()
-    return state["patience"]
+    request = asked()
+    if request.look is not None:
+        request.look.give_back()
+    return request.state["patience"]
 
 
 def caller() -> str:
@@ -249,8 +225,9 @@ def caller() -> str:
     On the Unix socket the kernel vouches for the user; the name that a program gives is put before it, never in its
     place. Over TCP there is only that name.
     """
-    named = request.headers.get(BY_HEADER, "").strip()[:_PERSON_LIMIT]
+    request = asked()
+    named = (request.header(_BY) or "").strip()[:_PERSON_LIMIT]
     if not named.isprintable():
         named = ""
-    vouched = request.scope["state"].get("user") or "http"
+    vouched = request.state.get("user") or "http"
     return vouched if named in ("", vouched) else f"{named} ({vouched})"

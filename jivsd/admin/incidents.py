@@ -15,8 +15,7 @@ from jivsd.admin.wire import ReasonBody
 from jivsd.engine.api import GroupDecision, Incidents
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.api import GroupAction
     from jivsd.engine.engine import Engine
     from jivsd.records import Incident

@@ -11,8 +11,7 @@ from jivsd.admin.lockwire import LockPage
 from jivsd.admin.runs import Limit
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import trio
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from quart import request
-from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd import logs
+from jivsd.admin.exchange import Response, asked, parameters_of
 from jivsd.admin.http import operation
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class MetricsRoutes:
     @operation(answers={200: None})
     async def metrics(self) -> Response:
         """What Prometheus scrapes: of this node, or of all workers of this host."""
-        if not self._siblings or ALONE in request.args:
+        if not self._siblings or ALONE in parameters_of(asked().query_string):
             return _page(self._engine.metrics.render())
         pages = {self._engine.node: ""}
         async with trio.open_nursery() as nursery:

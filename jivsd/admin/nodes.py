@@ -8,8 +8,7 @@ from jivsd.admin.http import Route, answer, operation
 from jivsd.admin.nodewire import NodePage, NodeView
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 

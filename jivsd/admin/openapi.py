@@ -16,8 +16,7 @@ from jivsd.admin.wire import API
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.admin.http import Handler, Route
 
 DOCUMENT: Final = "/openapi.json"

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from quart import request
-from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd import logs
 from jivsd.admin.access import Role, need
+from jivsd.admin.exchange import JSON, Response, asked, parameters_of
 from jivsd.admin.http import CONTROL, Route, caller
 from jivsd.admin.problems import Problem
 from jivsd.authoring.routes import RouteError
@@ -37,20 +36,20 @@ class PluginRoutes:
 
     async def ask(self, name: str, rest: str) -> Response:
         """Have a plugin's route answer."""
+        request = asked()
         route, path = helm.find(self._engine, name, request.method, [_text(part) for part in rest.split("/")])
         need(Role[route.role.upper()])
-        query = dict(request.args.lists())
+        query = parameters_of(request.query_string)
         if any(CONTROL.search(value) for values in query.values() for value in values):
             raise Problem(422, "invalid", "a query parameter has a control character in it", {"field": "query"})
-        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         try:
-            answered = await helm.ask(self._engine, route, path, query, body, caller())
+            answered = await helm.ask(self._engine, route, path, query, request.body, caller())
         except RouteError as error:
             raise Problem(error.status, error.code, str(error), error.data) from None
         except helm.Late as error:
             log.warning("a plugin's route took too long", plugin=name, route=route.where, seconds=route.seconds)
             raise Problem(504, "timeout", str(error)) from None
-        return Response(answered, 200, content_type="application/json")
+        return Response(answered, content_type=JSON)
 
     def described(self) -> dict[str, Any]:
         """The paths and schemas of all plugins' routes, for the API's description."""

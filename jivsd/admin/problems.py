@@ -113,6 +113,8 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(413, "too_large", f"the body is {error}")
         case BadJson():
             return Problem(400, "bad_json", f"the body is not accepted: {error}", {"problem": error.code})
+        case ExceptionGroup():
+            return problem_of(error.exceptions[0])
         case EngineError():
             return _of_engine(error)
         case StoreAway():

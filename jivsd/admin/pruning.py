@@ -26,8 +26,7 @@ from jivsd.records import ENDED
 from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 SECONDS: Final = 1.0

@@ -43,8 +43,7 @@ from jivsd.records import ENDED, Run, Status, new_id
 from jivsd.store.api import Plugin, RunFilter, Runs
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]

@@ -7,7 +7,7 @@ import math
 import pwd
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -60,7 +60,7 @@ class Server:
         lent: Sequence[socket.socket] = (),
         grace: float = GRACE,
     ) -> None:
-        self._app = ASGIWrapper(_sends_to_the_end(app))
+        self._app = ASGIWrapper(app)
         self._own = list(listeners)
         self._listeners = [*listeners, *lent]
         self._grace = grace
@@ -188,31 +188,13 @@ async def _user_of(sock: trio.socket.SocketType) -> str:
     return _users[user]
 
 
-def _sends_to_the_end(app: ASGIFramework) -> ASGIFramework:
-    """Shield what an application sends from its own cancellation.
-
-    hypercorn tells the application that the exchange is over before it has made the connection ready for the next one,
-    or closed it; Quart then cancels the task that hypercorn does this in, and the connection would stay as it is for
-    ever. A send is bounded by `Conversation`, and by its socket's end.
-    """
-
-    async def shielded(scope: Any, receive: Any, send: Any) -> None:
-        async def send_to_the_end(message: Any) -> None:
-            with trio.CancelScope(shield=True):
-                await send(message)
-
-        await app(scope, receive, send_to_the_end)
-
-    return shielded
-
-
 def _config() -> Config:
     config = Config()
     config.keep_alive_max_requests = 2**62
     config.websocket_max_message_size = MAX_BYTES
     config.websocket_ping_interval = PING
-    # With a queue that can fill, hypercorn never gets over a body that is still coming when the answer is out. Quart
-    # always reads on, and drops what is beyond MAX_CONTENT_LENGTH.
+    # With a queue that can fill, hypercorn never gets over a body that is still coming when the answer is out. Routes
+    # read bodies before all else, and Quart always reads on; both drop what is beyond a limit.
     config.max_app_queue_size = cast("int", math.inf)
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")

@@ -12,8 +12,7 @@ from jivsd.admin.statwire import StatisticsPage
 from jivsd.clock import SystemClock
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 

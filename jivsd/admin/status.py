@@ -12,8 +12,7 @@ from jivsd.admin.wire import StatusView
 from jivsd.store.api import StoreAway
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.api import EngineStatus
     from jivsd.engine.engine import Engine
     from jivsd.store.sharing import Standing

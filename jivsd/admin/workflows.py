@@ -12,8 +12,7 @@ from jivsd.admin.wire import NoBody, PluginPage, ReasonBody, WorkflowPage, Workf
 from jivsd.engine.api import Moves, Reloaded
 
 if TYPE_CHECKING:
-    from quart_trio.wrappers import TrioResponse as Response
-
+    from jivsd.admin.exchange import Response
     from jivsd.engine.engine import Engine
 
 

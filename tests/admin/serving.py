@@ -20,6 +20,8 @@ from jivsd.services.feed import FeedService
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from quart_trio import QuartTrio
+
 
 class Refusing:
     """An engine that refuses everything with one error."""
@@ -39,6 +41,7 @@ class Refusing:
 @dataclass
 class Served:
     engine: Engine
+    app: QuartTrio
     server: Server
     folder: Path
     url: str
@@ -73,7 +76,7 @@ async def serving(
             if feed is not None:
                 await nursery.start(feed.run)
             await nursery.start(server.run)
-            yield Served(engine, server, folder, url, unix, tcp)
+            yield Served(engine, app, server, folder, url, unix, tcp)
             nursery.cancel_scope.cancel()
     finally:
         server.close()
