@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Run
     from jivsd.store.api import Verdict
 
-AT_ONCE: Final = 50
+AT_ONCE: Final = 250
 """How many starts are prepared before others on this node have their turn."""
 
 

@@ -244,7 +244,7 @@ class Gate:
     def _crowded(self) -> bool:
         """Whether runs that wait leave memory more slowly than others come."""
         excess = self._host.passivation.excess
-        return excess > 0 and excess + self._coming.total() > EXCESS
+        return excess > 0 and excess + self._coming.total() + len(self._host.births) > EXCESS
 
     def _count(self) -> None:
         host, began = self._host, time.perf_counter()

@@ -176,7 +176,11 @@ class Holding:
         placed, run = self.placed(new), new.run
         entry = Entry(run_id=run.run_id, shard=self.fence(run.shard), events=tuple(journal), new=placed)
 
+        births = self._host.births
+        births.starts += 1
+
         def told(verdict: Verdict) -> None:
+            births.starts -= 1
             if verdict == FENCED and self.shared and self.shards:
                 self.submit(new, journal, done)
                 return

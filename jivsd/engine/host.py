@@ -22,6 +22,7 @@ from jivsd.engine.actor import Actor
 from jivsd.engine.answers import Answers
 from jivsd.engine.api import ChildState, NotFound, Unavailable
 from jivsd.engine.attempts import Exit
+from jivsd.engine.births import Births
 from jivsd.engine.calling import Calling
 from jivsd.engine.ends import Waiters
 from jivsd.engine.forwarding import Forwarding
@@ -179,6 +180,7 @@ class Host(ABC):
         self.gate: Gate
         """Who may come in."""
         self._lives: trio.Nursery
+        self.births: Births
         self.living: dict[str, Life] = {}
         """The runs that have a task here."""
         self.resident: Counter[str] = Counter()
@@ -219,6 +221,7 @@ class Host(ABC):
                 async with trio.open_nursery() as self.nursery:
                     self.locks = Locks(self.store, self.nursery, self.calling.summon)
                     async with trio.open_nursery() as self._lives:
+                        self.births = Births(self._lives, self._live)
                         await base.start(self._commit)
                         await base.start(self._run_timers)
                         for part in parts:
@@ -447,7 +450,7 @@ class Host(ABC):
         if life.shard != NOT_HELD and life.shard not in self.holding.shards:
             return False
         try:
-            self._lives.start_soon(self._live, life, actor, journal)
+            self.births.add(life, actor, journal)
         except RuntimeError:  # the host has crashed: the next `run` brings the run back
             return False
         self.living[life.run_id] = life
@@ -458,6 +461,7 @@ class Host(ABC):
         return True
 
     async def _live(self, life: Life, actor: Actor | None, journal: Sequence[Event]) -> None:
+        self.births.begun()
         try:
             await life.live(actor, list(journal))
         finally:
