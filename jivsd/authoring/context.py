@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from jivsd.authoring import commands
-from jivsd.authoring.signature import Codec, hints_of, result_kind
+from jivsd.authoring.signature import codec_of, hints_of, result_kind
 from jivsd.clock import Duration, as_datetime, from_datetime, microseconds
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class Context:
         Raises:
             TimedOut: `timeout` is over; see `fail_after`.
         """
-        return await self._within(timeout, commands.WaitSignal(name, Codec(type, f"signal {name!r}")))
+        return await self._within(timeout, commands.WaitSignal(name, codec_of(type, f"signal {name!r}")))
 
     async def wait_until(self, predicate: Callable[[], R | None], *, timeout: Duration | None = None) -> R:
         """Wait until `predicate()` is true, looking again after every event, and return its value.
@@ -253,7 +253,7 @@ class Context:
         """
         kind = result_kind(hints_of(function, "side_effect").get("return", Any))
         name = getattr(function, "__name__", "side_effect").strip("<>")
-        return await self._driver.perform(commands.SideEffect(name, function, Codec(kind, "side_effect")))
+        return await self._driver.perform(commands.SideEffect(name, function, codec_of(kind, "side_effect")))
 
     async def set_attributes(self, **changes: str | float | bool | None) -> None:
         """Change attributes of the run, by which people find it: `await ctx.set_attributes(region="eu", tries=3)`.

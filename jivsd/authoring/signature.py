@@ -53,6 +53,12 @@ class Codec:
         return self._decoder.decode(data)
 
 
+@lru_cache(512)
+def codec_of(kind: Any, where: str) -> Codec:
+    """The codec of a type that is named where it is used, which may be often. See `Codec`."""
+    return Codec(kind, where)
+
+
 def _instead(kind: type) -> str:
     return "write Any for any JSON value" if kind is object else "a msgspec.Struct has one"
 

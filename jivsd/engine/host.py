@@ -130,9 +130,8 @@ class Host(ABC):
         """Who waits for the end of a run."""
         self.nursery: trio.Nursery
         self.threads = trio.CapacityLimiter(threads) if threads else None
-        self.loading: trio.CapacityLimiter
-        """Who reads a run from the store has one of its tokens."""
         self.loader: Loader[Recorded]
+        """Reads the runs that come to memory."""
         self.rows = Loader(store.rows)
         self.passivation: Passivation
         self.housekeeping: Housekeeping
@@ -205,8 +204,7 @@ class Host(ABC):
         self.gate = Gate(self, self._limits)
         self.slots = Slots(self._limits, self.clock, self.metrics, self.gate.look)
         self.metrics.before_scrape = self.gauges.measure
-        self.loading = trio.CapacityLimiter(self._loads)
-        self.loader = Loader(self.store.recorded)
+        self.loader = Loader(self.store.recorded, self._loads)
         self.passivation = Passivation(self.clock, after=self._passivate_after, resident=self._resident)
         self.housekeeping = Housekeeping(self.store, self.committer, self.timers)
         self.waker = Waker(self.clock, self.timers, read=self.recovery.wakes, bring=self.recovery.bring)
@@ -458,6 +456,8 @@ class Host(ABC):
         self.holding.population[life.shard] += 1
         if actor is not None:
             self.actors[life.run_id] = actor
+        else:
+            life.ask()
         return True
 
     async def _live(self, life: Life, actor: Actor | None, journal: Sequence[Event]) -> None:
@@ -469,6 +469,7 @@ class Host(ABC):
             self.resident[life.workflow] -= 1
             self.holding.population[life.shard] -= 1
             self.actors.pop(life.run_id, None)
+            self.arriving.pop(life.run_id, None)
             self.gate.gone(life.run_id, life.workflow)
             self.housekeeping.left()
             self.arrived(life.run_id)

@@ -21,8 +21,8 @@ from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway, StoreError
 
 if TYPE_CHECKING:
     from jivsd.engine.host import Host
+    from jivsd.engine.loading import Question
     from jivsd.engine.trials import Trials
-    from jivsd.records import Message
     from jivsd.store.api import Recorded, Verdict
 
 log = logs.get(__name__)
@@ -77,13 +77,14 @@ class Life:
 
     __slots__ = (
         "_crashes",
+        "_epochs",
         "_fresh",
         "_host",
         "_lived",
         "_moved",
+        "_question",
         "_run",
         "_tried",
-        "admitted",
         "run_id",
         "shard",
         "way_out",
@@ -98,9 +99,11 @@ class Life:
         """Its run's; that of none until its row has been read."""
         self.way_out: Exit | None = None
         """How it has ended."""
-        self.admitted = False
-        """Whether it has a token of `host.loading` already."""
         self._host = host
+        self._question: Question[Recorded] | None = None
+        """What is being read of it; None if it has not asked for that."""
+        self._epochs: list[int] = []
+        """Those of the shards when it asked."""
         self._run = run
         """Its row when it was read last; None until then."""
         self._lived = False
@@ -160,25 +163,27 @@ class Life:
 
     async def _again(self) -> Exit:
         """One more life, from the journal."""
-        host = self._host
-        if not self.admitted:
-            await host.loading.acquire_on_behalf_of(self)
-        self.admitted = False
-        try:
-            loaded = Exit.STOPPED if self._is_elsewhere else await self._load()
-        finally:
-            host.loading.release_on_behalf_of(self)
+        loaded = await self._load()
         if isinstance(loaded, Exit):
             return loaded
         return await self._watch(*loaded, first=self._fresh)
 
+    def ask(self) -> None:
+        """Have read what is recorded of the run. What is said to it from now on is kept for it."""
+        host = self._host
+        host.arriving[self.run_id] = []
+        self._epochs = list(host.committer.epochs)
+        self._question = host.loader.ask(self.run_id)
+
     async def _load(self) -> Exit | tuple[Actor, list[Event]]:
         """Read what is recorded of the run, for an actor that from now on gets its messages."""
         host, run_id = self._host, self.run_id
-        early: list[Message] = []
-        host.arriving[run_id] = early
-        epochs = list(host.committer.epochs)
+        if self._question is None:
+            self.ask()
+        early = host.arriving[run_id]
         try:
+            if self._is_elsewhere:
+                return Exit.STOPPED
             recorded = await self._recorded()
             if recorded is None:
                 return Exit.ENDED
@@ -190,8 +195,10 @@ class Life:
                 if self._lived:
                     host.ended(run)
                     host.locks.look(None)
-                elif run.status is Status.CONTINUED:
+                    return Exit.ENDED
+                if run.status is Status.CONTINUED:
                     await host.recovery.follow(run_id)
+                host.waiters.tell(run)
                 return Exit.ENDED
             if (held := host.quarantine.of(run.workflow)) is not None:
                 raise Held(held)
@@ -202,13 +209,14 @@ class Life:
                 raise NoCode
             actor = Actor(host, workflow, run)
             known = await self._open_incidents() if run_id in host.troubled else []
-            if host.committer.epochs[self.shard] != epochs[self.shard] or self._is_elsewhere:
+            if host.committer.epochs[self.shard] != self._epochs[self.shard] or self._is_elsewhere:
                 return Exit.RESTART  # another node may have lived it since it was read
             if known:
                 if (incident := incidents.suspended_by(known)) is not None:
                     raise Held(incident)
                 troubles.remember(actor, known)
         finally:
+            self._question = None
             del host.arriving[run_id]
         host.pulses.arrived(run_id, recorded.progress)
         actor.early = [*recorded.messages, *early]
@@ -219,13 +227,16 @@ class Life:
 
     async def _recorded(self) -> Recorded | None:
         host, run_id = self._host, self.run_id
+        assert self._question is not None
         try:
-            return await host.loader.load(run_id)
+            return await self._question.answer()
         except StoreAway:
             raise
         except StoreError:
             run = await host.store.run(run_id)  # which may be what is damaged
             if run is None or run.status in ENDED:
+                if run is not None:
+                    host.waiters.tell(run)
                 return None
             self._note(run)
             raise

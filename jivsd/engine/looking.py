@@ -95,7 +95,7 @@ class Looking:
     async def result(self, ref: str, timeout: float) -> Run:
         """See `Engine.result`."""
         host = self._host
-        run_id = ref if ref in host.actors else (await self.show(ref)).run_id
+        run_id = ref if ref in host.living else (await self.show(ref)).run_id
         deadline = trio.current_time() + timeout
         while True:
             left = max(deadline - trio.current_time(), 0)
@@ -107,8 +107,8 @@ class Looking:
             run_id = following.run_id
 
     async def _if_ended(self, run_id: str) -> Run | None:
-        if run_id in self._host.actors:
-            return None
+        if run_id in self._host.living:
+            return None  # who waits is told
         run = await self.show(run_id)
         return run if run.status in ENDED else None
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from jivsd.engine.host import Host
-    from jivsd.records import Run
     from jivsd.store.api import Wake
 
 log = logs.get(__name__)
@@ -68,8 +67,9 @@ class Recovery:
         while not host.stopping and (page := await self.patiently(partial(host.store.open_runs, after, 1000, shards))):
             starting = host.committer.starting()  # these are brought to life by their starts
             for run in page:
-                if run.run_id not in starting and run.run_id not in host.living:
-                    await self._bring(run.run_id, run)
+                if run.run_id not in starting:
+                    host.bring(Life(host, run.run_id, run))
+            await host.loader.room()
             found += len(page)
             after = page[-1].run_id
             yield found
@@ -79,9 +79,9 @@ class Recovery:
         return await self.patiently(partial(self._host.store.wakes, after, limit, self._host.holding.wanted))
 
     async def bring(self, run_id: str) -> None:
-        """Bring a run back, unless it is in memory; return when it may be read."""
-        if not self._host.stopping and run_id not in self._host.living:
-            await self._bring(run_id)
+        """Bring a run back, unless it is in memory; return when the next one may be."""
+        self._host.activate(run_id)
+        await self._host.loader.room()
 
     async def follow(self, run_id: str) -> None:
         """Something was said to a run that was continued as new: have that read by the one in which it goes on."""
@@ -90,14 +90,6 @@ class Recovery:
         if following is not None and following.status not in ENDED:
             for message in await store.messages(following.run_id):
                 self._host.deliver(message)
-
-    async def _bring(self, run_id: str, run: Run | None = None) -> None:
-        host = self._host
-        life = Life(host, run_id, run)
-        await host.loading.acquire_on_behalf_of(life)
-        life.admitted = True
-        if not host.bring(life):
-            host.loading.release_on_behalf_of(life)
 
     async def _find_trouble(self) -> None:
         host = self._host

@@ -445,4 +445,3 @@ async def test_runs_are_brought_back_oldest_first_and_only_so_many_are_read_at_o
             assert await env.result(run) == 1
         assert sorted(order) == runs
         assert all(abs(order.index(run) - place) < 3 for place, run in enumerate(runs))
-        assert env.engine.loading.borrowed_tokens == 0
