@@ -145,6 +145,7 @@ class Actor(Pen):
                 await self.freeze()  # before any other await: the task still stands in scopes that are not its own
             await troubles.forget_old_letters(self)
             self._recover()
+            await ahead.come_back(self)
             while True:
                 await self._work_off()
                 if (way_out := self._way_out()) is not None:
@@ -193,7 +194,7 @@ class Actor(Pen):
         while mail:
             self._turn(mail.popleft())
         if not self.pending:
-            if not self.live:
+            if not (self.live or self._ending):
                 self._go_live()
             elif self._catching_up:
                 self._catching_up = False
@@ -441,9 +442,7 @@ class Actor(Pen):
         """Append the end, once no attempt runs and the journal owes no answer (DESIGN.md, Lock key), or one to come."""
         if self.final is None or self._ending or self.leaving or self.attempts or self._mail:
             return
-        if self.pending and self.ahead is None:
-            return
-        if self.final.status is Status.CONTINUED and self.run.paused:
+        if (self.pending and self.ahead is None) or (self.final.status is Status.CONTINUED and self.run.paused):
             return
         self._ending = True
         self.submit(*closing.end(self, self.final, self._terminated))

@@ -1,8 +1,8 @@
-"""Running ahead: the code sees the outcome of a lone step while that is being committed.
+"""Running ahead: the code sees the outcome of a lone step, or the signal it came back for, while that is committed.
 
 What it asks for then is carried out after the commit, as ever (DESIGN.md section 4, rule 5). Only its end, if it has
-come to that, is written right behind the outcome, mostly in the same batch: a run of one step takes two commits
-instead of three. An outcome that is refused ends the actor's life, and with that what its code has seen too early.
+come to that, is written right behind the event, mostly in the same batch: a run of one step takes two commits instead
+of three. An event that is refused ends the actor's life, and with that what its code has seen too early.
 """
 
 from __future__ import annotations
@@ -26,15 +26,30 @@ _COMPLETED: Final = Status.COMPLETED
 
 async def run(actor: Actor) -> None:
     """Deliver what has just been appended, if that is a step's result and nothing else is under way."""
+    if actor.live and _may(actor, _STEP_DONE):
+        await _deliver(actor)
+
+
+async def come_back(actor: Actor) -> None:
+    """The same for a run that was parked and has just read its messages: if all that was said to it is one signal."""
+    if actor.filed and _may(actor, Kind.SIGNAL):
+        await _deliver(actor)
+
+
+def _may(actor: Actor, kind: Kind) -> bool:
+    event = actor.appended
+    return (
+        actor.pending == 1
+        and event is not None
+        and event.kind == kind
+        and event.seq == actor.seq == actor.machine.seq + 1
+        and actor.startable
+    )
+
+
+async def _deliver(actor: Actor) -> None:
     machine, event = actor.machine, actor.appended
-    if (
-        actor.pending != 1
-        or event is None
-        or event.kind != _STEP_DONE
-        or not event.seq == actor.seq == machine.seq + 1
-        or not (actor.live and actor.startable)
-    ):
-        return
+    assert event is not None
     actor.ahead = event
     machine.deliver(event)
     if machine.blocked is not None:
@@ -44,6 +59,7 @@ async def run(actor: Actor) -> None:
         and machine.outcome.status is _COMPLETED
         and not machine.fresh
         and all(isinstance(entry.command, Sleep) for entry in machine.dropped)
+        and (actor.live or not machine.open)
     ):
         actor.final = closing.final(machine.outcome)
         actor.try_end()

@@ -96,6 +96,8 @@ class Glances(msgspec.Struct, frozen=True):
     async def until(self, told: trio.Event, look: Callable[[], Awaitable[T | None]]) -> T | None:
         """Look until there is something, and return it; None if somebody tells first that it is worth a look."""
         pause = self.first
+        if pause == inf:
+            await told.wait()
         while not told.is_set():
             with trio.move_on_after(pause):
                 await told.wait()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from jivsd import logs
+from jivsd import logs, memory
 from jivsd.engine.life import Life
 from jivsd.records import ENDED, IncidentState
 from jivsd.store.api import StoreAway
@@ -47,8 +47,9 @@ class Recovery:
     async def _shards(self, shards: frozenset[int] | None) -> None:
         host = self._host
         await self._find_trouble()
-        async for found in self._open(shards):
-            log.info("recovering", runs=found, node=host.node)
+        with memory.growing():
+            async for found in self._open(shards):
+                log.info("recovering", runs=found, node=host.node)
         self.under_way.set()
         for run_id in await self.patiently(partial(host.store.called_runs, shards)):
             await self.bring(run_id)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jivsd.records import Incident
+    from jivsd.store.api import RunChange
 
 options_of: Final = msgspec.json.Decoder(Options).decode
 error_of: Final = msgspec.json.Decoder(ErrorRecord).decode
@@ -23,6 +24,18 @@ def message_of(row: Any) -> Message:
     """The message of a row."""
     workflow, workflow_id, message_id, kind, path, payload, at, by, run_id = row
     return Message(workflow, workflow_id, message_id, Kind(kind), path, payload, at, by, run_id)
+
+
+def merged(first: RunChange, second: RunChange) -> RunChange:
+    """One change that does what two do, one after the other."""
+    values: dict[str, Any] = {
+        name: value for name in first.__struct_fields__ if (value := getattr(second, name)) is not None
+    }
+    if second.status is not None:
+        values["wake_at"] = second.wake_at
+    else:
+        values["parked"] = first.parked
+    return msgspec.structs.replace(first, **values)
 
 
 def incident_row(incident: Incident, json: Callable[[Any], str | bytes]) -> tuple[Any, ...]:

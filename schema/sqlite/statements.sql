@@ -73,9 +73,20 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- Which of these run ids exist; ?1 is a JSON array, as in those that follow.
 SELECT run_id FROM run WHERE run_id IN (SELECT value FROM json_each(?1))
 
+-- name: addressed_runs
+-- Those of some runs that are there: whether they are open, and what they are called.
+SELECT run_id, open, workflow, workflow_id FROM run WHERE run_id IN (SELECT value FROM json_each(?1))
+
+-- name: seen_messages
+-- Those of some messages that were delivered before: to which run, and when they were sent if they have not been read yet.
+SELECT workflow, workflow_id, message_id, run_id, CASE state WHEN 'UNREAD' THEN at END
+FROM json_each(?1) AS wanted
+CROSS JOIN inbox ON workflow = wanted.value ->> 0 AND workflow_id = wanted.value ->> 1
+    AND message_id = wanted.value ->> 2
+
 -- name: open_ids
--- Which of these pairs of a workflow and a workflow id have an open run.
-SELECT workflow, workflow_id
+-- Which of these pairs of a workflow and a workflow id have an open run, and which.
+SELECT workflow, workflow_id, run_id
 FROM json_each(?1) AS wanted
 CROSS JOIN run ON workflow = wanted.value ->> 0 AND workflow_id = wanted.value ->> 1 AND open
 
@@ -325,6 +336,11 @@ SELECT run_id, kind, CASE state WHEN 'UNREAD' THEN at END FROM inbox WHERE workf
 INSERT INTO inbox (workflow, workflow_id, message_id, run_id, kind, path, payload, at, "by", state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'UNREAD')
 ON CONFLICT (workflow, workflow_id, message_id) DO NOTHING
+
+-- name: insert_messages
+-- Puts messages into the inbox that are known to be new; see insert_events.
+INSERT OR ROLLBACK INTO inbox (workflow, workflow_id, message_id, run_id, kind, path, payload, at, "by", state)
+SELECT *, 'UNREAD' FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL
 
 -- name: consume_messages
 -- Messages have become events of their runs: their ids stay, their payloads are in the events. The parameter is a JSON

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from engine.stores import SlowStore
-from jivsd import Context, query, step, update, workflow
+from jivsd import Context, query, signal, step, update, workflow
 from jivsd.engine.api import Invalid
 from jivsd.records import Kind, Status
 from jivsd.store.api import Entry, Refused
@@ -75,6 +75,34 @@ class Steps:
         return self.seen
 
 
+@workflow("hears")
+async def hears(ctx: Context) -> str:
+    return await ctx.wait_signal("go", str)
+
+
+@workflow("hears-in-time", timeout="1h")
+async def hears_in_time(ctx: Context) -> str:
+    async with ctx.nursery() as nursery:
+        late = nursery.start_soon(note, "late")
+        heard = await ctx.wait_signal("go", str)
+    return heard + late.result
+
+
+@workflow("hears-and-does", timeout="1h")
+async def hears_and_does(ctx: Context) -> str:
+    return await ctx.step(note, await ctx.wait_signal("go", str))
+
+
+@workflow("minds")
+class Minds:
+    @signal
+    def go(self, what: str) -> None:
+        raise ValueError(what)
+
+    async def run(self, ctx: Context) -> None:
+        await ctx.sleep("1d")
+
+
 class Watched(SlowStore):
     """Keeps what was written together; `taken_over`: a run whose step is done has another owner by then."""
 
@@ -86,7 +114,7 @@ class Watched(SlowStore):
     async def commit(self, batch: Any, more: Any = None) -> Any:
         kinds = [event.kind for entry in batch if isinstance(entry, Entry) for event in entry.events]
         self.batches.append(kinds)
-        if self.taken_over and Kind.STEP_DONE in kinds:
+        if self.taken_over and (Kind.STEP_DONE in kinds or Kind.SIGNAL in kinds):
             return [Refused("fenced")] * len(batch)
         return await super().commit(batch)
 
@@ -211,5 +239,63 @@ async def test_a_failure_is_recorded_after_the_commit():
 def test_a_crash_between_the_two_changes_nothing(name):
     async def scenario(env: Env) -> None:
         await env.ended(await env.start(name, id="only"))
+
+    assert crash_everywhere([here], scenario) >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("hears", [[Kind.SIGNAL, Kind.ENDED]]),
+        ("hears-in-time", [[Kind.SIGNAL, Kind.ENDED]]),
+        ("hears-and-does", [[Kind.SIGNAL], [Kind.STEP_DONE, Kind.ENDED]]),
+    ],
+)
+async def test_a_parked_run_ends_in_the_commit_of_the_signal_that_it_came_back_for(name, written):
+    store = Watched()
+    async with Env(here, store=store, passivate_after="1s") as env:
+        run = await env.start(name)
+        await env.sleep("1m")
+        assert run not in env.engine.actors
+        store.batches.clear()
+        await env.signal(run, "go", "late")
+        assert await env.result(run) in ("late", "latelate")
+        assert [batch for batch in store.batches if batch] == written
+
+
+async def test_a_parked_run_whose_handler_fails_is_blocked_and_its_signal_recorded():
+    async with Env(here, passivate_after="1s") as env:
+        run = await env.start("minds")
+        await env.sleep("1m")
+        assert run not in env.engine.actors
+        await env.signal(run, "go", "planted")
+        await env.sleep("1s")
+        (incident,) = (await env.engine.incidents(None)).items
+        assert (incident.run_id, incident.kind) == (run, "handler")
+        assert (await env.show(run)).status is Status.BLOCKED
+        assert [event.kind for event in await env.events(run)] == [Kind.STARTED, Kind.SIGNAL]
+
+
+async def test_a_refused_signal_takes_the_end_with_it_and_stays_unread():
+    store = Watched()
+    async with Env(here, store=store, passivate_after="1s") as env:
+        run = await env.start("hears")
+        await env.sleep("1m")
+        store.taken_over = True
+        await env.signal(run, "go", "now")
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.batches[-1] == [Kind.SIGNAL, Kind.ENDED]
+        assert [event.kind for event in await env.events(run)] == [Kind.STARTED]
+        assert run not in env.engine.actors, "it was dropped"
+        assert [message.kind for message in await store.messages(run)] == [Kind.SIGNAL]
+
+
+@pytest.mark.parametrize("name", ["hears", "hears-in-time", "hears-and-does"])
+def test_a_crash_around_a_signal_changes_nothing(name):
+    async def scenario(env: Env) -> None:
+        run = await env.start(name, id="only")
+        await env.sleep("1m")
+        await env.signal(f"{name}:only", "go", "now", message_id="once")
+        await env.ended(run)
 
     assert crash_everywhere([here], scenario) >= 3

@@ -319,6 +319,8 @@ class _Attempt:
         for message in entry.inbox:
             if (run_id := self._receiver(message)) is not None:
                 self.content.tell(message, run_id)
+                name = message.workflow, message.workflow_id, message.message_id
+                self._known.seen.setdefault(name, (run_id, message.at))
         if entry.successor is not None:
             await self._continue(entry.run_id, entry.successor)
         if entry.ends:

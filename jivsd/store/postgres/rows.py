@@ -21,6 +21,7 @@ from jivsd.store.api import DamagedRow, Plugin, StoreError
 from jivsd.store.rows import error_of, history_of, options_of
 from jivsd.store.rows import group_of as group_of
 from jivsd.store.rows import incident_row as row_of_incident
+from jivsd.store.rows import merged as merged
 from jivsd.store.rows import message_of as message_of
 from jivsd.store.tickets import Holder
 
@@ -159,18 +160,6 @@ def changed(run: Run, change: RunChange) -> Run:
     if change.status is not None:
         values |= {"wake_at": change.wake_at, "parked": change.parked}
     return msgspec.structs.replace(run, **values)
-
-
-def merged(first: RunChange, second: RunChange) -> RunChange:
-    """One change that does what two do, one after the other."""
-    values: dict[str, Any] = {
-        name: value for name in first.__struct_fields__ if (value := getattr(second, name)) is not None
-    }
-    if second.status is not None:
-        values["wake_at"] = second.wake_at
-    else:
-        values["parked"] = first.parked
-    return msgspec.structs.replace(first, **values)
 
 
 def message_row(message: Message, run_id: str) -> tuple[Any, ...]:

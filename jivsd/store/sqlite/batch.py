@@ -25,6 +25,7 @@ from jivsd.store.api import (
     Successor,
     Written,
 )
+from jivsd.store.rows import merged
 from jivsd.store.sqlite import rows
 from jivsd.store.sqlite.bulk import EVENT_COLUMNS, Known, Many, as_json, many_inserted, many_updated
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
@@ -56,6 +57,7 @@ class BatchWriter:
         self.guard = Guard(connection)
         self._path = path
         self.many_events = Many(self.run, self.sql["insert_events"])
+        self.many_messages = Many(self.run, self.sql["insert_messages"])
         self.many_runs = Many(self.run, many_inserted(self.sql["insert_run"]))
         self.many_changes = Many(self.run, many_updated(self.sql["change_run"]))
 
@@ -122,11 +124,10 @@ class _Attempt:
         self._known: Known
         self._queues = Queues(writer.run, writer.sql)
         self._events: list[Any] = []
-        """The values of rows that are still to be written; so are the next two."""
+        """The values of rows that are still to be written; so are the next three."""
         self._runs: list[Any] = []
-        self._changes: list[Any] = []
-        self._changed: list[str] = []
-        """The runs of `_changes`: each once."""
+        self._messages: list[Any] = []
+        self._changes: dict[str, RunChange] = {}
         self._consumed: list[tuple[str, str]] = []
         """Messages that have become events: their runs and ids."""
         self._ended: list[str] = []
@@ -244,15 +245,14 @@ class _Attempt:
                 self._run(self._sql["delete_attributes"], (as_json([run_id]),))
                 self._put_attributes(run_id, change.attributes)
             return True
-        if run_id in self._changed:
-            self._flush_runs()
-        self._changes += rows.change_row(run_id, change)
-        self._changed.append(run_id)
+        earlier = self._changes.get(run_id)
+        self._changes[run_id] = change if earlier is None else merged(earlier, change)
         return True
 
     def _flush(self) -> None:
         """Write the rows that were put off."""
         self._flush_runs()
+        self._flush_messages()
         self._flush_consumed()
         if self._ended:
             self._run(self._sql["leave_all_messages"], (as_json(self._ended),))
@@ -271,12 +271,17 @@ class _Attempt:
         if self._runs:
             runs, self._runs = self._runs, []
             self._writer.many_runs(runs)
-        if self._changed:
-            changes, self._changes = self._changes, []
-            found = self._writer.many_changes(changes, self._writer.connection.changes)
-            if found != len(self._changed):
+        if self._changes:
+            changes, self._changes = self._changes, {}
+            values = [value for one in changes.items() for value in rows.change_row(*one)]
+            if self._writer.many_changes(values, self._writer.connection.changes) != len(changes):
                 raise _Carefully
-            self._changed.clear()
+
+    def _flush_messages(self) -> None:
+        """Write what others may hand on, or come behind of."""
+        if self._messages:
+            messages, self._messages = self._messages, []
+            self._writer.many_messages(messages)
 
     def _flush_consumed(self) -> None:
         if self._consumed:
@@ -288,6 +293,7 @@ class _Attempt:
         self._consumed += [(entry.run_id, message_id) for message_id in entry.consumed]
         if entry.inbox:
             self._flush_runs()
+            self._flush_messages()
         for message in entry.inbox:
             run_id = self._receiver(message)
             if run_id is not None:
@@ -352,6 +358,7 @@ class _Attempt:
         """Begin the run that goes on for one that ends now."""
         run, key = successor.run, successor.run.options.lock_key
         self._flush_runs()
+        self._flush_messages()
         self._flush_consumed()
         self._run(self._sql["insert_run"], rows.run_row(run))
         self._put_attributes(run.run_id, run.attributes)
@@ -374,7 +381,12 @@ class _Attempt:
 
     def _post(self, message: Message) -> Verdict:
         """Put a message from outside into the inbox of the open run that it is for."""
-        if message.run_id is None or message.run_id in self._changed:
+        if not self._careful and (verdict := self._known.delivered(message)) is not None:
+            if isinstance(verdict, Delivered):
+                self._messages += rows.message_row(message, verdict.run_id)
+            return verdict
+        self._flush_messages()
+        if message.run_id is None or message.run_id in self._changes:
             self._flush_runs()
         seen = self._one("seen_message", message.workflow, message.workflow_id, message.message_id)
         if seen is not None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jivsd.store.api import Entry
+from jivsd.store.api import Delivered, Duplicate, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from jivsd.records import Message
     from jivsd.store.api import NewRun, Post
     from jivsd.store.statements import Statements
 
@@ -70,6 +71,7 @@ class Known:
 
     def __init__(self, run: Callable[..., Any], sql: Statements, batch: Sequence[Entry | Post]) -> None:
         entries = [entry for entry in batch if isinstance(entry, Entry)]
+        posts = [entry.message for entry in batch if not isinstance(entry, Entry)]
         starts = [entry.new for entry in entries if entry.new is not None]
 
         def look(statement: str, wanted: Iterable[Any]) -> list[Any]:
@@ -77,11 +79,34 @@ class Known:
             return run(sql[statement], (as_json(asked),)).fetchall() if asked else []
 
         self._runs = {row[0] for row in look("known_runs", (new.run.run_id for new in starts))}
-        self._open = set(look("open_ids", ((new.run.workflow, new.run.workflow_id) for new in starts)))
+        named = [(message.workflow, message.workflow_id) for message in posts if message.run_id is None]
+        pairs = [(new.run.workflow, new.run.workflow_id) for new in starts] + named
+        self._open = {(workflow, workflow_id): run_id for workflow, workflow_id, run_id in look("open_ids", pairs)}
         keys = ((new.run.workflow, new.idempotency_key) for new in starts if new.idempotency_key is not None)
         self._keys = set(look("known_keys", keys))
         self.waiting = {row[0] for row in look("waiting_runs", (entry.run_id for entry in entries if entry.ends))}
         """Which of the runs that end hold or wait for a lock."""
+        self._moving = {entry.run_id for entry in entries if entry.ends or entry.new is not None}
+        """Runs that begin or end in this batch; others have a place that it does not change."""
+        self._moving |= {entry.successor.run.run_id for entry in entries if entry.successor is not None}
+        addressed = [message.run_id for message in posts if message.run_id is not None]
+        self._places = {row[0]: row[1:] for row in look("addressed_runs", addressed)}
+        names = ((message.workflow, message.workflow_id, message.message_id) for message in posts)
+        self._seen = {tuple(row[:3]): Duplicate(*row[3:]) for row in look("seen_messages", names)}
+
+    def delivered(self, message: Message) -> Delivered | Duplicate | None:
+        """What becomes of a message from outside, which is taken down as there; None: that needs a closer look."""
+        pair = message.workflow, message.workflow_id
+        name = (*pair, message.message_id)
+        if (seen := self._seen.get(name)) is not None:
+            return seen
+        run_id = self._open.get(pair) if message.run_id is None else message.run_id
+        if run_id is None or run_id in self._moving:
+            return None
+        if message.run_id is not None and self._places.get(run_id) != (1, *pair):
+            return None
+        self._seen[name] = Duplicate(run_id, unread=message.at)
+        return Delivered(run_id)
 
     def nothing_against(self, new: NewRun) -> bool:
         """Whether a start needs no closer look: nothing that was there, or came earlier in the batch, is in its way.
@@ -98,7 +123,7 @@ class Known:
         ):
             return False
         self._runs.add(run.run_id)
-        self._open.add(place)
+        self._open[place] = run.run_id
         if key is not None:
             self._keys.add((run.workflow, key))
         return True

@@ -77,6 +77,26 @@ async def test_posts_and_starts_and_ends_in_one_batch_take_their_turns(journal):
         ]
 
 
+async def test_whoever_sends_in_one_batch_is_heard_in_that_order(journal):
+    async with journal() as j:
+        run, other = await j.start(), await j.start()
+        told = append(other, 2, inbox=[message(run, "m2", to_run=True)])
+        verdicts = await j.write(post(run, "m1", to_run=True), told, post(run, "m3"), post(run, "m2"))
+        assert verdicts == [Delivered(run.run_id), Written(), Delivered(run.run_id), Duplicate(run.run_id, unread=AT)]
+        assert [stored.message_id for stored in await j.store.messages(run.run_id)] == ["m1", "m2", "m3"]
+
+
+async def test_a_message_waits_for_whoever_begins_in_its_batch(journal):
+    async with journal() as j:
+        old, new = await j.start(workflow_id="a"), new_run(workflow_id="a")
+        batch = post(old, "m1", to_run=True), end(old, 2), post(old, "m2", to_run=True), start(new), post(new, "m3")
+        first, ended, refused, begun, last = await j.write(*batch)
+        assert (first, ended, begun) == (Delivered(old.run_id), Written(), Written())
+        assert (refused, last) == (Refused("ended", old.run_id), Delivered(new.run_id))
+        assert await j.store.messages(old.run_id) == []
+        assert [stored.message_id for stored in await j.store.messages(new.run_id)] == ["m3"]
+
+
 async def test_a_message_and_its_event_change_places_in_one_commit(journal):
     async with journal() as j:
         run = await j.start()
