@@ -366,6 +366,37 @@ BEGIN
 END
 $$;
 
+-- Puts messages from outside into the inbox, each for a run that has to be open and must not end before this transaction
+-- does. One that cannot be put, because it was seen before, its run has ended or somebody holds its row, undoes all
+-- (JV001).
+CREATE FUNCTION jivsd.put_messages(
+    run_ids uuid[], times bigint[], workflows text[], workflow_ids text[], message_ids text[], kinds text[],
+    paths text[], senders text[], payloads bytea[]
+) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET lock_timeout = '250ms'
+AS $$
+DECLARE
+    found_rows bigint;
+BEGIN
+    WITH receiver AS (
+        SELECT run_id, workflow, workflow_id FROM jivsd.run
+        WHERE run_id = ANY (run_ids) AND open ORDER BY run_id FOR KEY SHARE SKIP LOCKED
+    )
+    INSERT INTO jivsd.inbox (run_id, at, workflow, workflow_id, message_id, kind, path, "by", payload, state)
+    SELECT receiver.run_id, at, receiver.workflow, receiver.workflow_id, message_id, kind, path, sender, payload, 'UNREAD'
+    FROM unnest(run_ids, times, workflows, workflow_ids, message_ids, kinds, paths, senders, payloads) WITH ORDINALITY
+        AS new (run_id, at, workflow, workflow_id, message_id, kind, path, sender, payload, place)
+    JOIN receiver ON receiver.run_id = new.run_id AND receiver.workflow = new.workflow
+        AND receiver.workflow_id = new.workflow_id
+    ORDER BY place
+    ON CONFLICT (workflow, workflow_id, message_id) DO NOTHING;
+    GET DIAGNOSTICS found_rows = ROW_COUNT;
+    IF found_rows < cardinality(run_ids) THEN
+        RAISE EXCEPTION 'a message cannot be put' USING ERRCODE = 'JV001';
+    END IF;
+END
+$$;
+
 -- Writes a batch in one round trip: changes of runs, new runs with their keys, attributes, messages that were read, runs
 -- that ended, events. Parameters are lists as before. A run is in each list of runs once at most. Changes come first: a
 -- workflow id whose run ends here may start again here.

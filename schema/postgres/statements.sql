@@ -31,6 +31,17 @@ SELECT jivsd.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
                          $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
                          $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56)
 
+-- name: put_messages
+-- Puts messages from outside into the inbox, all or none; see the function.
+SELECT jivsd.put_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: put_and_write
+-- The same, and then what write_batch writes, whose parameters come first.
+SELECT jivsd.put_messages($57, $58, $59, $60, $61, $62, $63, $64, $65),
+       jivsd.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
+                         $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56)
+
 -- name: append_events
 -- The same for a batch of nothing but events.
 SELECT jivsd.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)

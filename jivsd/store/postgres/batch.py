@@ -69,7 +69,7 @@ async def commit(
     connection: Connection, sql: Sql, address: Address, batch: Sequence[Entry | Post], stage: Stage
 ) -> list[Verdict]:
     """Write a batch; see `jivsd.store.api.Store.commit`. In the bridge's loop."""
-    way = _Way.BOLD if all(map(_is_plain, batch)) else _Way.KNOWING
+    way = _Way.BOLD if _fits_one_statement(batch) else _Way.KNOWING
     held: set[int] = set()
     while True:
         stage.decisive = False
@@ -87,9 +87,24 @@ async def commit(
             way = max(_Way.DOUBTING, _Way(way + 1)) if _stands_in_the_way(error) else _Way.CAREFUL
 
 
-def _is_plain(entry: Entry | Post) -> bool:
-    """Whether it is written by the one function, without anything being looked up."""
-    if isinstance(entry, Post) or entry.inbox or entry.incidents or entry.publishes or entry.progress:
+def _fits_one_statement(batch: Sequence[Entry | Post]) -> bool:
+    """Whether nothing of it has to be looked up: no message is for a run that begins or ends in the same batch."""
+    moving: set[str] = set()
+    addressed: set[str] = set()
+    for entry in batch:
+        if isinstance(entry, Post):
+            if entry.message.run_id is None or not rows.is_id(entry.message.run_id):
+                return False
+            addressed.add(entry.message.run_id)
+        elif not _is_plain(entry):
+            return False
+        elif entry.ends or entry.new is not None:
+            moving.add(entry.run_id)
+    return moving.isdisjoint(addressed)
+
+
+def _is_plain(entry: Entry) -> bool:
+    if entry.inbox or entry.incidents or entry.publishes or entry.progress:
         return False
     return entry.successor is None and not concerns_queues(entry)
 
@@ -115,16 +130,29 @@ _TOO_LARGE: Final = asyncpg.ProgramLimitExceededError
 
 async def _boldly(connection: Connection, sql: Sql, batch: Sequence[Entry | Post], stage: Stage) -> list[Verdict]:
     content = Content()
-    for entry in batch:
-        if isinstance(entry, Post) or not content.take(entry):
+    verdicts: list[Verdict] = [WRITTEN] * len(batch)
+    for place, entry in enumerate(batch):
+        if isinstance(entry, Post):
+            run_id = entry.message.run_id
+            assert run_id is not None
+            content.tell(entry.message, run_id)
+            verdicts[place] = Delivered(run_id)
+        elif not content.take(entry):
             raise _Doubt
     if content.payloads:
         raise _Doubt
-    small = content.only_events
-    parameters = content.events_alone() if small else content.parameters()
+    statement, parameters = _as_one(content)
     stage.decisive = True
-    await connection.fetch(sql["append_events" if small else "write_batch"], *parameters)
-    return [WRITTEN] * len(batch)
+    await connection.fetch(sql[statement], *parameters)
+    return verdicts
+
+
+def _as_one(content: Content) -> tuple[str, list[list[Any] | None]]:
+    """The one statement that writes everything, and its parameters."""
+    messages: list[list[Any] | None] = [*columns(content.messages, 9)] if content.messages else []
+    if messages:
+        return ("put_and_write", [*content.parameters(), *messages]) if content.fences else ("put_messages", messages)
+    return ("append_events", content.events_alone()) if content.only_events else ("write_batch", content.parameters())
 
 
 async def _transact(
