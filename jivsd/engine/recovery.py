@@ -7,7 +7,7 @@ are, a start of the daemon does not look at them.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 T = TypeVar("T")
+
+WAITING: Final = 500
+"""How many runs may wait to begin before more are read."""
 
 
 class Recovery:
@@ -70,7 +73,7 @@ class Recovery:
             for run in page:
                 if run.run_id not in starting:
                     host.bring(Life(host, run.run_id, run))
-            await host.loader.room()
+            await self._room()
             found += len(page)
             after = page[-1].run_id
             yield found
@@ -82,7 +85,13 @@ class Recovery:
     async def bring(self, run_id: str) -> None:
         """Bring a run back, unless it is in memory; return when the next one may be."""
         self._host.activate(run_id)
+        await self._room()
+
+    async def _room(self) -> None:
+        """Return when few wait to be read, or to begin: what was read of those is in memory."""
         await self._host.loader.room()
+        while len(self._host.births) > WAITING:
+            await trio.lowlevel.checkpoint()  # in each turn of the loop some begin
 
     async def follow(self, run_id: str) -> None:
         """Something was said to a run that was continued as new: have that read by the one in which it goes on."""
