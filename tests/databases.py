@@ -70,7 +70,7 @@ class Databases:
 _TABLES = (
     *("attribute", "event", "feed", "forwarded", "idempotency_key", "inbox", "incident", "lease", "lock"),
     *("lock_ticket", "outbox", "payload", "plugin_code", "plugin_migration", "progress", "request"),
-    *("run", "run_count"),  # the last one: removing runs is counted
+    *("run", "run_count", "run_hour"),  # the last ones: removing runs is counted
 )
 _EMPTY = [
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "

@@ -21,7 +21,8 @@ import trio
 
 from jivsd.proof import bench
 from jivsd.proof.engines import engine_on
-from jivsd.proof.fill import REGIONS, WORKFLOWS, YEAR, fill
+from jivsd.proof.fill import fill
+from jivsd.proof.past import REGIONS, WORKFLOWS, YEAR
 from jivsd.records import Status
 from jivsd.store.api import RunFilter
 

@@ -19,9 +19,10 @@ FEW: Final = 2000
 """Rows that may be looked at one by one: about a millisecond."""
 
 _HAS: Final = (
-    "EXISTS (SELECT 1 FROM {table} AS a{place} WHERE a{place}.name = :name{place} AND a{place}.value = :value{place}"
-    " AND a{place}.run_created_at = run.created_at AND a{place}.run_number = run.number)"
+    "(SELECT 1 FROM {table} AS a{place} WHERE a{place}.name = :name{place} AND a{place}.value = :value{place}"
+    " AND a{place}.run_created_at = run.created_at AND a{place}.run_number = run.number) = 1"
 )
+"""No EXISTS: of that a planner may make a join, and read all runs that have the attribute."""
 _CURSOR: Final = re.compile(r"(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
@@ -78,6 +79,12 @@ def index_of(where: RunFilter, *, ended: bool = False) -> Path:
     if by_end and not where.attributes:  # with attributes, either of two may lead: they have one order
         return Path("run_ended" if where.workflow is None else "run_workflow_ended", "ended_at", by_status=True)
     return Path("run_status" if where.workflow is None else "run_workflow_status", "created_at", by_status=True)
+
+
+def bounds(where: RunFilter) -> tuple[int, int]:
+    """When the runs of a filter were created: from a time on, and before another one."""
+    before = _lowest(where.created_before, where.ended_before)  # no run ends before it is created
+    return where.created_after or 0, 1 << 62 if before is None else before
 
 
 def selects(
@@ -154,7 +161,9 @@ def _conditions(
     for operator, bounds, side in ((">=", lower, "from"), ("<=", upper, "to")):
         for time, bound in bounds.items():
             if bound is not None:
-                conditions.append(f"{time} {operator} :{time}_{side}")
+                # the sum keeps a planner from being led by a time that does not lead
+                column = time if time in (path.time, "created_at") else f"{time} + 0"
+                conditions.append(f"{column} {operator} :{time}_{side}")
                 parameters[f"{time}_{side}"] = bound
     if path.time == "ended_at":
         conditions.append("ended_at IS NOT NULL")

@@ -1,13 +1,14 @@
 """Statistics per workflow since a time: what a store counts, and what is said of it. The latter is pure.
 
-Counts are exact and read off indexes. Durations and failed attempts are those of the runs that ended last, as many as
-can be looked at in some milliseconds: with more, `Durations.since` says from when on.
+Counts are exact: whole hours were added up as runs began and ended, the part of an hour that comes before them is read
+off indexes. Durations and failed attempts are those of the runs that ended last, as many as can be looked at in some
+milliseconds: with more, `Durations.since` says from when on.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -29,13 +30,19 @@ UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.COMPENSATED, Status.TIMED
 """How runs end that should have ended otherwise. Those that somebody cancelled or terminated are none."""
 
 MINUTE: Final = 60_000_000
+HOUR: Final = 60 * MINUTE
+"""Of so long a time it is kept how many runs were started and have ended."""
+STARTED: Final = "STARTED"
 
 
 class Count(NamedTuple):
-    """How many runs of a workflow are in a status, and how many of those were started and have ended since a time."""
+    """How many runs of a workflow are in a status, and how many of those were started and have ended since a time.
+
+    Those that were counted when they were started have no status here: what has become of them was not kept.
+    """
 
     workflow: str
-    status: Status
+    status: Status | None
     runs: int
     started: int
     ended: int
@@ -106,6 +113,16 @@ class Statistics(msgspec.Struct, frozen=True):
     items: list[WorkflowStatistics]
 
 
+def counted(rows: Iterable[Sequence[Any]]) -> list[Count]:
+    """The counts of rows, of which some have STARTED in the place of a status."""
+    return [Count(name, None if word == STARTED else Status(word), *numbers) for name, word, *numbers in rows]
+
+
+def whole_hour(since: int) -> int:
+    """The begin of the first whole hour since a time."""
+    return -(-since // HOUR) * HOUR
+
+
 def share(counts: Sequence[Count]) -> int:
     """How many ended runs of each status of a workflow are looked at."""
     return max(SAMPLE // max(sum(count.ended > 0 for count in counts), 1), LEAST)
@@ -129,7 +146,7 @@ def statistics(
     items: list[WorkflowStatistics] = []
     for workflow in sorted({*by_workflow, *troubles}):
         of_it = by_workflow.get(workflow, [])
-        ended = {count.status.value: count.ended for count in of_it if count.ended}
+        ended = {count.status.value: count.ended for count in of_it if count.status and count.ended}
         decided = sum(number for status, number in ended.items() if status != Status.CONTINUED)
         bad = sum(number for status, number in ended.items() if status in UNSUCCESSFUL)
         trouble = troubles.get(workflow, Incidents(workflow, 0, 0))
@@ -138,7 +155,7 @@ def statistics(
                 workflow=workflow,
                 started=sum(count.started for count in of_it),
                 ended=ended,
-                open={count.status.value: count.runs for count in of_it if count.runs and count.status not in ENDED},
+                open={it.status.value: it.runs for it in of_it if it.runs and it.status and it.status not in ENDED},
                 ended_per_minute=round(sum(ended.values()) / minutes, 3),
                 failure_rate=bad / decided if decided else None,
                 incidents=trouble.opened,

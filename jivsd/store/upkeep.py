@@ -13,6 +13,7 @@ RELATIONS: Final = {
     "check_orphans": "run {} has events but no row",
     "check_empty": "run {} has no events",
     "check_counts": "the runs of workflow {!r} that are {} are miscounted",
+    "check_hours": "the runs of workflow {!r} that are {} are miscounted in the hour {}",
     "check_payloads": "the large payload {} is not used as often as it says",
     "check_messages": "message {!r} is for {}:{}, of which there is no run",
     "check_incidents": "incident {} belongs to run {}, which is not there",

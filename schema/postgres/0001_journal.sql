@@ -80,23 +80,42 @@ CREATE INDEX run_paused ON jivsd.run (created_at, number) WHERE paused;
 
 -- How many runs there are, because counting a million takes long: the sum of what each statement has changed. Rows are
 -- only added, so that no two writers wait for each other; now and then they are added up (see fold_counts).
+-- hour: since 1970, in which those of an end status ended. The status STARTED: so many were started in that hour,
+-- whatever has become of them.
 CREATE TABLE jivsd.run_count (
+    status text COLLATE "C" NOT NULL,
+    workflow text COLLATE "C" NOT NULL,
+    hour integer,
+    runs bigint NOT NULL
+);
+
+-- What was added up, by hour. A workflow and status may have several rows of an hour, which are added up with the next.
+CREATE TABLE jivsd.run_hour (
+    hour integer NOT NULL,
     status text COLLATE "C" NOT NULL,
     workflow text COLLATE "C" NOT NULL,
     runs bigint NOT NULL
 );
+CREATE INDEX run_hour_hour ON jivsd.run_hour (hour);
 
 CREATE FUNCTION jivsd.count_runs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO jivsd.run_count SELECT status, workflow, count(*) FROM added GROUP BY status, workflow;
+        INSERT INTO jivsd.run_count
+        SELECT status, workflow, ended_at / 3600000000, count(*) FROM added GROUP BY 1, 2, 3
+        UNION ALL SELECT 'STARTED', workflow, created_at / 3600000000, count(*) FROM added GROUP BY 2, 3;
     ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO jivsd.run_count SELECT status, workflow, -count(*) FROM removed GROUP BY status, workflow;
+        INSERT INTO jivsd.run_count
+        SELECT status, workflow, ended_at / 3600000000, -count(*) FROM removed GROUP BY 1, 2, 3
+        UNION ALL SELECT 'STARTED', workflow, created_at / 3600000000, -count(*) FROM removed GROUP BY 2, 3;
     ELSE
         INSERT INTO jivsd.run_count
-        SELECT status, workflow, sum(runs)
-        FROM (SELECT status, workflow, 1 AS runs FROM added UNION ALL SELECT status, workflow, -1 FROM removed) AS one
-        GROUP BY status, workflow HAVING sum(runs) <> 0;
+        SELECT status, workflow, ended_at / 3600000000, sum(runs)
+        FROM (
+            SELECT status, workflow, ended_at, 1 AS runs FROM added
+            UNION ALL SELECT status, workflow, ended_at, -1 FROM removed
+        ) AS one
+        GROUP BY 1, 2, 3 HAVING sum(runs) <> 0;
     END IF;
     RETURN NULL;
 END
@@ -287,7 +306,7 @@ CREATE TABLE jivsd.incident (
 );
 CREATE INDEX incident_state ON jivsd.incident (state, number);
 CREATE INDEX incident_group ON jivsd.incident (fingerprint, state, number);
-CREATE INDEX incident_workflow ON jivsd.incident (workflow, state, at) WHERE workflow IS NOT NULL;
+CREATE INDEX incident_time ON jivsd.incident (state, at, workflow) WHERE workflow IS NOT NULL;
 CREATE INDEX incident_run ON jivsd.incident (run_id, number) WHERE run_id IS NOT NULL;
 
 -- What was asked for in SQL (see the functions start, signal and cancel), in the order of number, which is that of the

@@ -310,35 +310,51 @@ SELECT run.run_id::text, workflow, workflow_id, code_hash, shard, status, paused
 FROM jivsd.run WHERE true ORDER BY time DESC, place DESC LIMIT :limit
 
 -- name: count_attribute
--- How many runs have an attribute, as far as one has to know.
-SELECT count(*) FROM (SELECT FROM jivsd.attribute WHERE name = $1 AND value = $2 LIMIT $3) AS found
+-- How many runs that were created between two times have an attribute, as far as one has to know.
+SELECT count(*)
+FROM (
+    SELECT FROM jivsd.attribute
+    WHERE name = $1 AND value = $2 AND run_created_at >= $3 AND run_created_at < $4 LIMIT $5
+) AS found
 
 -- name: count_runs
 -- How many runs have each status.
-SELECT status, sum(runs)::bigint FROM jivsd.run_count GROUP BY status HAVING sum(runs) > 0
+SELECT status, sum(runs)::bigint FROM jivsd.run_count WHERE status <> 'STARTED' GROUP BY status HAVING sum(runs) > 0
 
 -- name: count_paused
 -- How many runs are paused.
 SELECT count(*) FROM jivsd.run WHERE paused
 
 -- name: statistics_counts
--- How many runs of each workflow (or one) are in each status, were started and have ended since a time.
+-- How many runs of each workflow (or one) are in each status, and of those how many were started and have ended from a
+-- time to the begin of an hour ($3). Since then: how many have ended; and, as STARTED, how many were started.
+WITH counted AS (
+    SELECT workflow, status, sum(runs)::bigint AS runs FROM jivsd.run_count
+    WHERE status <> 'STARTED' AND ($2::text IS NULL OR workflow = $2)
+    GROUP BY workflow, status HAVING sum(runs) > 0
+), since AS (
+    SELECT workflow, status, sum(runs)::bigint AS runs
+    FROM (
+        SELECT hour, workflow, status, runs FROM jivsd.run_hour
+        UNION ALL SELECT hour, workflow, status, runs FROM jivsd.run_count
+    ) AS one
+    WHERE hour >= $3 / 3600000000 AND ($2::text IS NULL OR workflow = $2)
+    GROUP BY workflow, status
+)
 SELECT
-    workflow, status, runs,
+    counted.workflow, counted.status, counted.runs,
     (
         SELECT count(*) FROM jivsd.run
-        WHERE run.workflow = counted.workflow AND run.status = counted.status AND created_at >= $1
+        WHERE run.workflow = counted.workflow AND run.status = counted.status AND created_at >= $1 AND created_at < $3
     ),
     (
         SELECT count(*) FROM jivsd.run
         WHERE run.workflow = counted.workflow AND run.status = counted.status
-            AND ended_at >= $1 AND ended_at IS NOT NULL
-    )
-FROM (
-    SELECT workflow, status, sum(runs)::bigint AS runs FROM jivsd.run_count
-    WHERE $2::text IS NULL OR workflow = $2
-    GROUP BY workflow, status HAVING sum(runs) > 0
-) AS counted
+            AND ended_at >= $1 AND ended_at < $3 AND ended_at IS NOT NULL
+    ) + coalesce(since.runs, 0)
+FROM counted LEFT JOIN since USING (workflow, status)
+UNION ALL
+SELECT workflow, status, 0, runs, 0 FROM since WHERE status = 'STARTED'
 
 -- name: statistics_endings
 -- When the runs of some workflows and statuses ended that did so last, and how long they had been there.
@@ -353,9 +369,13 @@ CROSS JOIN LATERAL (
 -- name: statistics_incidents
 -- How many incidents of each workflow (or one) were opened since a time, and how many are open; of those with any.
 SELECT workflow, count(*) FILTER (WHERE at >= $1), count(*) FILTER (WHERE state = 'OPEN')
-FROM jivsd.incident
-WHERE workflow IS NOT NULL AND ($2::text IS NULL OR workflow = $2)
-GROUP BY workflow HAVING count(*) FILTER (WHERE at >= $1 OR state = 'OPEN') > 0
+FROM (
+    SELECT workflow, state, at FROM jivsd.incident WHERE workflow IS NOT NULL AND state = 'OPEN'
+    UNION ALL
+    SELECT workflow, state, at FROM jivsd.incident WHERE workflow IS NOT NULL AND state = 'RESOLVED' AND at >= $1
+) AS one
+WHERE $2::text IS NULL OR workflow = $2
+GROUP BY workflow
 
 -- name: failed_attempts
 -- How many attempts of steps failed among the first events of some runs.
@@ -365,13 +385,26 @@ CROSS JOIN LATERAL (SELECT kind FROM jivsd.event WHERE event.run_id = wanted.run
 WHERE kind = 'AttemptFailed'
 
 -- name: fold_counts
--- Adds up what was counted, statement by statement, leaving to others what they are adding up.
+-- Adds up what was counted, statement by statement, leaving to others what they are adding up. What belongs to an hour
+-- goes to the others of that hour.
 WITH taken AS (
     DELETE FROM jivsd.run_count
     WHERE ctid = ANY (ARRAY (SELECT ctid FROM jivsd.run_count FOR UPDATE SKIP LOCKED))
-    RETURNING status, workflow, runs
+    RETURNING hour, status, workflow, runs
+), earlier AS (
+    DELETE FROM jivsd.run_hour
+    WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM jivsd.run_hour WHERE hour = ANY (ARRAY (SELECT hour FROM taken)) FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING hour, status, workflow, runs
+), totals AS (
+    INSERT INTO jivsd.run_count (status, workflow, runs)
+    SELECT status, workflow, sum(runs) FROM taken WHERE status <> 'STARTED'
+    GROUP BY status, workflow HAVING sum(runs) <> 0
 )
-INSERT INTO jivsd.run_count SELECT status, workflow, sum(runs) FROM taken GROUP BY status, workflow HAVING sum(runs) <> 0
+INSERT INTO jivsd.run_hour
+SELECT hour, status, workflow, sum(runs) FROM (TABLE taken UNION ALL TABLE earlier) AS one WHERE hour IS NOT NULL
+GROUP BY hour, status, workflow HAVING sum(runs) <> 0
 
 -- name: outbox
 -- Events for the outside after a number, in order.
@@ -597,7 +630,8 @@ INSERT INTO jivsd.shard (id, epoch, since, node) SELECT id, 0, 0, '' FROM genera
 
 -- name: count_pairs
 -- Which workflows have runs in which statuses.
-SELECT workflow, status FROM jivsd.run_count GROUP BY workflow, status HAVING sum(runs) > 0
+SELECT workflow, status FROM jivsd.run_count WHERE status <> 'STARTED'
+GROUP BY workflow, status HAVING sum(runs) > 0
 
 -- name: list_prunable
 -- Ended runs, oldest first, apart from those whose parent or whose child is open: a parent that comes back would start
@@ -710,10 +744,22 @@ SELECT run_id::text FROM jivsd.run WHERE NOT EXISTS (SELECT FROM jivsd.event WHE
 -- Workflows and statuses whose counted runs are not as many as there are.
 SELECT workflow, status
 FROM (
-    SELECT workflow, status, runs FROM jivsd.run_count
+    SELECT workflow, status, runs FROM jivsd.run_count WHERE status <> 'STARTED'
     UNION ALL SELECT workflow, status, -count(*) FROM jivsd.run GROUP BY workflow, status
 ) AS counted
 GROUP BY workflow, status HAVING sum(runs) <> 0
+
+-- name: check_hours
+-- Workflows, statuses and hours whose counted runs are not as many as there are.
+SELECT workflow, status, hour
+FROM (
+    SELECT hour, status, workflow, runs FROM jivsd.run_hour
+    UNION ALL SELECT hour, status, workflow, runs FROM jivsd.run_count WHERE hour IS NOT NULL
+    UNION ALL SELECT ended_at / 3600000000, status, workflow, -count(*) FROM jivsd.run
+        WHERE ended_at IS NOT NULL GROUP BY 1, 2, 3
+    UNION ALL SELECT created_at / 3600000000, 'STARTED', workflow, -count(*) FROM jivsd.run GROUP BY 1, 3
+) AS counted
+GROUP BY hour, status, workflow HAVING sum(runs) <> 0
 
 -- name: check_payloads
 -- Large payloads that are not used as often as they say.

@@ -65,10 +65,24 @@ CREATE TABLE run_count (
     PRIMARY KEY (status, workflow)
 ) STRICT, WITHOUT ROWID;
 
+-- How many runs have ended in each hour since 1970, by their status, and as STARTED how many were started in it.
+CREATE TABLE run_hour (
+    hour INTEGER NOT NULL,
+    workflow TEXT NOT NULL,
+    status TEXT NOT NULL,
+    runs INTEGER NOT NULL,
+    PRIMARY KEY (hour, workflow, status)
+) STRICT, WITHOUT ROWID;
+
 CREATE TRIGGER run_counts_insert AFTER INSERT ON run
 BEGIN
     INSERT INTO run_count (status, workflow, runs) VALUES (new.status, new.workflow, 1)
     ON CONFLICT (status, workflow) DO UPDATE SET runs = runs + 1;
+    INSERT INTO run_hour (hour, workflow, status, runs) VALUES (new.created_at / 3600000000, new.workflow, 'STARTED', 1)
+    ON CONFLICT (hour, workflow, status) DO UPDATE SET runs = runs + 1;
+    INSERT INTO run_hour (hour, workflow, status, runs)
+    SELECT new.ended_at / 3600000000, new.workflow, new.status, 1 WHERE new.ended_at IS NOT NULL
+    ON CONFLICT (hour, workflow, status) DO UPDATE SET runs = runs + 1;
 END;
 
 CREATE TRIGGER run_counts_update AFTER UPDATE OF status ON run WHEN new.status <> old.status
@@ -78,9 +92,22 @@ BEGIN
     ON CONFLICT (status, workflow) DO UPDATE SET runs = runs + 1;
 END;
 
+CREATE TRIGGER run_hours_update AFTER UPDATE OF ended_at ON run WHEN new.ended_at IS NOT old.ended_at
+BEGIN
+    UPDATE run_hour SET runs = runs - 1
+    WHERE hour = old.ended_at / 3600000000 AND workflow = old.workflow AND status = old.status;
+    INSERT INTO run_hour (hour, workflow, status, runs)
+    SELECT new.ended_at / 3600000000, new.workflow, new.status, 1 WHERE new.ended_at IS NOT NULL
+    ON CONFLICT (hour, workflow, status) DO UPDATE SET runs = runs + 1;
+END;
+
 CREATE TRIGGER run_counts_delete AFTER DELETE ON run
 BEGIN
     UPDATE run_count SET runs = runs - 1 WHERE status = old.status AND workflow = old.workflow;
+    UPDATE run_hour SET runs = runs - 1
+    WHERE hour = old.created_at / 3600000000 AND workflow = old.workflow AND status = 'STARTED';
+    UPDATE run_hour SET runs = runs - 1
+    WHERE hour = old.ended_at / 3600000000 AND workflow = old.workflow AND status = old.status;
 END;
 
 -- The attributes of runs, to find runs by: each name and value has its runs in the order of lists.
@@ -222,7 +249,7 @@ CREATE TABLE incident (
 ) STRICT;
 CREATE INDEX incident_state ON incident (state);
 CREATE INDEX incident_group ON incident (fingerprint, state);
-CREATE INDEX incident_workflow ON incident (workflow, state, at) WHERE workflow IS NOT NULL;
+CREATE INDEX incident_time ON incident (state, at, workflow) WHERE workflow IS NOT NULL;
 CREATE INDEX incident_run ON incident (run_id) WHERE run_id IS NOT NULL;
 
 -- What was asked for from outside the daemon and is not done yet: in PostgreSQL by functions in SQL. Here nobody asks in

@@ -206,8 +206,12 @@ SELECT run_id, workflow, workflow_id, code_hash, shard, status, paused, parked, 
 FROM run INDEXED BY run_status WHERE true ORDER BY time DESC, place DESC LIMIT :limit
 
 -- name: count_attribute
--- How many runs have an attribute, as far as one has to know.
-SELECT count(*) FROM (SELECT 1 FROM attribute WHERE name = :name AND value = :value LIMIT :limit)
+-- How many runs that were created between two times have an attribute, as far as one has to know.
+SELECT count(*)
+FROM (
+    SELECT 1 FROM attribute
+    WHERE name = :name AND value = :value AND run_created_at >= :after AND run_created_at < :before LIMIT :limit
+)
 
 -- name: put_attribute
 -- A run has an attribute.
@@ -228,20 +232,31 @@ SELECT status, sum(runs) FROM run_count WHERE runs > 0 GROUP BY status
 SELECT count(*) FROM run INDEXED BY run_paused WHERE paused
 
 -- name: statistics_counts
--- How many runs of each workflow (or one) are in each status, were started and have ended since a time.
+-- How many runs of each workflow (or one) are in each status, and of those how many were started and have ended from a
+-- time to the begin of an hour. Since then: how many have ended; and, as STARTED, how many were started.
+WITH since AS MATERIALIZED (
+    SELECT workflow, status, sum(runs) AS runs FROM run_hour
+    WHERE hour >= :whole / 3600000000 AND (:workflow IS NULL OR workflow = :workflow)
+    GROUP BY workflow, status
+)
 SELECT
-    workflow, status, runs,
+    counted.workflow, counted.status, counted.runs,
     (
         SELECT count(*) FROM run INDEXED BY run_workflow_status
-        WHERE run.workflow = counted.workflow AND run.status = counted.status AND created_at >= :since
+        WHERE run.workflow = counted.workflow AND run.status = counted.status
+            AND created_at >= :since AND created_at < :whole
     ),
     (
         SELECT count(*) FROM run INDEXED BY run_workflow_ended
         WHERE run.workflow = counted.workflow AND run.status = counted.status
-            AND ended_at >= :since AND ended_at IS NOT NULL
-    )
+            AND ended_at >= :since AND ended_at < :whole AND ended_at IS NOT NULL
+    ) + coalesce((
+        SELECT runs FROM since WHERE since.workflow = counted.workflow AND since.status = counted.status
+    ), 0)
 FROM run_count AS counted
-WHERE runs > 0 AND (:workflow IS NULL OR workflow = :workflow)
+WHERE counted.runs > 0 AND (:workflow IS NULL OR workflow = :workflow)
+UNION ALL
+SELECT workflow, status, 0, runs, 0 FROM since WHERE status = 'STARTED'
 
 -- name: statistics_endings
 -- When the runs of a workflow in a status ended that did so last, and how long they had been there.
@@ -253,9 +268,15 @@ ORDER BY ended_at DESC LIMIT :limit
 -- name: statistics_incidents
 -- How many incidents of each workflow (or one) were opened since a time, and how many are open; of those with any.
 SELECT workflow, sum(at >= :since), sum(state = 'OPEN')
-FROM incident INDEXED BY incident_workflow
-WHERE workflow IS NOT NULL AND (:workflow IS NULL OR workflow = :workflow)
-GROUP BY workflow HAVING sum(at >= :since) + sum(state = 'OPEN') > 0
+FROM (
+    SELECT workflow, state, at FROM incident INDEXED BY incident_time
+    WHERE workflow IS NOT NULL AND state = 'OPEN'
+    UNION ALL
+    SELECT workflow, state, at FROM incident INDEXED BY incident_time
+    WHERE workflow IS NOT NULL AND state = 'RESOLVED' AND at >= :since
+)
+WHERE :workflow IS NULL OR workflow = :workflow
+GROUP BY workflow
 
 -- name: failed_attempts
 -- How many attempts of steps failed among the first events of a run.
@@ -643,6 +664,17 @@ FROM run_count AS counted
 FULL JOIN (SELECT workflow, status, count(*) AS runs FROM run INDEXED BY run_workflow_status GROUP BY workflow, status)
     AS found ON found.workflow = counted.workflow AND found.status = counted.status
 WHERE coalesce(counted.runs, 0) <> coalesce(found.runs, 0)
+
+-- name: check_hours
+-- Workflows, statuses and hours whose counted runs are not as many as there are.
+SELECT workflow, status, hour
+FROM (
+    SELECT hour, status, workflow, runs FROM run_hour
+    UNION ALL SELECT ended_at / 3600000000, status, workflow, -count(*) FROM run
+        WHERE ended_at IS NOT NULL GROUP BY 1, 2, 3
+    UNION ALL SELECT created_at / 3600000000, 'STARTED', workflow, -count(*) FROM run GROUP BY 1, 3
+)
+GROUP BY hour, status, workflow HAVING sum(runs) <> 0
 
 -- name: check_payloads
 -- Large payloads that are not used as often as they say.

@@ -97,7 +97,8 @@ async def fill(j, migrations=SHELF):
 def rows_of(path):
     """All rows of a SQLite database, by table; the owners of shards left out, and the feed, which begins anew."""
     with closing(sqlite3.connect(path)) as db:
-        db.execute("DELETE FROM run_count WHERE runs = 0")
+        for name in ("run_count", "run_hour"):
+            db.execute(f"DELETE FROM {name} WHERE runs = 0")
         names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         found = {name: sorted(map(repr, db.execute(f'SELECT * FROM "{name}"'))) for name in names}
     return {name: rows for name, rows in found.items() if name not in ("meta", "shard", "feed")}

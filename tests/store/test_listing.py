@@ -19,12 +19,13 @@ from jivsd.store.statements import migrations
 from store.builders import Journal, append, end, new_run, start
 
 ATTRIBUTE = Path("attribute", "run_created_at", by_status=False, attribute="tier")
+PARENTS = ("00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002")
 CHOICES = {
     "workflow": ["nap", "order"],
     "workflow_id": ["id3", "id4"],
     "statuses": [[Status.COMPLETED], [Status.FAILED, Status.RUNNING, Status.WAITING]],
     "open_only": [True],
-    "parent": ["p1", "p2"],
+    "parent": list(PARENTS),
     "correlation_id": ["c1", "c2"],
     "created_after": [5],
     "created_before": [40],
@@ -99,7 +100,7 @@ async def populated(j):
     runs = []
     for number in range(120):
         options = {
-            "parent": random.choice([None, "p1", "p2"]),
+            "parent": random.choice([None, *PARENTS]),
             "correlation_id": random.choice([None, "c1", "c2"]),
         }
         workflow, workflow_id = random.choice(CHOICES["workflow"]), f"id{number % 6}"

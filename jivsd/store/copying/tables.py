@@ -157,7 +157,7 @@ TABLES: Final = (
     ),
     Table("plugin_code", _columns(text="code_hash name", json="files", integer="at"), key=("code_hash",), rows=2),
 )
-"""All that is kept, but for what is counted from it (run_count), and what a database is by itself (meta, shard)."""
+"""All that is kept, but for what is counted (run_count, run_hour), and what a database is by itself (meta, shard)."""
 
 KEPT_ANYWAY: Final = frozenset({"plugin_code"})
 """Tables that may have rows in a database that counts as empty: a daemon was there, and did nothing. They go."""

@@ -51,7 +51,8 @@ async def path_of(connection: Connection, sql: Sql, where: RunFilter, *, ended: 
         return index_of(where, ended=ended)
     counts: dict[str, int] = {}
     for name, value in where.attributes.items():
-        counts[name] = await connection.fetchval(sql["count_attribute"], name, value, listing.FEW)
+        few = (name, value, *listing.bounds(where), listing.FEW)
+        counts[name] = await connection.fetchval(sql["count_attribute"], *few)
     rarest = min(counts, key=lambda name: counts[name])
     index = index_of(where, ended=ended)
     if counts[rarest] == listing.FEW and await _leaves_few(connection, sql, where, index, ended=ended):
@@ -94,9 +95,17 @@ def merged(
 
 
 def _lead(path: Path, sql: str, schema: str) -> str:
-    """A statement that is led by the table of runs as one that is led by something else."""
+    """A statement that is led by the table of runs as one that is led by something else, whatever the planner thinks.
+
+    What has an OFFSET is planned by itself.
+    """
     if path.attribute is not None:
-        led = f"FROM {schema}.attribute JOIN {schema}.run ON run.run_id = attribute.run_id WHERE"
-        sql = sql.replace(f"FROM {schema}.run WHERE", led, 1)
+        its_run = f"SELECT * FROM {schema}.run WHERE run.run_id = attribute.run_id OFFSET 0"
+        lead = f"{schema}.attribute CROSS JOIN LATERAL ({its_run}) AS run"
+    elif path.name == "run_paused":
+        lead = f"(SELECT * FROM {schema}.run WHERE paused ORDER BY created_at DESC, number DESC OFFSET 0) AS run"
+    else:
+        lead = f"{schema}.run"
+    sql = sql.replace(f"FROM {schema}.run WHERE", f"FROM {lead} WHERE", 1)
     sql = sql.replace("created_at AS time", f"{path.time} AS time")
     return sql.replace("number AS place", f"{path.number} AS place")

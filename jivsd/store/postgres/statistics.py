@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jivsd.records import Status
 from jivsd.store import statistics
-from jivsd.store.statistics import Attempts, Count, Ending, Incidents, Statistics
+from jivsd.store.statistics import Attempts, Ending, Incidents, Statistics
 
 if TYPE_CHECKING:
     from jivsd.store.postgres.connections import Connection, Sql
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 async def collect(connection: Connection, sql: Sql, since: int, until: int, workflow: str | None) -> Statistics:
     """See `Store.statistics`."""
-    found = await connection.fetch(sql["statistics_counts"], since, workflow)
-    counts = [Count(name, Status(status), *numbers) for name, status, *numbers in found]
+    whole = statistics.whole_hour(since)
+    counts = statistics.counted(await connection.fetch(sql["statistics_counts"], since, workflow, whole))
     limit = statistics.share(counts)
     stretches = [count for count in counts if count.ended]
-    names, words = [count.workflow for count in stretches], [count.status.value for count in stretches]
+    names, words = [count.workflow for count in stretches], [count.status for count in stretches]
     rows = await connection.fetch(sql["statistics_endings"], names, words, since, limit)
     endings = [Ending(name, Status(status), *rest) for name, status, *rest in rows]
     incidents = [Incidents(*row) for row in await connection.fetch(sql["statistics_incidents"], since, workflow)]

@@ -61,8 +61,9 @@ def path_of(connection: apsw.Connection, where: RunFilter, *, ended: bool = Fals
     if not where.attributes:
         return index_of(where, ended=ended)
     counts: dict[str, int] = {}
+    after, before = listing.bounds(where)
     for name, value in where.attributes.items():
-        few = {"name": name, "value": value, "limit": listing.FEW}
+        few = {"name": name, "value": value, "after": after, "before": before, "limit": listing.FEW}
         ((counts[name],),) = query(connection, _sql["count_attribute"], few).fetchall()
     rarest = min(counts, key=lambda name: counts[name])
     index = index_of(where, ended=ended)

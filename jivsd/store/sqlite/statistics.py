@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jivsd.records import Status
 from jivsd.store import statistics
 from jivsd.store.sqlite.database import query, together
 from jivsd.store.statements import statements
-from jivsd.store.statistics import Attempts, Count, Ending, Incidents, Statistics
+from jivsd.store.statistics import Attempts, Ending, Incidents, Statistics
 
 if TYPE_CHECKING:
     import apsw
@@ -20,12 +19,12 @@ def collect(connection: apsw.Connection, since: int, until: int, workflow: str |
     """See `Store.statistics`."""
     given = {"since": since, "workflow": workflow}
     with together(connection):
-        found = query(connection, _sql["statistics_counts"], given)
-        counts = [Count(name, Status(status), *numbers) for name, status, *numbers in found]
+        counted = query(connection, _sql["statistics_counts"], {**given, "whole": statistics.whole_hour(since)})
+        counts = statistics.counted(counted)
         limit = statistics.share(counts)
         endings: list[Ending] = []
         for count in counts:
-            if count.ended:
+            if count.status is not None and count.ended:
                 of_it = {"since": since, "workflow": count.workflow, "status": count.status, "limit": limit}
                 rows = query(connection, _sql["statistics_endings"], of_it)
                 endings += (Ending(count.workflow, count.status, *row) for row in rows)

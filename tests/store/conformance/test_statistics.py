@@ -70,3 +70,26 @@ async def test_durations_are_of_those_that_ended_last(journal, monkeypatch):
         assert order.durations.since == 14 * 15
         assert order.durations.runs == 4
         assert order.durations.p99 == 85
+
+
+async def test_whole_hours_are_kept_and_stay_right(journal, monkeypatch):
+    """What began and ended before and after the hour turned, what was removed since, and what is open."""
+    monkeypatch.setattr("jivsd.store.postgres.store.FOLD_EVERY", 3)
+    quarter = statistics.HOUR // 4
+    async with journal() as j:
+        runs = [new_run("order", f"o{number}", at=number * quarter) for number in range(12)]
+        for number, run in enumerate(runs):
+            await j.write(start(run))
+            if number != 7:
+                await j.one(end(run, 2, Status.FAILED if number % 2 else Status.COMPLETED, at=run.created_at + 1))
+        await j.store.remove([runs[2].run_id, runs[9].run_id])
+        left = [number for number in range(12) if number not in (2, 9)]
+        for since in (0, 1, quarter + 1, 2 * quarter, 4 * quarter, 4 * quarter + 1, 9 * quarter, 20 * quarter):
+            (order,) = (await j.store.statistics(since, since + 1)).items
+            ended = [number % 2 for number in left if number != 7 and number * quarter + 1 >= since]
+            assert order.started == sum(number * quarter >= since for number in left)
+            expected = {"COMPLETED": ended.count(0), "FAILED": ended.count(1)}
+            assert order.ended == {status: count for status, count in expected.items() if count}
+            assert order.open == {"RUNNING": 1}
+        assert await j.store.check() == []
+        assert (await j.store.counts())["COMPLETED"] == 5
