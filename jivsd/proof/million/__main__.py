@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; 0 if no answer took longer than it should."""
     parser = argparse.ArgumentParser(prog="python -m jivsd.proof.million", description=description)
     parser.add_argument("--runs", type=int, default=1_000_000, metavar="N", help="ended runs; 1,000,000")
+    parser.add_argument("--prune", type=int, metavar="N", help="ended runs that are removed; 100,000, or a tenth")
     parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="jivsd-million-") as folder,
         scene(Path(folder), postgres=given.store == "postgresql") as place,
     ):
-        outcome = campaign(Path(folder), place, Plan(given.runs, prune=min(given.runs // 10, 100_000)), _tell)
+        outcome = campaign(Path(folder), place, Plan(given.runs, given.prune or min(given.runs // 10, 100_000)), _tell)
     text = msgspec.json.format(msgspec.json.encode(outcome), indent=2).decode()
     sys.stdout.write(f"{text}\n" if given.json else "".join(f"{line}\n" for line in _words(outcome)))
     return 1 if outcome.slow else 0
