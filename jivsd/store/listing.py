@@ -64,6 +64,11 @@ class Path(NamedTuple):
         """The column with the number of the run."""
         return "number" if self.attribute is None else "run_number"
 
+    @property
+    def by_end(self) -> bool:
+        """Whether the index has runs that have ended, by when they did; the list may be in another order."""
+        return self.name in ("run_ended", "run_workflow_ended")
+
 
 def index_of(where: RunFilter, *, ended: bool = False) -> Path:
     """The index that leads to the runs of a filter, by what leaves the fewest."""
@@ -75,9 +80,10 @@ def index_of(where: RunFilter, *, ended: bool = False) -> Path:
         return Path("run_correlation", "created_at", by_status=True)
     if where.paused and not ended:
         return Path("run_paused", "created_at", by_status=False)
-    by_end = ended or where.ended_before is not None or where.ended_after is not None
-    if by_end and not where.attributes:  # with attributes, either of two may lead: they have one order
-        return Path("run_ended" if where.workflow is None else "run_workflow_ended", "ended_at", by_status=True)
+    if ended or where.ended_before is not None or where.ended_after is not None:
+        # with attributes, either of two may lead, and they have one order: this one if few runs are to be sorted
+        time = "created_at" if where.attributes else "ended_at"
+        return Path("run_ended" if where.workflow is None else "run_workflow_ended", time, by_status=True)
     return Path("run_status" if where.workflow is None else "run_workflow_status", "created_at", by_status=True)
 
 
@@ -162,10 +168,10 @@ def _conditions(
         for time, bound in bounds.items():
             if bound is not None:
                 # the sum keeps a planner from being led by a time that does not lead
-                column = time if time in (path.time, "created_at") else f"{time} + 0"
+                column = f"{time} + 0" if time == "ended_at" and not path.by_end else time
                 conditions.append(f"{column} {operator} :{time}_{side}")
                 parameters[f"{time}_{side}"] = bound
-    if path.time == "ended_at":
+    if path.by_end:
         conditions.append("ended_at IS NOT NULL")
     return conditions, parameters
 

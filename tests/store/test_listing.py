@@ -85,11 +85,12 @@ def test_every_list_is_read_off_an_index_in_its_order(statement, ended):
         where = RunFilter(**fields)
         for path in (index_of(where, ended=ended), ATTRIBUTE):
             if path is not ATTRIBUTE or where.attributes:
-                asked.update(selects(statement, where, path, after, ended=ended))
+                few = path.by_end and bool(where.attributes)  # which are sorted
+                asked |= {sql: (given, few) for sql, given in selects(statement, where, path, after, ended=ended)}
     assert len(asked) > 300
-    for sql, parameters in asked.items():
+    for sql, (parameters, few) in asked.items():
         plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", {**parameters, "limit": 10})]
-        bad = [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN")]
+        bad = [step for step in plan if ("TEMP B-TREE" in step and not few) or step.startswith("SCAN")]
         bad = [step for step in bad if step != "SCAN run USING INDEX run_paused"]  # which has paused ones alone
         assert not bad, (sql, plan)
 

@@ -66,15 +66,14 @@ def path_of(connection: apsw.Connection, where: RunFilter, *, ended: bool = Fals
         few = {"name": name, "value": value, "after": after, "before": before, "limit": listing.FEW}
         ((counts[name],),) = query(connection, _sql["count_attribute"], few).fetchall()
     rarest = min(counts, key=lambda name: counts[name])
-    index = index_of(where, ended=ended)
-    if counts[rarest] == listing.FEW and _leaves_few(connection, where, index, ended=ended):
-        return index
+    if counts[rarest] == listing.FEW and _leaves_few(connection, replace(where, attributes={}), ended=ended):
+        return index_of(where, ended=ended)
     return Path("attribute", "run_created_at", by_status=False, attribute=rarest)
 
 
-def _leaves_few(connection: apsw.Connection, where: RunFilter, index: Path, *, ended: bool) -> bool:
-    narrow = selects("list_runs", replace(where, attributes={}), index, None, ended=ended)
-    return _counted(connection, narrow, listing.FEW) < listing.FEW
+def _leaves_few(connection: apsw.Connection, where: RunFilter, *, ended: bool) -> bool:
+    asked = selects("list_runs", where, index_of(where, ended=ended), None, ended=ended)
+    return _counted(connection, asked, listing.FEW) < listing.FEW
 
 
 def _counted(connection: apsw.Connection, asked: Iterable[tuple[str, dict[str, Any]]], limit: int) -> int:
