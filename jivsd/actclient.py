@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from jivsd.admin.actwire import ActionsBody, AllBody, FilterBody
 from jivsd.admin.wire import MAX_PAGE
+from jivsd.asking import Calls
 from jivsd.engine.api import Act, Acted, Acts, Switched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import msgspec
+    from collections.abc import Callable, Sequence
 
     from jivsd.store.api import RunFilter
 
 PATIENCE: Final = 300.0
 """Seconds to wait for an answer: a call takes up runs for about two, each of which may take a few more."""
 
-Kind = TypeVar("Kind")
 
-
-class ActCalls(ABC):
+class ActCalls(Calls):
     """What a client can do to many runs."""
-
-    @abstractmethod
-    async def _post(
-        self,
-        path: str,
-        kind: type[Kind],
-        body: msgspec.Struct,
-        *,
-        query: Mapping[str, str] | None = None,
-        patience: float = PATIENCE,
-    ) -> Kind: ...
 
     async def act_on(self, act: Act, refs: Sequence[str], *, dry_run: bool = False) -> list[Acted]:
         """Do the same to some runs, each by itself; return what came of each, in order."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from http.client import responses
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import httpx
 import msgspec
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE: Final = 5.0
 """Seconds after which an idle connection is not used again; the server closes it after 10."""
+PATIENCE: Final = 30.0
+"""Seconds to wait for an answer, beyond what the request itself asks to wait for."""
 STANDARD: Final = frozenset({"type", "title", "status", "detail", "code"})
 """The members that every problem document has."""
 
 Kind = TypeVar("Kind")
+Parameters: TypeAlias = "Mapping[str, str | list[str] | None]"
+"""What stands behind the "?" of an address."""
 
 
 class DaemonNotRunning(Exception):
@@ -43,6 +48,30 @@ class ClientError(Exception):
         self.code = code
         self.message = message
         self.data = dict(data or {})
+
+
+class Calls(ABC):
+    """What the parts of a client ask with."""
+
+    @abstractmethod
+    async def _post(
+        self,
+        path: str,
+        kind: type[Kind],
+        body: msgspec.Struct,
+        *,
+        query: Parameters | None = None,
+        patience: float = PATIENCE,
+    ) -> Kind: ...
+
+    @abstractmethod
+    async def _get(
+        self, path: str, kind: type[Kind], query: Parameters | None = None, *, patience: float = PATIENCE
+    ) -> Kind: ...
+
+    @abstractmethod
+    def _name(self, text: str, what: str) -> str:
+        """A name as one segment of a path."""
 
 
 class Body(httpx.AsyncByteStream):

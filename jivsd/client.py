@@ -10,10 +10,9 @@ Its methods are named like the engine's and return the same records.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import httpx
@@ -23,7 +22,17 @@ import trio
 from jivsd import jsonguard
 from jivsd.actclient import ActCalls
 from jivsd.admin import incidentwire, lockwire, nodewire, publications, wire
-from jivsd.asking import Body, ClientError, ConnectionLost, DaemonNotRunning, errno_of, json_of, understood
+from jivsd.asking import (
+    PATIENCE,
+    Body,
+    ClientError,
+    ConnectionLost,
+    DaemonNotRunning,
+    Kind,
+    errno_of,
+    json_of,
+    understood,
+)
 from jivsd.clock import SECOND, Duration, as_datetime, microseconds
 from jivsd.codeclient import CodeCalls
 from jivsd.door import Door
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from pathlib import Path
 
+    from jivsd.asking import Parameters
     from jivsd.engine.api import (
         EngineStatus,
         GroupAction,
@@ -54,8 +64,6 @@ if TYPE_CHECKING:
     from jivsd.store.api import Runs
     from jivsd.store.sharing import NodeState
 
-PATIENCE: Final = 30.0
-"""Seconds to wait for an answer, beyond what the request itself asks to wait for."""
 BULK_PATIENCE: Final = 60.0
 """Seconds that a call with many starts may take."""
 CLEAR_PATIENCE: Final = 3600.0
@@ -67,9 +75,7 @@ REFUSED_PAUSE: Final = 0.2
 """Seconds before a look-up that nobody accepted is tried once more: the daemon may be taking up its socket."""
 
 
-Kind = TypeVar("Kind")
 NO_OPTIONS: Final = StartOptions()
-Parameters = Mapping[str, str | list[str] | None]
 
 
 class Client(ActCalls, CodeCalls, FeedCalls, PruneCalls, StatisticsCalls):

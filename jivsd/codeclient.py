@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from jivsd.admin.code import AdoptBody
 from jivsd.admin.wire import NoBody
+from jivsd.asking import Calls
 from jivsd.engine.api import Moves, Reloaded, Which
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PATIENCE: Final = 600.0
 """Seconds to wait for an answer: plugins are loaded, or a page of runs is compared."""
 ALL: Final = Which()
 
-Kind = TypeVar("Kind")
 
-
-class CodeCalls(ABC):
+class CodeCalls(Calls):
     """What a client can ask about the code that runs go by."""
-
-    @abstractmethod
-    async def _post(
-        self,
-        path: str,
-        kind: type[Kind],
-        body: msgspec.Struct,
-        *,
-        query: Mapping[str, str] | None = None,
-        patience: float = PATIENCE,
-    ) -> Kind: ...
-
-    @abstractmethod
-    def _name(self, text: str, what: str) -> str:
-        """A name as one segment of a path."""
 
     async def reload_plugins(self) -> Reloaded:
         """Load the plugins again, for new runs; says what has become of each."""

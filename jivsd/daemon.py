@@ -11,7 +11,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -31,6 +31,7 @@ from jivsd.engine.pulse import Pulse
 from jivsd.engine.stuck import Patience, Stuck
 from jivsd.engine.trials import Trials, judge
 from jivsd.engine.watchdog import Watchdog
+from jivsd.groups import leaves
 from jivsd.listening import OPEN, listen_tcp, listen_unix
 from jivsd.masking import masked
 from jivsd.metrics import Metrics
@@ -92,7 +93,7 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None, *, hou
     try:
         trio.run(partial(_serve, config, open_store or store_of, household))
     except (StoreError, SupervisionError, ConfigError, OSError, ExceptionGroup) as error:
-        for leaf in _leaves(error):
+        for leaf in leaves(error):
             log.critical("the daemon cannot run", why=_sentence(leaf))
         return FAILED
     return OK
@@ -356,13 +357,6 @@ async def _reload_on_hangup(reload: Callable[[], Awaitable[None]]) -> None:
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         async for _ in signals:
             await reload()
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        return [leaf for cause in inner for leaf in _leaves(cause)]
-    return [error]
 
 
 def _sentence(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 from urllib.parse import urlencode
 
 import httpx
@@ -18,6 +18,7 @@ from wsproto.utilities import ProtocolError
 from jivsd.admin.feedwire import FeedEventView, FeedPage
 from jivsd.admin.wire import API
 from jivsd.asking import ClientError, DaemonNotRunning, understood
+from jivsd.groups import leaves
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -58,8 +59,6 @@ class FeedCalls:
     """What a client can follow."""
 
     _door: Door | None
-    _place: str
-    _remedy: str
 
     @asynccontextmanager
     async def follow(
@@ -102,17 +101,18 @@ class FeedCalls:
         away: Callable[[str | None], None] = lambda why: None,
     ) -> AsyncGenerator[trio.MemoryReceiveChannel[FeedPage]]:
         """As `follow`, with several events at a time: for those who have many to take."""
-        if self._door is None:
+        door = self._door
+        if door is None:
             raise TypeError("this client has no one place where events could be followed")
         sender, receiver = trio.open_memory_channel[FeedPage](0)
-        follower = _Follower(self._door, sender, after, wanted or Wanted(), away)
+        follower = _Follower(door, sender, after, wanted or Wanted(), away)
         failures: list[Exception] = []
 
         async def feed() -> None:
             try:
                 with sender:
                     why = await follower.run(patience)
-                failures.append(DaemonNotRunning(f"nobody answers at the {self._place}: {why}; {self._remedy}"))
+                failures.append(DaemonNotRunning(f"nobody answers at the {door.place}: {why}; {door.remedy}"))
             except ClientError as error:  # for whoever follows, as it is, not in a group
                 failures.append(error)
 
@@ -206,9 +206,9 @@ class _Follower:
                     with trio.move_on_after(1, shield=True):
                         await socket.aclose()
         except* ConnectionRejected as group:
-            refused += [error for error in _leaves(group) if isinstance(error, ConnectionRejected)]
+            refused += [error for error in leaves(group) if isinstance(error, ConnectionRejected)]
         except* _ENDS as group:
-            why = _why(_leaves(group)[0])
+            why = _why(leaves(group)[0])
         for refusal in refused:
             if refusal.status_code < 500:
                 understood(httpx.Response(refusal.status_code, content=refusal.body or b""), FeedPage)
@@ -239,13 +239,6 @@ class _Follower:
         named = {"workflow": workflows, "id": ids, "run": runs, "kind": kinds}
         after = {} if self._after is None else {"after": self._after}
         return urlencode({**after, **{name: list(values) for name, values in named.items()}}, doseq=True)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(cast("Any", error)) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 def _why(error: BaseException) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from jivsd.admin import wire
+from jivsd.asking import Calls
 from jivsd.clock import as_datetime
 from jivsd.engine.api import Pruned, Shrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import msgspec
+    from collections.abc import Callable, Sequence
 
     from jivsd.store.api import RunFilter
     from jivsd.store.removal import Journals, PruneCount
@@ -22,22 +20,9 @@ PATIENCE: Final = 600.0
 SHARE: Final = 0.1
 """The part of the time that pruning takes while the daemon has other work, unless it is said."""
 
-Kind = TypeVar("Kind")
 
-
-class PruneCalls(ABC):
+class PruneCalls(Calls):
     """What a client can ask about removing. `share` is the part of the time that it may take beside other work."""
-
-    @abstractmethod
-    async def _post(
-        self,
-        path: str,
-        kind: type[Kind],
-        body: msgspec.Struct,
-        *,
-        query: Mapping[str, str] | None = None,
-        patience: float = PATIENCE,
-    ) -> Kind: ...
 
     async def prune(
         self, where: RunFilter, *, share: float = SHARE, on_progress: Callable[[int], None] = lambda _: None

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from jivsd.admin.statwire import StatisticsPage
+from jivsd.asking import Calls
 from jivsd.clock import as_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from jivsd.store.statistics import Statistics
 
 PATIENCE: Final = 60.0
 """Seconds to wait for an answer: a year of a million runs takes a second or two."""
 
-Kind = TypeVar("Kind")
 
-
-class StatisticsCalls(ABC):
+class StatisticsCalls(Calls):
     """What a client can ask to be counted."""
-
-    @abstractmethod
-    async def _get(
-        self,
-        path: str,
-        kind: type[Kind],
-        query: Mapping[str, str | list[str] | None] | None = None,
-        *,
-        patience: float = PATIENCE,
-    ) -> Kind: ...
-
-    @abstractmethod
-    def _name(self, text: str, what: str) -> str:
-        """A name as one segment of a path."""
 
     async def statistics(self, since: int, workflow: str | None = None) -> Statistics:
         """What has become of the runs of all workflows, or of one, since a time (microseconds since the epoch)."""

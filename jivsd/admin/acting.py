@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jivsd.admin.actwire import ActionsBody, AllBody, FilterBody
-from jivsd.admin.http import Route, answer, body_of, caller, moment_of, operation
+from jivsd.admin.actwire import ActionsBody, AllBody
+from jivsd.admin.filtering import where_of
+from jivsd.admin.http import Route, answer, body_of, caller, operation
 from jivsd.admin.problems import Problem
 from jivsd.engine.api import Acts, Switched
-from jivsd.store.api import RunFilter
 
 if TYPE_CHECKING:
     from jivsd.admin.exchange import Response
@@ -44,8 +44,9 @@ class ActingRoutes:
         if body.filter is None:
             results = await self._engine.act_on(act, body.runs or (), by=caller(), dry_run=body.dry_run)
             return answer(Acts(results, sum(one.result == "left" for one in results), None))
+        where = where_of(body.filter, body.filter.attributes)
         acts = await self._engine.act_on_all(
-            act, _where(body.filter), by=caller(), limit=body.limit, cursor=body.cursor, dry_run=body.dry_run
+            act, where, by=caller(), limit=body.limit, cursor=body.cursor, dry_run=body.dry_run
         )
         return answer(acts)
 
@@ -63,20 +64,3 @@ class ActingRoutes:
         """Let all paused runs go on, or those of one workflow; call again with `next` as `cursor` until it is null."""
         body = await body_of(AllBody, required=False)
         return answer(await self._engine.resume_all(body.workflow, by=caller(), reason=body.reason, cursor=body.cursor))
-
-
-def _where(body: FilterBody) -> RunFilter:
-    return RunFilter(
-        workflow=body.workflow,
-        workflow_id=body.id,
-        statuses=body.status,
-        open_only=body.open,
-        paused=body.paused,
-        parent=body.parent,
-        correlation_id=body.correlation_id,
-        created_after=moment_of(body.created_after, "created_after"),
-        created_before=moment_of(body.created_before, "created_before"),
-        ended_after=moment_of(body.ended_after, "ended_after"),
-        ended_before=moment_of(body.ended_before, "ended_before"),
-        attributes=body.attributes,
-    )

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jivsd.store.api import RunFilter
 
 
-class FilterBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Which runs are meant: those to which all that is given applies; with nothing given, all."""
+class FilterFields(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What can be said of runs, in a body or in a query; apart from their attributes."""
 
     workflow: str | None = None
     id: str | None = None
@@ -30,6 +30,11 @@ class FilterBody(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     created_before: datetime | None = None
     ended_after: datetime | None = None
     ended_before: datetime | None = None
+
+
+class FilterBody(FilterFields, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which runs are meant: those to which all that is given applies; with nothing given, all."""
+
     attributes: dict[str, str] = {}
 
     @classmethod

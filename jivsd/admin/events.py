@@ -85,7 +85,7 @@ class EventRoutes:
         """Send what happens, until the client goes away, or is told to."""
         query = query_of(FollowQuery, websocket.query_string)
         place = await self._place(query.after)
-        await self._feed.look(place, Wanted(), 1)  # a cursor that will not do is refused before anything begins
+        await self._feed.check(place)  # a cursor that will not do is refused before anything begins
         waits: Patience = websocket.scope["state"]["patience"]
         offered = websocket.requested_subprotocols
         accept = cast("Any", websocket).accept  # its headers have no types

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import quote
@@ -11,12 +10,13 @@ import msgspec
 
 from jivsd import attributes
 from jivsd.admin.access import Role, need, only_looks
+from jivsd.admin.actwire import FilterFields
+from jivsd.admin.filtering import where_of
 from jivsd.admin.http import (
     Route,
     answer,
     body_of,
     caller,
-    moment_of,
     once_key,
     operation,
     patience,
@@ -40,7 +40,7 @@ from jivsd.admin.wire import (
 )
 from jivsd.engine.api import Answer, Receipt, Start, Timeline, Updated
 from jivsd.records import ENDED, Run, Status, new_id
-from jivsd.store.api import Plugin, RunFilter, Runs
+from jivsd.store.api import Plugin, Runs
 
 if TYPE_CHECKING:
     from jivsd.admin.exchange import Response
@@ -53,19 +53,8 @@ class WaitQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: str | None = None
 
 
-class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    workflow: str | None = None
-    id: str | None = None
-    status: list[Status] = []
-    attribute: list[str] = []
-    open: bool = False
-    paused: bool | None = None
-    parent: str | None = None
-    correlation_id: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    ended_after: datetime | None = None
-    ended_before: datetime | None = None
+class ListQuery(FilterFields, frozen=True, forbid_unknown_fields=True):
+    attribute: list[str] = msgspec.field(default_factory=list[str])
     limit: Limit = 50
     cursor: str | None = None
 
@@ -127,20 +116,7 @@ class RunRoutes:
     async def page(self) -> Response:
         """List runs, newest first."""
         query = query_of(ListQuery)
-        where = RunFilter(
-            workflow=query.workflow,
-            workflow_id=query.id,
-            statuses=query.status,
-            open_only=query.open,
-            paused=query.paused,
-            parent=query.parent,
-            correlation_id=query.correlation_id,
-            created_after=moment_of(query.created_after, "created_after"),
-            created_before=moment_of(query.created_before, "created_before"),
-            ended_after=moment_of(query.ended_after, "ended_after"),
-            ended_before=moment_of(query.ended_before, "ended_before"),
-            attributes=_attributes(query.attribute),
-        )
+        where = where_of(query, _attributes(query.attribute))
         page = await self._engine.runs(where, query.limit, query.cursor)
         return answer(RunPage.of(Runs(await self._masks.runs(page.items), page.next)))
 

@@ -15,14 +15,13 @@ import trio
 
 from jivsd import logs
 from jivsd.clock import SECOND
-from jivsd.services.following import Follower, Interrupted, Kept, News, Ring, cursor_of, kept_of, those
+from jivsd.services.following import ALL, Follower, Interrupted, Kept, News, Ring, Wanted, cursor_of, kept_of, those
 from jivsd.store.api import StoreError
 from jivsd.store.feed import Cursor, FeedGone, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from jivsd.services.following import Wanted
     from jivsd.store.feed import Feed, FeedEvent, Piece
 
 log = logs.get(__name__)
@@ -112,6 +111,14 @@ class FeedService:
         """The place after all that there is now. Raises StoreError."""
         return await self._feed.end()
 
+    async def check(self, after: Cursor | None) -> None:
+        """See whether one can go on from a place.
+
+        Raises:
+            FeedGone, BadCursor, StoreError: see `jivsd.store.feed.read`.
+        """
+        read(after, await self._feed.page(after, 1))
+
     async def look(self, after: Cursor | None, wanted: Wanted, limit: int) -> News:
         """Up to `limit` of the next events, or none if there are none now, for somebody who does not stay.
 
@@ -120,7 +127,7 @@ class FeedService:
         """
         while True:
             pieces, after, more = await self.page(after)
-            found = [one for piece in pieces for one in those(self.kept(piece), piece.skip, wanted)]
+            found = [one for piece in pieces for one in those(self.kept(piece, wanted), piece.skip, wanted)]
             if len(found) > limit:
                 return News(found[:limit], cursor_of(found[limit - 1]))
             if found or not more:
@@ -145,9 +152,10 @@ class FeedService:
         page = await self._feed.page(after, self._config.page)
         return *read(after, page), page.more
 
-    def kept(self, piece: Piece) -> Kept:
+    def kept(self, piece: Piece, wanted: Wanted = ALL) -> Kept:
         """See `Source.kept`."""
-        return kept_of(piece, [None if event is None else self._encode(event) for event in piece.batch.events])
+        events = (event if event is not None and wanted.fits(event) else None for event in piece.batch.events)
+        return kept_of(piece, [None if event is None else self._encode(event) for event in events])
 
     # ---- the tasks
 

@@ -47,6 +47,9 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
 
+ALL: Final = Wanted()
+
+
 class News(NamedTuple):
     """What somebody gets: events, as JSON objects, each with its cursor; and the cursor of the place after them."""
 
@@ -55,7 +58,7 @@ class News(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A batch for all followers. Of its events those that have been pruned are left out."""
+    """A batch for followers. Of its events those that have been pruned, or that nobody wants, are left out."""
 
     stream: int
     number: int
@@ -118,8 +121,8 @@ class Source(Protocol):
         """What comes after a place, from the journal; the place after that, and whether there is more."""
         ...
 
-    def kept(self, piece: Piece) -> Kept:
-        """A batch with its events encoded."""
+    def kept(self, piece: Piece, wanted: Wanted) -> Kept:
+        """A batch with those of its events encoded that are wanted."""
         ...
 
 
@@ -171,7 +174,7 @@ class Follower:
         meet = self._source.ring.end
         pieces, self._own, more = await self._source.page(self._own)
         for piece in pieces:
-            self._take(self._source.kept(piece), piece.skip)
+            self._take(self._source.kept(piece, self._wanted), piece.skip)
         if not more:
             self._position = meet
         return str(self._own)

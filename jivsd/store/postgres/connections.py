@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import asyncpg
 
@@ -19,10 +19,12 @@ from jivsd.store.postgres.pooled import Pooled
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from jivsd.store.postgres.address import Address, Host
+
+T = TypeVar("T")
 
 STATEMENT_CACHE: Final = 200
 FAREWELL: Final = 0.02
@@ -51,6 +53,12 @@ class Connection(Protocol):
     def get_server_pid(self) -> int: ...
 
     def terminate(self) -> None: ...
+
+
+class Ask(Protocol):
+    """Works with a connection of the store's."""
+
+    async def __call__(self, work: Callable[[Connection], Awaitable[T]], /) -> T: ...
 
 
 COMMON: Final = {

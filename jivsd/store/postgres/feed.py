@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jivsd.store.feed import Batch, Cursor, FeedEvent, Page, Snapshot, end_of, old_batches
 from jivsd.store.postgres import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
-    from jivsd.store.postgres.connections import Connection, Sql
-
-T = TypeVar("T")
+    from jivsd.store.postgres.connections import Ask, Connection, Sql
 
 SNAPSHOT = len(Snapshot._fields)
-
-
-class Ask(Protocol):
-    """Works with a connection of the store's."""
-
-    async def __call__(self, work: Callable[[Connection], Awaitable[T]], /) -> T: ...
 
 
 class PostgresFeed:

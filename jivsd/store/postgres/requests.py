@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jivsd.store.postgres import rows
 from jivsd.store.requests import Asked, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from jivsd.records import Incident
-    from jivsd.store.postgres.connections import Connection, Sql
-
-T = TypeVar("T")
-
-
-class Ask(Protocol):
-    """Works with a connection of the store's."""
-
-    async def __call__(self, work: Callable[[Connection], Awaitable[T]], /) -> T: ...
+    from jivsd.store.postgres.connections import Ask, Connection, Sql
 
 
 class PostgresSqlRequests:

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import apsw
 
@@ -16,7 +16,9 @@ from jivsd.store.api import OutcomeUnknown, StoreAway, StoreError
 from jivsd.store.statements import migrations, statements
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+T = TypeVar("T")
 
 MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x6A697673
@@ -46,6 +48,12 @@ AWAY: Final = (
     apsw.NoMemError,
 )
 _DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
+
+
+class Ask(Protocol):
+    """Works with a connection of the store's."""
+
+    async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
 
 
 def query(connection: apsw.Connection, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:

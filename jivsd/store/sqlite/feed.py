@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from jivsd.store.feed import Batch, Cursor, FeedEvent, Page, Snapshot, end_of, old_batches
@@ -11,11 +11,11 @@ from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import apsw
 
-T = TypeVar("T")
+    from jivsd.store.sqlite.database import Ask
 
 STREAM: Final = 0
 """The only one."""
@@ -23,12 +23,6 @@ KEY: Final = 20
 """Bytes that name an event: the run's id, and the seq."""
 
 _sql = statements("sqlite")
-
-
-class Ask(Protocol):
-    """Works with a connection of the store's."""
-
-    async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
 
 
 def feed_row(events: Sequence[Any]) -> tuple[int, int, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jivsd.store.requests import Asked, Request
 from jivsd.store.sqlite import rows
@@ -11,21 +11,14 @@ from jivsd.store.sqlite.database import first, query, together
 from jivsd.store.statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import apsw
 
     from jivsd.records import Incident
-
-T = TypeVar("T")
+    from jivsd.store.sqlite.database import Ask
 
 _sql = statements("sqlite")
-
-
-class Ask(Protocol):
-    """Works with a connection of the store's."""
-
-    async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
 
 
 class SqliteSqlRequests:
