@@ -39,7 +39,8 @@ def torture(
         str | None, typer.Option(metavar="URL", help="PostgreSQL, by URL; or postgresql: a server of its own.")
     ] = None,
     redis: Annotated[
-        str | None, typer.Option(metavar="URL", help="Of several nodes; or none. Default: a server of its own.")
+        str | None,
+        typer.Option(metavar="URL", help="Of several nodes; or none; or cluster, one of its own. Default: a server."),
     ] = None,
     nodes: Annotated[int, typer.Option(metavar="N", min=1, help="How many daemons share the work.")] = 1,
     faults: Annotated[

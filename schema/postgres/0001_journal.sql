@@ -581,7 +581,7 @@ CREATE FUNCTION jivsd.start(
 DECLARE
     known CONSTANT text[] := '{correlation_id,lock_key,lock_wait,timeout,priority,delay,start_at,attributes}';
     wrong text;
-    milliseconds CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+    milliseconds CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000);
     clock CONSTANT bytea := substring(int8send(milliseconds) FROM 3);
     drawn CONSTANT bytea := overlay(uuid_send(gen_random_uuid()) PLACING clock FROM 1);
     id CONSTANT uuid := encode(set_bit(set_bit(drawn, 52, 1), 53, 1), 'hex');  -- a UUIDv7

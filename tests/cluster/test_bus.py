@@ -64,7 +64,7 @@ class InCluster(InRedis):
 
 @pytest.fixture(scope="module")
 def watched():
-    with Watched(password="secret") as servers:
+    with Watched(password="secret", down_after=30) as servers:
         yield servers
 
 

@@ -91,7 +91,7 @@ BACKENDS = [OneProcess, InRedis, BehindSentinel, InCluster]
 
 @pytest.fixture(scope="module")
 def watched():
-    with Watched(password="secret") as servers:
+    with Watched(password="secret", down_after=30) as servers:
         yield servers
 
 

@@ -89,8 +89,11 @@ def test_nothing_is_wrong_on_a_postgresql_server_that_has_all_its_faults(tmp_pat
 
 
 @pytest.mark.slow
-def test_nothing_is_wrong_with_two_nodes_of_which_one_is_killed_or_stands_still():
-    code, report, said = run("--seconds", "8", "--seed", "0", "--nodes", "2", "--faults", "kill,stop,flush")
+@pytest.mark.parametrize(
+    ("redis", "faults"), [((), "kill,stop,flush"), (("--redis", "cluster"), "kill,flush,redis-kill,redis-stop")]
+)
+def test_nothing_is_wrong_with_two_nodes_while_they_and_their_redis_are_killed_or_stand_still(redis, faults):
+    code, report, said = run("--seconds", "8", "--seed", "0", "--nodes", "2", "--faults", faults, *redis)
     assert (code, report["violations"]) == (0, []), said
     assert report["nodes"] == 2
     assert report["faults"]
@@ -98,7 +101,7 @@ def test_nothing_is_wrong_with_two_nodes_of_which_one_is_killed_or_stands_still(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("redis", [(), ("--redis", "none")])
+@pytest.mark.parametrize("redis", [(), ("--redis", "none"), ("--redis", "cluster")])
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_wrong_with_three_nodes_after_two_minutes(seed, redis):
     command = [

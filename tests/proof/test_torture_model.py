@@ -440,7 +440,10 @@ def test_two_that_were_under_one_lock_at_once(copy):
         ({"store": "mysql://localhost/x"}, "--store mysql://localhost/x: write postgresql://"),
         ({"redis": "redis://localhost"}, "--redis is for several nodes: say how many, --nodes 3"),
         ({"faults": "kill,flush"}, "--faults flush: needs several nodes: --nodes 3"),
-        ({"nodes": 3, "redis": "none", "faults": "flush"}, "needs a Redis of the torture's own: leave out --redis"),
+        (
+            {"nodes": 3, "redis": "none", "faults": "flush"},
+            "needs a Redis of the torture's own: leave out --redis, or say --redis cluster",
+        ),
         ({"nodes": 2, "faults": "fire"}, "--faults fire: allowed are kill, stop, leave, node-cut, flush"),
         ({"faults": "cut"}, "--faults cut: needs PostgreSQL: --store postgresql"),
         ({"faults": "pg-stop", "store": "postgresql://h/d"}, "needs a server that the torture may restart, stop"),

@@ -45,6 +45,13 @@ RESTS: Final = 0.15
 LOOK_AGAIN: Final = 0.1
 
 
+class Redis(NamedTuple):
+    """What nodes have between them. `servers`: those of the torture's own, which can be killed and stopped."""
+
+    url: str
+    servers: Sequence[Server] = ()
+
+
 class Leases(NamedTuple):
     """How long the nodes' leases are, in seconds: in Redis, and in PostgreSQL."""
 
@@ -68,7 +75,7 @@ class NodeFaults:
         seed: int,
         *,
         leases: Leases,
-        redis: Server | None,
+        redis: Redis | None,
         world: Path,
     ) -> None:
         """Prepare.
@@ -81,7 +88,7 @@ class NodeFaults:
             recovery: told what is broken.
             seed: decides what is done and when.
             leases: of the nodes.
-            redis: which can be killed and stopped; None: there is none of the torture's own.
+            redis: what they have between them, if anything; its own servers can be killed and stopped.
             world: the database into which steps write.
         """
         self.taken_over: dict[str, float] = {}
@@ -243,24 +250,26 @@ class NodeFaults:
     async def _on_redis(self, kind: str, rng: Random) -> None:
         redis = self._redis
         assert redis is not None
+        server = rng.choice(redis.servers)
         self._note(kind)
         calm = self._under_way == 0 and trio.current_time() > self._last + SETTLED + self._leases.redis
         before = await self._ownership.owners() if calm else None
         match kind:
             case "flush":
-                await trio.to_thread.run_sync(redis.ask, "FLUSHALL")
+                for one in redis.servers:
+                    await trio.to_thread.run_sync(one.ask, "FLUSHALL")
             case "redis-kill":
                 self._redis_away = trio.current_time()
-                await trio.to_thread.run_sync(redis.kill)
+                await trio.to_thread.run_sync(server.kill)
                 await trio.sleep(rng.choice(REDIS_AWAY))
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(redis.start)
+                    await trio.to_thread.run_sync(server.start)
             case _:
-                redis.pause()
+                server.pause()
                 try:
                     await trio.sleep(rng.choice(REDIS_AWAY))
                 finally:
-                    redis.resume()
+                    server.resume()
         if kind != "flush":
             self._redis_away = trio.current_time()
         if before is not None:

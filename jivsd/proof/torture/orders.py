@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,7 @@ from jivsd.masking import masked
 from jivsd.proof.daemons import DaemonFailed
 from jivsd.proof.torture.faults import ON_DAEMON
 from jivsd.proof.torture.grounds import embedded
-from jivsd.proof.torture.nodefaults import ON_NODES, ON_REDIS, Leases
+from jivsd.proof.torture.nodefaults import ON_NODES, ON_REDIS, Leases, Redis
 from jivsd.proof.torture.planted import PLANTS
 from jivsd.store.api import StoreError
 from jivsd.store.choice import is_postgres
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from jivsd.proof.redisserver import Server
     from jivsd.proof.torture.grounds import Ground
 
 WORKERS: Final = 24
@@ -32,6 +31,8 @@ POSTGRES: Final = "postgresql"
 """In place of a URL: a PostgreSQL server of the torture's own."""
 NO_REDIS: Final = "none"
 """In place of a URL: the nodes share by PostgreSQL alone."""
+REDIS_CLUSTER: Final = "cluster"
+"""In place of a URL: a Redis Cluster of three servers of the torture's own."""
 LEASES: Final = (Leases(1.0, 4.0), Leases(2.0, 8.0), Leases(5.0, 20.0))
 """How long the nodes' leases are: the seed decides."""
 
@@ -52,7 +53,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = WORKERS
     nodes: int = 1
     redis: str | None = None
-    """Of several nodes: None is a server of the torture's own; or NO_REDIS, or the URL of one."""
+    """Of several nodes: None is a server of the torture's own; or REDIS_CLUSTER, NO_REDIS, or a URL."""
 
     @property
     def leases(self) -> Leases:
@@ -104,39 +105,41 @@ def place(what: Orders, folder: Path, state: Path) -> AbstractAsyncContextManage
 
 
 @asynccontextmanager
-async def a_redis(what: Orders) -> AsyncGenerator[Server | None]:
-    """A Redis of the torture's own, if several nodes are to have one.
+async def a_redis(what: Orders) -> AsyncGenerator[Redis | None]:
+    """The Redis of several nodes, if they are to have one.
 
     Raises:
         DaemonFailed: there is none; the message says why.
     """
-    if what.nodes == 1 or what.redis is not None:
+    if what.nodes == 1 or what.redis == NO_REDIS:
         yield None
         return
+    if what.redis not in (None, REDIS_CLUSTER):
+        yield Redis(what.redis)
+        return
     from jivsd.proof.private import ServerFailed
-    from jivsd.proof.redisserver import Server
+    from jivsd.proof.redisserver import Cluster, Server
 
+    servers, running = Server() if what.redis is None else Cluster(), ExitStack()
     try:
-        server = Server()
-        await trio.to_thread.run_sync(server.start)
+        await trio.to_thread.run_sync(running.enter_context, servers)
     except ServerFailed as error:
         raise DaemonFailed(str(error)) from None
     try:
-        yield server
+        yield Redis(servers.url, servers.nodes if isinstance(servers, Cluster) else [servers])
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(server.remove)
+            await trio.to_thread.run_sync(running.close)
 
 
-def shared_by(what: Orders, redis: Server | None) -> dict[str, str]:
+def shared_by(what: Orders, redis: Redis | None) -> dict[str, str]:
     """The variables by which nodes share."""
-    url = redis.url if redis is not None else what.redis
     leases = what.leases
     return {
         "JIVSD_CLUSTER__SHARE": "true",
         "JIVSD_CLUSTER__LEASE": f"{leases.redis}s",
         "JIVSD_CLUSTER__POSTGRESQL_LEASE": f"{leases.postgresql}s",
-        **({} if url in (None, NO_REDIS) else {"JIVSD_REDIS": url}),
+        **({} if redis is None else {"JIVSD_REDIS": redis.url}),
     }
 
 
@@ -152,7 +155,7 @@ def _faults(text: str | None, possible: list[str], why_not: Callable[[str], str]
 
 def _possible(store: str | None, nodes: int, redis: str | None) -> list[str]:
     """The faults that can be done to daemons with this store, to the store, and to their Redis."""
-    own = [*ON_NODES, *(() if redis is not None else ON_REDIS)] if nodes > 1 else [*ON_DAEMON]
+    own = [*ON_NODES, *(ON_REDIS if redis in (None, REDIS_CLUSTER) else ())] if nodes > 1 else [*ON_DAEMON]
     if store is None:
         return own
     from jivsd.proof.pgserver import can_have_room
@@ -174,7 +177,7 @@ def _why_not(name: str, store: str | None, nodes: int, redis: str | None) -> str
     from jivsd.proof.torture.serverfaults import ON_OWN
 
     if name in ON_REDIS and nodes > 1:
-        return "needs a Redis of the torture's own: leave out --redis"
+        return "needs a Redis of the torture's own: leave out --redis, or say --redis cluster"
     if name in (*ON_NODES, *ON_REDIS) and nodes == 1:
         return "needs several nodes: --nodes 3"
     if name not in ON_OWN and name not in ON_NODES:

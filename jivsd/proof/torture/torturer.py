@@ -19,7 +19,7 @@ from jivsd.proof.torture.faults import TAKE_OVER, Faults
 from jivsd.proof.torture.fleet import Fleet, Node
 from jivsd.proof.torture.found import Violation
 from jivsd.proof.torture.language import WORKFLOW
-from jivsd.proof.torture.nodefaults import NodeFaults
+from jivsd.proof.torture.nodefaults import NodeFaults, Redis
 from jivsd.proof.torture.orders import Orders, a_redis, place, shared_by
 from jivsd.proof.torture.planted import STALE_WRITER, PlantedDaemon
 from jivsd.proof.torture.recovery import Recovery
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jivsd.client import Client
-    from jivsd.proof.redisserver import Server
     from jivsd.proof.torture.grounds import Ground
 
 
@@ -111,7 +110,7 @@ class _Torture:
         self._account = Account(folder / "account.sqlite", self._went_on)
         self._patience = trio.CancelScope()
         self._ground: Ground
-        self._redis: Server | None = None
+        self._redis: Redis | None = None
         self._taken_over: dict[str, float] = {}
         self._planted: list[Violation] = []
         """What a planted bug has led to, as it was found first."""
