@@ -22,12 +22,8 @@ async def test_the_endpoint_crashes_and_no_run_notices(tmp_path):
         await daemon.start()
         async with Client.connect(daemon.data_dir) as client:
             runs = [(await client.start("count", STEPS)).run.run_id for _ in range(20)]
-            for crashes in (1, 2):
-                daemon.send(signal.SIGUSR1)
-                began = trio.current_time()
-                while await _restarts(client) < crashes:
-                    pass
-                assert trio.current_time() - began < 5  # a tenth of a second, unless the machine is busy
+            took = [await _back(daemon, client, crashes) for crashes in (1, 2, 3)]
+            assert min(took) < 1, took  # of several, because the machine may be busy
             for run_id in runs:
                 assert (await insist(lambda run_id=run_id: client.result(run_id, 60))).status is Status.COMPLETED
                 events = (await client.timeline(run_id)).items
@@ -39,6 +35,15 @@ async def test_the_endpoint_crashes_and_no_run_notices(tmp_path):
     finally:
         await daemon.aclose()
     assert "made on purpose" in daemon.log.read_text()
+
+
+async def _back(daemon: Daemon, client: Client, crashes: int) -> float:
+    """Have the endpoint crash; how many seconds later it answers again."""
+    daemon.send(signal.SIGUSR1)
+    began = trio.current_time()
+    while await _restarts(client) < crashes:
+        pass
+    return trio.current_time() - began
 
 
 async def _restarts(client: Client) -> int:
