@@ -173,6 +173,9 @@ class Metrics(Collector):
         self.redis_commands = self._counters(
             "jivsd_redis_commands_total", "Commands to Redis, by whether they were done: ok or failed", "status"
         )
+        self.feed_followers = self._gauge("jivsd_feed_followers", "WebSockets that follow the feed")
+        self.feed_events = self._counter("jivsd_feed_events_total", "Events sent to those who follow the feed")
+        self.feed_cut = self._counter("jivsd_feed_cut_total", "Followers of the feed that were cut for being too slow")
         self.workers_missed = self._counters(
             "jivsd_worker_scrapes_missed_total",
             "Scrapes that a worker of this host did not answer in time",

@@ -19,6 +19,7 @@ from jivsd.store.feed import Cursor, FeedGone
 
 if TYPE_CHECKING:
     from jivsd.admin.patience import Patience
+    from jivsd.metrics import Metrics
     from jivsd.services.feed import FeedService
     from jivsd.services.following import Follower
 
@@ -57,8 +58,9 @@ class PollQuery(FollowQuery, frozen=True, forbid_unknown_fields=True):
 class EventRoutes:
     """Answers /events."""
 
-    def __init__(self, feed: FeedService) -> None:
+    def __init__(self, feed: FeedService, metrics: Metrics) -> None:
         self._feed = feed
+        self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [("GET", "/events", self.page)]
@@ -91,41 +93,45 @@ class EventRoutes:
         accept = cast("Any", websocket).accept  # its headers have no types
         await accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
         code, why = RESTARTED, "the daemon ends: come back with your cursor"
-        with waits.wait(), self._feed.follower(place, query.wanted()) as follower:
-            code, why = await _converse(follower)
+        self._metrics.feed_followers.inc()
+        try:
+            with waits.wait(), self._feed.follower(place, query.wanted()) as follower:
+                code, why = await self._converse(follower)
+        finally:
+            self._metrics.feed_followers.dec()
         await websocket.close(code, why)
+
+    async def _converse(self, follower: Follower) -> tuple[int, str]:
+        """Send news; returns with what code and why that is over."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen)
+            try:
+                await self._send(News([], follower.cursor or OLDEST))
+                while True:
+                    news: News | None = None
+                    with trio.move_on_after(BEAT):
+                        news = await follower.next()
+                    await self._send(news or News([], follower.cursor or OLDEST))
+            except TooSlow:
+                self._metrics.feed_cut.inc()
+                return LATER, "too slow: come back with your cursor"
+            except Interrupted:
+                return RESTARTED, "the feed was started again: come back with your cursor"
+            except FeedGone:
+                return LATER, "what came next has been removed: begin again without a cursor"
+            except StoreError:
+                return LATER, "the store is away: come back with your cursor"
+            finally:
+                nursery.cancel_scope.cancel()
+
+    async def _send(self, news: News) -> None:
+        await websocket.send(frame(news).decode())
+        self._metrics.feed_events.inc(len(news.events))
 
     async def _place(self, after: str | None) -> Cursor | None:
         if after is None:
             return await self._feed.end()
         return None if after == OLDEST else Cursor.of(after)
-
-
-async def _converse(follower: Follower) -> tuple[int, str]:
-    """Send news; returns with what code and why that is over."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_listen)
-        try:
-            await _send(News([], follower.cursor or OLDEST))
-            while True:
-                news: News | None = None
-                with trio.move_on_after(BEAT):
-                    news = await follower.next()
-                await _send(news or News([], follower.cursor or OLDEST))
-        except TooSlow:
-            return LATER, "too slow: come back with your cursor"
-        except Interrupted:
-            return RESTARTED, "the feed was started again: come back with your cursor"
-        except FeedGone:
-            return LATER, "what came next has been removed: begin again without a cursor"
-        except StoreError:
-            return LATER, "the store is away: come back with your cursor"
-        finally:
-            nursery.cancel_scope.cancel()
-
-
-async def _send(news: News) -> None:
-    await websocket.send(frame(news).decode())
 
 
 async def _listen() -> None:

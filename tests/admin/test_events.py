@@ -67,6 +67,21 @@ async def test_events_come_as_they_happen(tmp_path):
         assert last["at"].endswith("Z")
 
 
+async def test_what_is_sent_is_counted(tmp_path):
+    async with serving(tmp_path) as served:
+        async with followed(served) as socket:
+            await frame(socket)
+            await start(served)
+            events = await until(socket, "Ended")
+            text = (await served.unix.get("/metrics")).text
+            assert "\njivsd_feed_followers 1.0\n" in text
+            assert f"\njivsd_feed_events_total {len(events)}.0\n" in text
+            assert "\njivsd_feed_cut_total 0.0\n" in text
+        with trio.fail_after(5):
+            while "\njivsd_feed_followers 0.0\n" not in (await served.unix.get("/metrics")).text:
+                pass
+
+
 async def test_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path):
     async with serving(tmp_path) as served:
         async with followed(served) as socket:
