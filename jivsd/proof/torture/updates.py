@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 ASK_AGAIN = (0.1, 2.0)
 """Seconds before an update is sent again that came too early: at first, and at last."""
-REFUSALS = ("Taken", "Failure")
-"""How of two updates the second is answered: there was one, or the run has come to its end."""
+REFUSALS = ("Taken", "Failure", NOT_YET)
+"""How of two updates the second is answered: there was one, the run has come to its end, or it went on as a new one
+whose code has not begun."""
 ANSWER_WAIT = "2s"
 """How long one request waits for an answer."""
 
