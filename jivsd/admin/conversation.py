@@ -151,14 +151,17 @@ class Conversation:
                 if self._room.full and not self._idle:
                     await self._protocol.refuse(_NO_ROOM)
                     break
-            async with self._room.turns:
-                pass
             await self._protocol.handle(RawData(bytes(data)))
         self.abort()
 
     async def _receive(self) -> bytes | bytearray:
+        """What has come, in turn: until then it stays with the system, however many have sent something."""
+        if self.socket.fileno() < 0:
+            return b""  # aborted meanwhile
         try:
-            return await self._stream.receive_some(RECEIVE)
+            await trio.lowlevel.wait_readable(self.socket)
+            async with self._room.turns:
+                return await self._stream.receive_some(RECEIVE)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
