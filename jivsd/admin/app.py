@@ -64,7 +64,7 @@ def create_app(
     """
     app = QuartTrio("jivsd.admin", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
-    events = EventRoutes(feed, engine.metrics)
+    events = EventRoutes(engine, feed)
     app.add_websocket(f"{API}/events", endpoint="WEBSOCKET /events", view_func=events.stream)
     app.register_error_handler(Exception, _explain)
     router = Router(_sends_to_the_end(app.asgi_app), routes_of(engine, events, siblings))

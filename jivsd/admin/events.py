@@ -19,7 +19,7 @@ from jivsd.store.feed import Cursor, FeedGone
 
 if TYPE_CHECKING:
     from jivsd.admin.patience import Patience
-    from jivsd.metrics import Metrics
+    from jivsd.engine.engine import Engine
     from jivsd.services.feed import FeedService
     from jivsd.services.following import Follower
 
@@ -58,9 +58,9 @@ class PollQuery(FollowQuery, frozen=True, forbid_unknown_fields=True):
 class EventRoutes:
     """Answers /events."""
 
-    def __init__(self, feed: FeedService, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, feed: FeedService) -> None:
+        self._engine = engine
         self._feed = feed
-        self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [("GET", "/events", self.page)]
@@ -93,12 +93,12 @@ class EventRoutes:
         accept = cast("Any", websocket).accept  # its headers have no types
         await accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
         code, why = RESTARTED, "the daemon ends: come back with your cursor"
-        self._metrics.feed_followers.inc()
+        self._engine.metrics.feed_followers.inc()
         try:
             with waits.wait(), self._feed.follower(place, query.wanted()) as follower:
                 code, why = await self._converse(follower)
         finally:
-            self._metrics.feed_followers.dec()
+            self._engine.metrics.feed_followers.dec()
         await websocket.close(code, why)
 
     async def _converse(self, follower: Follower) -> tuple[int, str]:
@@ -113,7 +113,7 @@ class EventRoutes:
                         news = await follower.next()
                     await self._send(news or News([], follower.cursor or OLDEST))
             except TooSlow:
-                self._metrics.feed_cut.inc()
+                self._engine.metrics.feed_cut.inc()
                 return LATER, "too slow: come back with your cursor"
             except Interrupted:
                 return RESTARTED, "the feed was started again: come back with your cursor"
@@ -126,7 +126,7 @@ class EventRoutes:
 
     async def _send(self, news: News) -> None:
         await websocket.send(frame(news).decode())
-        self._metrics.feed_events.inc(len(news.events))
+        self._engine.metrics.feed_events.inc(len(news.events))
 
     async def _place(self, after: str | None) -> Cursor | None:
         if after is None:

@@ -9,7 +9,6 @@ import trio.testing
 from admin.serving import Refusing, connected, serving
 from jivsd.admin import conversation, tidying
 from jivsd.engine.api import NotFound
-from jivsd.metrics import Metrics
 from jivsd.proof.hostile.campaign import Plan, campaign
 
 NOBODY = NotFound("nobody")
@@ -21,7 +20,6 @@ class Slow:
     """An engine in which every look takes until it is let go."""
 
     neighbours = None
-    metrics = Metrics()
 
     def __init__(self):
         self.asked = 0
