@@ -9,11 +9,12 @@ import trio
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse as Response
 
-from jivsd.admin.access import Token
+from jivsd.admin.access import Token, guarded
 from jivsd.admin.acting import ActingRoutes
 from jivsd.admin.bulk import BulkRoutes
 from jivsd.admin.dashboard import DashboardRoutes
 from jivsd.admin.events import EventRoutes
+from jivsd.admin.exchange import BODY_DEADLINE
 from jivsd.admin.guard import Guard
 from jivsd.admin.incidents import IncidentRoutes
 from jivsd.admin.locks import LockRoutes
@@ -24,7 +25,7 @@ from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.pluginroutes import PluginRoutes
 from jivsd.admin.problems import problem_of
 from jivsd.admin.pruning import PruneRoutes
-from jivsd.admin.routing import Router
+from jivsd.admin.routing import SHORT, ShortWay, Text, view
 from jivsd.admin.runs import RunRoutes
 from jivsd.admin.statistics import StatisticsRoutes
 from jivsd.admin.status import StatusRoutes
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jivsd.admin.guard import Application, Scope
-    from jivsd.admin.http import Route
+    from jivsd.admin.http import Handler, Route
     from jivsd.engine.engine import Engine
     from jivsd.services.feed import FeedService
 
@@ -64,11 +65,27 @@ def create_app(
     """
     app = QuartTrio("jivsd.admin", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_DEADLINE
+    app.url_map.converters["default"] = Text
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
     events = EventRoutes(engine, feed)
+    short: dict[tuple[str, str], Handler] = {}
+    for prefix, (method, path, handler) in routes_of(engine, events, siblings):
+        answering = guarded(handler, method)
+        if (method, prefix + path) in SHORT:
+            short[method, prefix + path] = answering
+        app.add_url_rule(
+            prefix + path,
+            endpoint=f"{method} {path}",
+            view_func=view(answering),
+            methods=[method],
+            provide_automatic_options=False,
+        )
     app.add_websocket(f"{API}/events", endpoint="WEBSOCKET /events", view_func=events.stream)
     app.register_error_handler(Exception, _explain)
-    router = Router(_sends_to_the_end(app.asgi_app), routes_of(engine, events, siblings))
-    app.asgi_app = Guard(router, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
+    way = ShortWay(_sends_to_the_end(app.asgi_app), short)
+    app.asgi_app = Guard(way, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
     return app
 
 
@@ -89,7 +106,6 @@ def routes_of(engine: Engine, events: EventRoutes, siblings: Mapping[str, Path])
 
 
 async def _explain(error: Exception) -> Response:
-    """What Quart is to answer: nothing is at the address, or a WebSocket is refused."""
     problem = problem_of(error)
     return Response(problem.document(), problem.status, problem.headers)
 

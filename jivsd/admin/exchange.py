@@ -1,6 +1,6 @@
 """A request and its answer: what a route reads from, and what it gives back.
 
-Quart's own are made for applications of every kind; making them costs more than starting a run does.
+A route does not see who has brought its request, Quart or the short way past it (`routing`).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def routes():
     """Every route with its handler, as the application has them, but for the files of the dashboard."""
     found = [
         (prefix + path, method, handler)
-        for prefix, (method, path, handler) in routes_of(Nobody(), EventRoutes(None), {})
+        for prefix, (method, path, handler) in routes_of(Nobody(), EventRoutes(None, None), {})
     ]
     return [route for route in found if route[0] not in assets() and not route[0].endswith("/<path:rest>")]
 
