@@ -70,6 +70,19 @@ def test_start_watch_signal_pause_and_resume(daemon, open_page):
     expect(page.get_by_role("img", name="letter: child run COMPLETED")).to_have_count(1)
 
 
+def test_a_form_is_patched_whatever_its_fields_are_called(daemon, open_page):
+    page = open_page(f"{daemon.url}/#/plugins")
+    patched = page.evaluate(
+        """async () => {
+          const { h, patch } = await import(document.scripts[0].src.replace("app.js", "dom.js"));
+          const form = (kind, name) => h("form", { class: kind }, h("input", { name, value: "x" }));
+          const old = form("a", "attributes");
+          return patch(old, form("b", "attributes")) === old && old.outerHTML;
+        }"""
+    )
+    assert patched == '<form class="b"><input name="attributes"></form>'
+
+
 def test_a_failed_run_shows_what_it_undid_and_is_retried(daemon, open_page):
     run = daemon.start("move", {"tenant": "crisp", "good": False}, id="crisp")
     page = open_page(f"{daemon.url}/#/runs/{run}")

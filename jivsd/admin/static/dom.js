@@ -66,12 +66,15 @@ export function patch(old, next) {
 
 const keyOf = (node) => node.dataset?.key ?? "";
 
+/** The attributes of an element, also of a form whose field of that name would stand in their place. */
+const attributesOf = Object.getOwnPropertyDescriptor(Element.prototype, "attributes").get;
+
 function patchElement(old, next) {
   const kept = old.nodeName === "DETAILS" ? "open" : "";
-  for (const { name } of [...old.attributes]) {
+  for (const { name } of [...attributesOf.call(old)]) {
     if (!next.hasAttribute(name) && name !== kept) old.removeAttribute(name);
   }
-  for (const { name, value } of next.attributes) {
+  for (const { name, value } of attributesOf.call(next)) {
     if (old.getAttribute(name) !== value && name !== kept && name !== "style") old.setAttribute(name, value);
   }
   if (old.style.cssText !== next.style.cssText) old.style.cssText = next.style.cssText;
