@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 64
 """How many lives begin in one turn of the loop: some milliseconds."""
 MANY: Final = 64
-MEANWHILE: Final = 4
-"""How many do while more than MANY starts are being written: somebody waits for those, and nobody yet for what the runs
-do. (With fewer, one by one that is, batches would get small, and each run dearer.)
+"""While more starts than these are being written no life begins: somebody waits for the starts, and nobody yet for what
+the runs do. They cost a third of what running them does.
 """
-LATER: Final = 5_000
-"""But no longer than so many wait to begin, which takes them a second or so."""
+LATER: Final = 10_000
+"""But no longer than so many wait to begin: that takes a second or two."""
 
 
 class Births:
@@ -38,7 +37,7 @@ class Births:
         self._live = live
         self._due = 0
         """How many begin in the next turn."""
-        self.starts = 0
+        self._starts = 0
         """How many starts are being written."""
         self._later: deque[tuple[Any, ...]] = deque()
 
@@ -46,26 +45,30 @@ class Births:
         """How many wait to begin."""
         return len(self._later)
 
+    def starting(self) -> None:
+        """A start is being written."""
+        self._starts += 1
+
+    def started(self) -> None:
+        """A start has been written, or not."""
+        self._starts -= 1
+        self._go()
+
     def add(self, *life: Any) -> None:
         """Let a life begin: in the next turn, or when others have.
 
         Raises:
             RuntimeError: the nursery is closed.
         """
-        if self._later or self._due >= self._most():
-            self._later.append(life)
-        else:
-            self._spawn(life)
+        self._later.append(life)
+        self._go()
 
     def begun(self) -> None:
         """A life has begun: others may, in the next turn."""
         self._due -= 1
-        while self._later and self._due < self._most():
-            self._spawn(self._later.popleft())
+        self._go()
 
-    def _spawn(self, life: tuple[Any, ...]) -> None:
-        self._nursery.start_soon(self._live, *life)
-        self._due += 1
-
-    def _most(self) -> int:
-        return MEANWHILE if self.starts > MANY and len(self._later) < LATER else AT_ONCE
+    def _go(self) -> None:
+        while self._later and self._due < AT_ONCE and (self._starts <= MANY or len(self._later) > LATER):
+            self._nursery.start_soon(self._live, *self._later.popleft())
+            self._due += 1

@@ -177,10 +177,10 @@ class Holding:
         entry = Entry(run_id=run.run_id, shard=self.fence(run.shard), events=tuple(journal), new=placed)
 
         births = self._host.births
-        births.starts += 1
+        births.starting()
 
         def told(verdict: Verdict) -> None:
-            births.starts -= 1
+            births.started()
             if verdict == FENCED and self.shared and self.shards:
                 self.submit(new, journal, done)
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import asynccontextmanager
 from itertools import chain
 
 import msgspec
@@ -12,7 +13,7 @@ import trio
 from jivsd import Context, step, workflow
 from jivsd.engine import births, bulk
 from jivsd.engine.api import NewStart
-from jivsd.engine.births import AT_ONCE, MANY, MEANWHILE, Births
+from jivsd.engine.births import AT_ONCE, MANY, Births
 from jivsd.records import Status
 from jivsd.testing import Env
 
@@ -32,51 +33,71 @@ async def noted(ctx: Context, number: int) -> str:
     return await ctx.wait_signal("go", str)
 
 
-async def lives(count: int, starts: int) -> list[list[int]]:
-    """Which of so many lives begin in each turn of the loop, while so many starts are being written."""
+@asynccontextmanager
+async def some(starts=0):
+    """Lives of a nursery while so many starts are being written, and which of them begin in each turn of the loop."""
     turns: list[list[int]] = [[]]
 
     async def live(number: int) -> None:
         turns[-1].append(number)
-        some.begun()
+        lives.begun()
 
     async with trio.open_nursery() as nursery:
-        some = Births(nursery, live)
-        some.starts = starts
+        lives = Births(nursery, live)
+        for _ in range(starts):
+            lives.starting()
+        yield lives, turns
+
+
+async def pass_turns(turns, count):
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
+        turns.append([])
+
+
+@pytest.mark.parametrize(("count", "starts"), [(10, 0), (200, 0), (200, MANY)])
+async def test_only_so_many_begin_in_a_turn_and_who_came_first_is_first(count, starts):
+    async with some(starts) as (lives, turns):
         for number in range(count):
-            some.add(number)
-        assert len(some) == count - len(nursery.child_tasks)
-        while sum(map(len, turns)) < count:
-            await trio.lowlevel.checkpoint()
-            turns.append([])
-    return [turn for turn in turns if turn]
-
-
-@pytest.mark.parametrize(
-    ("count", "starts", "most"), [(10, 0, AT_ONCE), (200, 0, AT_ONCE), (200, MANY, AT_ONCE), (30, MANY + 1, MEANWHILE)]
-)
-async def test_only_so_many_begin_in_a_turn_and_who_came_first_is_first(count, starts, most):
-    turns = await lives(count, starts)
-    assert max(map(len, turns)) <= 2 * most  # the turns of the loop are not those of the task that counts
-    assert len(turns) >= count / (2 * most)
-    order = list(chain.from_iterable(turns))
+            lives.add(number)
+        assert len(lives) == max(0, count - AT_ONCE)
+        while len(lives):
+            await pass_turns(turns, 1)
+    found = [turn for turn in turns if turn]
+    assert max(map(len, found)) <= 2 * AT_ONCE  # the turns of the loop are not those of the task that counts
+    assert len(found) >= count / (2 * AT_ONCE)
+    order = list(chain.from_iterable(found))
     assert sorted(order) == list(range(count))
-    for place in range(0, count, most):  # those of one turn of the loop come in any order
-        assert set(order[place : place + most]) == set(range(place, min(place + most, count)))
+    for place in range(0, count, AT_ONCE):  # those of one turn of the loop come in any order
+        assert set(order[place : place + AT_ONCE]) == set(range(place, min(place + AT_ONCE, count)))
+
+
+async def test_none_begins_while_many_starts_are_being_written():
+    async with some(MANY + 1) as (lives, turns):
+        for number in range(100):
+            lives.add(number)
+        await pass_turns(turns, 5)
+        assert (len(lives), list(chain.from_iterable(turns))) == (100, [])
+        lives.started()
+        lives.add(100)
+        await pass_turns(turns, 5)
+    assert sorted(chain.from_iterable(turns)) == list(range(101))
 
 
 async def test_starts_that_keep_coming_do_not_keep_runs_from_beginning(monkeypatch):
     monkeypatch.setattr(births, "LATER", 20)
-    turns = await lives(100, starts=MANY + 1)
-    assert max(map(len, turns)) > 2 * MEANWHILE
-    assert len(turns[-1]) <= 2 * MEANWHILE
+    async with some(MANY + 1) as (lives, turns):
+        for number in range(100):
+            lives.add(number)
+        await pass_turns(turns, 5)
+        assert len(lives) == 20
+        lives.started()
 
 
 @pytest.fixture
 def one_at_a_time(monkeypatch):
     begun.clear()
     monkeypatch.setattr(births, "AT_ONCE", 1)
-    monkeypatch.setattr(births, "MEANWHILE", 1)
     monkeypatch.setattr(bulk, "AT_ONCE", 1000)
 
 
