@@ -144,7 +144,9 @@ async def test_a_pooler_that_nobody_told_us_of(databases, pooler):
     with pytest.raises(StoreError, match=r"that is a pooler: say \?pgbouncer=true in the URL"):
         await PostgresStore(pooler.url(databases.common)).open("node-a")
     ignored = "idle_in_transaction_session_timeout,tcp_user_timeout,tcp_keepalives_idle,tcp_keepalives_interval,"
-    ignored += "tcp_keepalives_count,jit,extra_float_digits,enable_seqscan,plan_cache_mode,lock_timeout"
+    ignored += (
+        "tcp_keepalives_count,jit,extra_float_digits,enable_seqscan,enable_bitmapscan,plan_cache_mode,lock_timeout"
+    )
     with (
         Pooler(databases.server, ignore_startup_parameters=ignored) as lax,
         pytest.raises(StoreError, match=r"a pooler in between passes over what we set for our sessions: say \?pgb"),
