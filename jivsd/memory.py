@@ -29,9 +29,10 @@ def settle() -> None:
 
 @contextmanager
 def growing() -> Generator[None]:
-    """While this lasts, many objects are made that stay: the collector looks at most of them only in `trim`.
+    """While this lasts, many objects are made that stay: the collector does not look at them, then or later.
 
-    Otherwise it looks at each of them once, which is a tenth of what it takes to bring a run back (measured).
+    Otherwise it looks at each of them once, which is a tenth of what it takes to bring a run back (measured). They go
+    when nobody holds them any more; only circles among them stay.
     """
     gc.set_threshold(GROWTH, *THRESHOLDS[1:])
     try:
@@ -47,8 +48,6 @@ def trim() -> None:
     A full collection also empties Python's lists of spare objects, which keep whole arenas. Musl and macOS have no
     `malloc_trim`.
     """
-    gc.unfreeze()
     gc.collect()
-    gc.freeze()
     if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         malloc_trim(0)

@@ -25,15 +25,18 @@ def _as_before():
     gc.set_threshold(*threshold)
 
 
-def test_while_much_comes_that_stays_it_is_not_looked_at_and_in_the_end_it_is():
+def test_what_comes_while_much_comes_that_stays_is_not_looked_at_even_later():
     with memory.growing():
         assert gc.get_threshold()[0] == memory.GROWTH
         ring = Ring()
     assert gc.get_threshold() == memory.THRESHOLDS
     found = weakref.ref(ring)
     del ring
-    gc.collect()
+    memory.trim()
     assert found() is not None
+    ring = Ring()
+    found = weakref.ref(ring)
+    del ring
     memory.trim()
     assert found() is None
 
