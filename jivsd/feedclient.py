@@ -194,17 +194,13 @@ class _Follower:
             async with stream, trio.open_nursery() as nursery:
                 with trio.fail_after(CONNECT):
                     socket = await self._upgrade(nursery, stream)
-                try:
-                    while True:
-                        with trio.fail_after(SILENT):
-                            page = _decode(await socket.get_message())
-                        if told and not self._back:
-                            self._away(None)
-                        self._back = True
-                        await self._take(page)
-                finally:
-                    with trio.move_on_after(1, shield=True):
-                        await socket.aclose()
+                while True:  # until the other side closes; to leave, one goes: the handshake's reader has gone by then
+                    with trio.fail_after(SILENT):
+                        page = _decode(await socket.get_message())
+                    if told and not self._back:
+                        self._away(None)
+                    self._back = True
+                    await self._take(page)
         except* ConnectionRejected as group:
             refused += [error for error in leaves(group) if isinstance(error, ConnectionRejected)]
         except* _ENDS as group:

@@ -8,9 +8,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jivsd import logs
-from jivsd.admin.conversation import Look
 from jivsd.admin.exchange import asked
 from jivsd.admin.http import caller
+from jivsd.admin.looks import Look
 from jivsd.admin.problems import Problem, problem_of
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def guarded(handler: Handler, method: str) -> Handler:
         request = asked()
         need(needed)
         await request.read()
-        look = request.look = Look(request.state["room"])
-        await look.take()
+        look = request.look = Look(request.state["room"].looks)
         try:
+            await look.take()
             return await handler(**arguments)
         finally:
             look.give_back()

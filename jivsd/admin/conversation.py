@@ -17,6 +17,7 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 
+from jivsd.admin.looks import Looks
 from jivsd.admin.problems import Problem
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ HEADER_DEADLINE: Final = 10.0
 SEND_DEADLINE: Final = 10.0
 """Seconds in which a client has to take the next piece of an answer."""
 SEND_PIECE: Final = 64 * 1024
-RECEIVE: Final = 64 * 1024
-TURNS: Final = 4
-"""How many of a door's clients are listened to at once, before all that runs in the daemon has its turn."""
-LOOKS: Final = 2
-"""How many of a door's requests may look things up at once: that takes long where there is much to be found."""
-LOOK_WITHIN: Final = 10.0
-"""Seconds that a request waits for that."""
+RECEIVE: Final = 4 * 1024
+"""Bytes that are taken in at once: as chunks of one byte each that is 25 ms of work."""
+TURNS: Final = 1
+"""How many of a door's clients are listened to before all that runs in the daemon has its turn."""
 ROOM: Final = 32 * 1024 * 1024
 """Bytes of requests that a door keeps for all its clients together until they are answered, and of answers until they
 are taken."""
+LITTLE: Final = 64 * 1024
+FEW: Final = 10
+"""Clients that may be slow to take their answers without being more than what is usual."""
 
 
 class Room:
@@ -53,8 +54,9 @@ class Room:
 
     def __init__(self, tidying: Tidying) -> None:
         self.tidying = tidying
+        tidying.calm.append(self.calm)
         self.turns = trio.Semaphore(TURNS)
-        self.looks = trio.Semaphore(LOOKS)
+        self.looks = Looks()
         self.held = 0
         """Bytes of requests that have not been answered."""
         self._unsent = 0
@@ -64,6 +66,10 @@ class Room:
     @property
     def full(self) -> bool:
         return self.held > ROOM
+
+    def calm(self) -> bool:
+        """Whether little is kept, and for few."""
+        return len(self._sending) < FEW and self._unsent + self.held < LITTLE
 
     @contextmanager
     def sending(self, who: Conversation, size: int) -> Generator[None]:
@@ -80,31 +86,6 @@ class Room:
     def _drop(self, who: Conversation) -> Conversation:
         self._unsent -= self._sending.pop(who, 0)
         return who
-
-
-class Look:
-    """The right of one request to look things up; it is given back when the request begins to wait for something."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._has = False
-
-    async def take(self) -> None:
-        """Wait for it.
-
-        Raises:
-            Problem: there was none to be had in time (503).
-        """
-        with trio.move_on_after(LOOK_WITHIN) as patience:
-            await self._room.looks.acquire()
-        if patience.cancelled_caught:
-            raise Problem(503, "unavailable", "too many requests look things up at once", headers=_BUSY)
-        self._has = True
-
-    def give_back(self) -> None:
-        if self._has:
-            self._has = False
-            self._room.looks.release()
 
 
 class Conversation:

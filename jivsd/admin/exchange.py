@@ -19,7 +19,7 @@ from jivsd.jsonguard import MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jivsd.admin.conversation import Look
+    from jivsd.admin.looks import Look
 
 BODY_DEADLINE: Final = 10.0
 """How long a body may take to arrive, in seconds."""

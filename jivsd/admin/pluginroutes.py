@@ -16,8 +16,11 @@ from jivsd.authoring.routes import RouteError
 from jivsd.engine import helm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jivsd.authoring.routes import Route as PluginRoute
     from jivsd.engine.engine import Engine
+    from jivsd.registry.registry import LoadedPlugin
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PLACE: Final = "/plugins/<name>/<path:rest>"
@@ -30,6 +33,8 @@ class PluginRoutes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._versions: list[str] = []
+        self._described: dict[str, Any] = {}
 
     def routes(self) -> list[Route]:
         return [(method, PLACE, self.ask) for method in METHODS]
@@ -53,15 +58,23 @@ class PluginRoutes:
 
     def described(self) -> dict[str, Any]:
         """The paths and schemas of all plugins' routes, for the API's description."""
-        paths: dict[str, Any] = {}
-        schemas: dict[str, Any] = {}
-        for plugin in self._engine.code.plugins:
-            for route in plugin.routes:
-                place = f"/plugins/{plugin.name}{route.path}"
-                described, components = _described(plugin.name, route)
-                paths.setdefault(place, {})[route.method.lower()] = described
-                schemas |= components
-        return {"paths": paths, "schemas": schemas}
+        plugins = self._engine.code.plugins
+        versions = [plugin.stored.code_hash for plugin in plugins]
+        if versions != self._versions:
+            self._versions, self._described = versions, _all_of(plugins)
+        return self._described
+
+
+def _all_of(plugins: Iterable[LoadedPlugin]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    schemas: dict[str, Any] = {}
+    for plugin in plugins:
+        for route in plugin.routes:
+            place = f"/plugins/{plugin.name}{route.path}"
+            described, components = _described(plugin.name, route)
+            paths.setdefault(place, {})[route.method.lower()] = described
+            schemas |= components
+    return {"paths": paths, "schemas": schemas}
 
 
 def _text(part: str) -> str:

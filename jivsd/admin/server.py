@@ -149,7 +149,7 @@ class _Door:
             connection.abort()
 
     async def _converse(self, stream: trio.SocketStream) -> None:
-        self._room.tidying.came()
+        self._room.tidying.moved()
         connection = Conversation(stream, self._room)
         if len(self._open) >= MAX_CONNECTIONS:
             await connection.turn_away()
@@ -162,6 +162,7 @@ class _Door:
             _log.warning("connection_failed", exc_info=failures)
         finally:
             self._open.discard(connection)
+            self._room.tidying.moved()
             self._left.set()
             connection.abort()
 

@@ -35,22 +35,20 @@ def hints_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
 class Codec:
     """JSON for one type: what `encode` accepts, `decode` gives back as that type."""
 
-    __slots__ = ("_decoder", "kind")
+    __slots__ = ("decode", "kind")
+    decode: Callable[[bytes | msgspec.Raw], Any]
+    """Raises msgspec.ValidationError or msgspec.DecodeError."""
 
     def __init__(self, kind: Any, where: str) -> None:
         self.kind = kind
         try:
-            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+            self.decode = msgspec.json.Decoder(kind).decode
             parts = parts_of(kind)
         except Exception as error:  # msgspec names many reasons, in several exception types
             raise InvalidDefinition(f"{where}: {shown(kind)} has no JSON form: {error}") from None
         for part in parts:
             if isinstance(part, msgspec.inspect.CustomType):
                 raise InvalidDefinition(f"{where}: {shown(part.cls)} has no JSON form; {_instead(part.cls)}")
-
-    def decode(self, data: bytes | msgspec.Raw) -> Any:
-        """Raises msgspec.ValidationError or msgspec.DecodeError."""
-        return self._decoder.decode(data)
 
 
 @lru_cache(512)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from jivsd.store.api import RunFilter
 
 PANEL: Final = "Many runs at once"
-COUNTED: Final = 10_000
-"""So many runs the daemon counts, and no more."""
 
 MaybeRun = Annotated[
     str | None,
@@ -114,6 +112,8 @@ async def confirm(client: Client, act: Act, where: RunFilter) -> None:
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
+    from jivsd.engine.api import COUNTED
+
     page = await client.act_on_page(act, where, limit=1, dry_run=True)
     count = len(page.items) + (page.left or 0)
     more = "more than " if count > COUNTED else ""

@@ -156,9 +156,10 @@ def _would(act: "Act", results: "Sequence[Acted]", left: int) -> Answer:
 
     def view() -> "Page":
         from jivsd.cli import look
+        from jivsd.engine.api import COUNTED
 
         total = len(items) + left
-        about = "more than " if left >= filters.COUNTED else ""
+        about = "more than " if left >= COUNTED else ""
         yield f"Would {act.action} {about}{total:,} {'run' if total == 1 else 'runs'}."
         if items:
             table = look.table("RUN", "STATUS", "WORKFLOW:ID", cut="WORKFLOW:ID")

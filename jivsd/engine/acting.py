@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from jivsd import logs
 from jivsd.clock import SECOND
-from jivsd.engine.api import Act, Acted, Acts, Conflict, EngineError, Invalid, Switched, Unavailable
+from jivsd.engine.api import COUNTED, Act, Acted, Acts, Conflict, EngineError, Invalid, Switched, Unavailable
 from jivsd.engine.mending import FAILED
 from jivsd.records import ENDED, Status
 from jivsd.store.api import BadCursor, RunFilter, StoreError
@@ -37,7 +37,6 @@ AT_ONCE: Final = 64
 """Runs that are acted on side by side: what is written for them shares batches of the journal."""
 PIECE: Final = 100
 """Runs that are listed at once."""
-COUNTED: Final = 10_000
 SHOWN: Final = 100
 """Refusals that are told one by one when all runs are paused or resumed."""
 MARGIN: Final = 2 * SECOND

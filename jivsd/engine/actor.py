@@ -7,8 +7,6 @@ is committed. The task is parked while there is nothing to deliver; everything e
 
 from __future__ import annotations
 
-from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,11 +17,13 @@ from jivsd.engine import ahead, beginnings, closing, effects, intake, locking, p
 from jivsd.engine.attempts import Exit, Stale
 from jivsd.engine.pen import Pen
 from jivsd.engine.replay import LOCK, START, Machine, Open, Phase
-from jivsd.engine.seat import Seat, cancel_status
+from jivsd.engine.seat import Seat
 from jivsd.records import ENDED, Ended, Event, Incident, Kind, Message, Recovered, Run, Status
 from jivsd.store.api import WRITTEN, Entry, Refused, Verdict, Written
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jivsd.authoring.workflows import Workflow
     from jivsd.engine.attempts import Attempt
     from jivsd.engine.beginnings import Ticket
@@ -103,14 +103,14 @@ class Actor(Pen):
         """Whether it leaves memory as soon as the journal has it that the run waits; see `parking`."""
         self.started_until = 0
         """The event up to which whatever child runs were asked for have been started, as the run was parked then."""
-        self.refused: frozenset[str] = frozenset()
+        self.refused: tuple[str, ...] = ()
         """Paths of child runs that were not started, which has been recorded."""
         self.incidents: dict[str, Incident] = {}
         """Open incidents by their place; see `incidents.place`."""
-        self._mail: deque[Event] = deque()
-        self.early: list[Message] = []
+        self._mail: list[Event] = []
+        self.early: tuple[Message, ...] = ()
         """Messages that came before the journal was read."""
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
         self._changed: trio.Event | None = None
         self._ask: Exit | None = None
         self._failure: Exception | None = None
@@ -128,24 +128,22 @@ class Actor(Pen):
 
     # ---- the task
 
-    async def live_on(self, events: list[Event], *, first: bool) -> Exit:
+    async def live_on(self, events: Sequence[Event], *, first: bool) -> Exit:
         """Live the run on from its recorded events until it ends or has to leave memory.
 
         Raises whatever is a bug in the machine or the actor: the run is started again.
         """
         seat = self._seat = Seat(self.services.nursery, self._relieve)
-        self.first = first
-        run = self.run
-        self.machine = Machine(
-            self.workflow, run.run_id, run.workflow_id, journal=events, probe=partial(cancel_status, seat)
-        )
+        self.first, run = first, self.run
+        self.machine = Machine(self.workflow, run.run_id, run.workflow_id, journal=events, probe=seat.cancel_status)
         try:
             self._replay(events)
             if self.machine.foreign:
                 await self.freeze()  # before any other await: the task still stands in scopes that are not its own
             await troubles.forget_old_letters(self)
             self._recover()
-            await ahead.come_back(self)
+            if ahead.come_back(self):
+                await self.freeze()
             while True:
                 await self._work_off()
                 if (way_out := self._way_out()) is not None:
@@ -167,8 +165,8 @@ class Actor(Pen):
         They share a scope, until one of them is cut short: entering a scope costs more than a small step.
         """
         with trio.CancelScope() as scope:
-            while self._lone is not None:
-                attempt, self._lone = self._lone, None
+            while (attempt := self._lone) is not None:
+                self._lone = None
                 seat.away = True
                 try:
                     await effects.run_attempt(self, attempt, scope)
@@ -178,10 +176,13 @@ class Actor(Pen):
                         await seat.take_over()
                 if attempt.cut_short:
                     return
-                await ahead.run(self)
+                del attempt  # nothing of it is kept for as long as its record is written
+                if ahead.run(self):
+                    await self.freeze()
                 while self.pending and self._lone is None and not self.leaving:
                     await seat.park()
-                    await self._work_off()
+                    if self._deliver():
+                        await self._halt()
 
     async def _work_off(self) -> None:
         """Deliver what has arrived, and do what follows from it."""
@@ -192,7 +193,7 @@ class Actor(Pen):
         """Deliver what has arrived. True if the code has come to its end, or to where it cannot go on."""
         mail = self._mail
         while mail:
-            self._turn(mail.popleft())
+            self._turn(mail.pop(0))
         if not self.pending:
             if not (self.live or self._ending):
                 self._go_live()
@@ -316,15 +317,12 @@ class Actor(Pen):
 
     # ---- replay and recovery
 
-    def _replay(self, events: list[Event]) -> None:
+    def _replay(self, events: Sequence[Event]) -> None:
         for event in events:
             self.machine.deliver(event)
-            self.seq, self.at = event.seq, event.at
             if event.kind in (Kind.SIGNAL, Kind.UPDATE):
-                self._seen.add(msgspec.json.decode(event.payload)["message_id"])
-            if self.machine.blocked is not None:
-                self.seq, self.at = events[-1].seq, events[-1].at
-                break
+                self._seen[msgspec.json.decode(event.payload)["message_id"]] = None
+        self.seq, self.at = events[-1].seq, events[-1].at
 
     def _recover(self) -> None:
         """Settle what the last life left open; what the journal says of it is delivered before anything starts."""
@@ -336,7 +334,7 @@ class Actor(Pen):
         overdue = effects.overdue(self) if settle and not self.run.paused else []
         for message in self.early:
             self.receive(message)
-        self.early.clear()
+        self.early = ()
         effects.fire(self, overdue)
         if in_flight:
             self.append(Kind.RECOVERED, "", Recovered(in_flight), by="recovery")
@@ -424,7 +422,7 @@ class Actor(Pen):
         if machine.slow:
             for path, took in machine.slow:
                 log.warning("workflow code blocked the loop", path=path, seconds=round(took, 3), **self.words())
-            machine.slow.clear()
+            machine.slow = ()
         if machine.misfits or machine.blocked is not None:
             troubles.find(self)
         if machine.outcome is None:
@@ -486,11 +484,11 @@ class Actor(Pen):
     def receive(self, message: Message) -> None:
         """Turn a message of the inbox into an event."""
         if not self._loaded:
-            self.early.append(message)
+            self.early += (message,)
             return
         if message.message_id in self._seen or self._ending:
             return
-        self._seen.add(message.message_id)
+        self._seen[message.message_id] = None
         if message.kind is Kind.ENDED:
             self.final, self._terminated = msgspec.json.decode(message.payload, type=Ended), message
             self._stop_attempts()

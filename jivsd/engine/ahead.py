@@ -24,16 +24,17 @@ _STEP_DONE: Final = Kind.STEP_DONE
 _COMPLETED: Final = Status.COMPLETED
 
 
-async def run(actor: Actor) -> None:
-    """Deliver what has just been appended, if that is a step's result and nothing else is under way."""
-    if actor.live and _may(actor, _STEP_DONE):
-        await _deliver(actor)
+def run(actor: Actor) -> bool:
+    """Deliver what has just been appended, if that is a step's result and nothing else is under way.
+
+    True if the code cannot go on: then it has to be taken down before anything else is awaited.
+    """
+    return actor.live and _may(actor, _STEP_DONE) and _deliver(actor)
 
 
-async def come_back(actor: Actor) -> None:
+def come_back(actor: Actor) -> bool:
     """The same for a run that was parked and has just read its messages: if all that was said to it is one signal."""
-    if actor.filed and _may(actor, Kind.SIGNAL):
-        await _deliver(actor)
+    return actor.filed and _may(actor, Kind.SIGNAL) and _deliver(actor)
 
 
 def _may(actor: Actor, kind: Kind) -> bool:
@@ -47,14 +48,14 @@ def _may(actor: Actor, kind: Kind) -> bool:
     )
 
 
-async def _deliver(actor: Actor) -> None:
+def _deliver(actor: Actor) -> bool:
     machine, event = actor.machine, actor.appended
     assert event is not None
     actor.ahead = event
     machine.deliver(event)
     if machine.blocked is not None:
-        await actor.freeze()
-    elif (
+        return True
+    if (
         machine.outcome is not None
         and machine.outcome.status is _COMPLETED
         and not machine.fresh
@@ -63,6 +64,7 @@ async def _deliver(actor: Actor) -> None:
     ):
         actor.final = closing.final(machine.outcome)
         actor.try_end()
+    return False
 
 
 async def settled(actor: Actor) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from jivsd.bell import Bell
 from jivsd.engine.ends import ONCE, Glances
 
 if TYPE_CHECKING:
@@ -18,18 +19,18 @@ class Answers:
     """Wakes who waits, by run and message."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, dict[str, list[trio.Event]]] = {}
+        self._waiting: dict[str, dict[str, list[Bell]]] = {}
 
     def tell(self, run_id: str, message_id: str) -> None:
         """An answer has been recorded."""
-        for event in self._waiting.get(run_id, {}).get(message_id, ()):
-            event.set()
+        for bell in self._waiting.get(run_id, {}).get(message_id, ()):
+            bell.set()
 
     def ended(self, run_id: str) -> None:
         """A run has ended: there will be no more answers."""
-        for events in self._waiting.get(run_id, {}).values():
-            for event in events:
-                event.set()
+        for bells in self._waiting.get(run_id, {}).values():
+            for bell in bells:
+                bell.set()
 
     async def until(
         self,
@@ -44,9 +45,9 @@ class Answers:
         `again`: look so often, because the answer may come where nobody tells of it.
         """
         by_message = self._waiting.setdefault(run_id, {})
-        events = by_message.setdefault(message_id, [])
-        told = trio.Event()
-        events.append(told)
+        bells = by_message.setdefault(message_id, [])
+        told = Bell()
+        bells.append(told)
         try:
             found = await look()
             if found is None:
@@ -56,8 +57,8 @@ class Answers:
                         found = await look()
             return found
         finally:
-            events.remove(told)
-            if not events:
+            bells.remove(told)
+            if not bells:
                 by_message.pop(message_id, None)
             if not by_message:
                 self._waiting.pop(run_id, None)

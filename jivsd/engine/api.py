@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -279,10 +279,14 @@ class Acted(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str | None = None
 
 
+COUNTED: Final = 2_000
+"""Up to how many runs are counted before something is done to them: in a tenth of a second or so, by any filter."""
+
+
 class Acts(msgspec.Struct, frozen=True):
     """What came of an action on a page of runs. `next`: the cursor to go on with, or None.
 
-    `left`: how many more there are, counted up to 10,000; None: that cannot be said just now.
+    `left`: how many more there are, counted up to `COUNTED`; None: that cannot be said just now.
     """
 
     items: list[Acted]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import trio
 
 AT_ONCE: Final = 64
 """How many lives begin in one turn of the loop: some milliseconds."""
@@ -22,6 +22,8 @@ the runs do. They cost a third of what running them does.
 """
 LATER: Final = 10_000
 """But no longer than so many wait to begin: that takes a second or two."""
+FEW: Final = 500
+"""While more wait to begin no further ones are read."""
 
 
 class Births:
@@ -40,10 +42,16 @@ class Births:
         self._starts = 0
         """How many starts are being written."""
         self._later: deque[tuple[Any, ...]] = deque()
+        self._readers = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
         """How many wait to begin."""
         return len(self._later)
+
+    async def room(self) -> None:
+        """Return when few wait to begin."""
+        while len(self._later) > FEW:
+            await self._readers.park()
 
     def starting(self) -> None:
         """A start is being written."""
@@ -72,3 +80,5 @@ class Births:
         while self._later and self._due < AT_ONCE and (self._starts <= MANY or len(self._later) > LATER):
             self._nursery.start_soon(self._live, *self._later.popleft())
             self._due += 1
+        if self._readers and len(self._later) <= FEW:
+            self._readers.unpark_all()

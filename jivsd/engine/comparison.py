@@ -94,8 +94,8 @@ class Comparison:
         """The new code's machine, to live on. `close` leaves it alone then."""
         self._taken = True
         machine = self._new.machine
-        machine.misfits.clear()
-        machine.slow.clear()
+        machine.misfits = ()
+        machine.slow = ()
         return machine
 
     async def close(self) -> None:

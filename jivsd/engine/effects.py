@@ -177,7 +177,7 @@ def _start_step(actor: Actor, entry: Open, call: commands.StepCall) -> None:
 
 
 def _begin(actor: Actor, attempt: Attempt) -> None:
-    step = _step_of(attempt.entry)
+    step = attempt.entry.command.step
     if step.mode == "plain" and step.timeout is not None:
         _watch_thread(actor, attempt, actor.services.clock.now() + step.timeout + THREAD_GRACE)
     actor.begin(attempt)
@@ -216,7 +216,7 @@ def _try_again(actor: Actor, entry: Open) -> None:
 
 async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -> None:
     """Run one try of a step in a scope, and append what has become of it."""
-    path, step, services = attempt.entry.path, _step_of(attempt.entry), actor.services
+    path, step, services = attempt.entry.path, attempt.entry.command.step, actor.services
     context = LiveContext.of(actor, attempt, _silent) if step.wants_context else None
     began = time.perf_counter()
     try:
@@ -238,7 +238,10 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
             attempt.heart.close()
     seconds = time.perf_counter() - began
     services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
-    actor.guard(_record, actor, attempt, how)
+    try:
+        _record(actor, attempt, how)
+    except Exception as error:
+        actor.fail(error)
 
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Taken | Raised | Stopped) -> None:
@@ -253,7 +256,7 @@ def _record(actor: Actor, attempt: Attempt, how: Done | Taken | Raised | Stopped
         transacting.record(actor, attempt, how)
         return
     elif entry.abandoned or entry.cancelling:
-        started = "no" if _step_of(entry).mode == "transaction" else "unknown"
+        started = "no" if entry.command.step.mode == "transaction" else "unknown"
         event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, started)
     else:
         heartbeats.keep(actor, attempt)
@@ -278,7 +281,7 @@ def stop(actor: Actor, attempt: Attempt) -> None:
 
 def _watch_thread(actor: Actor, attempt: Attempt, deadline: int) -> None:
     path = attempt.entry.path
-    if _step_of(attempt.entry).mode != "plain":
+    if attempt.entry.command.step.mode != "plain":
         return
 
     def look() -> None:
@@ -299,12 +302,6 @@ def check_result(call: commands.StepCall, value: bytes, *, skipped: bool = False
             message = f"{call.path} cannot be skipped, since the workflow needs its result ({error}): give a value"
             raise Invalid(message, path=call.path) from None
         raise Invalid(f"the value does not fit the result of {call.path}: {error}", path=call.path) from None
-
-
-def _step_of(entry: Open) -> Any:
-    call = entry.command
-    assert isinstance(call, commands.StepCall)
-    return call.step
 
 
 def in_flight(actor: Actor) -> list[str]:
@@ -422,7 +419,7 @@ def _not_started(actor: Actor, entry: Open, status: Status, error: ErrorRecord |
         and actor.final is None
         and not actor.leaving
     ):
-        actor.refused |= {path}
+        actor.refused += (path,)
         run_id = derived_id(actor.run.run_id, path)
         actor.append(Kind.CHILD_ENDED, path, ChildEnded(run_id, status, error=error, args_hash=entry.command.args_hash))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import trio
 
+from jivsd.bell import Bell
 from jivsd.records import ChildEnded, Ended, Event, Kind, Message, Run, Status, encode
 from jivsd.store.api import Entry, RunChange
 
@@ -93,7 +94,7 @@ class Glances(msgspec.Struct, frozen=True):
     first: float
     last: float
 
-    async def until(self, told: trio.Event, look: Callable[[], Awaitable[T | None]]) -> T | None:
+    async def until(self, told: Bell, look: Callable[[], Awaitable[T | None]]) -> T | None:
         """Look until there is something, and return it; None if somebody tells first that it is worth a look."""
         pause = self.first
         if pause == inf:
@@ -122,7 +123,7 @@ class Waiters:
         """A run has ended."""
         for waiter in self._waiting.pop(run.run_id, ()):
             waiter.run = run
-            waiter.ended.set()
+            waiter.set()
 
     async def until_ended(
         self, run_id: str, seconds: float, look: Callable[[], Awaitable[Run | None]], again: Glances = ONCE
@@ -139,7 +140,7 @@ class Waiters:
             if (run := await look()) is not None:
                 return run
             with trio.move_on_after(seconds):
-                run = await again.until(waiter.ended, look)
+                run = await again.until(waiter, look)
             return waiter.run or run
         finally:
             if waiter in waiters:
@@ -148,9 +149,11 @@ class Waiters:
                 del self._waiting[run_id]
 
 
-class _Waiter:
-    __slots__ = ("ended", "run")
+class _Waiter(Bell):
+    """For the end of a run."""
+
+    __slots__ = ("run",)
 
     def __init__(self) -> None:
-        self.ended = trio.Event()
+        super().__init__()
         self.run: Run | None = None

@@ -185,7 +185,7 @@ class Holding:
                 self.submit(new, journal, done)
                 return
             if isinstance(verdict, Written):
-                self._host.began(placed.run, list(journal))
+                self._host.began(placed.run, entry.events)
             done(verdict)
 
         self._host.committer.submit(entry, told)

@@ -424,7 +424,7 @@ class Host(ABC):
         seconds = ((run.ended_at or run.created_at) - run.created_at) / 1_000_000
         self.metrics.run_duration.labels(run.workflow, name).observe(seconds)
 
-    def began(self, run: Run, journal: list[Event]) -> None:
+    def began(self, run: Run, journal: Sequence[Event]) -> None:
         """A run's start has been committed: bring it to life. From now on it gets its messages."""
         self.metrics.runs_started.labels(run.workflow).inc()
         if run.shard not in self.holding.shards:
@@ -463,7 +463,7 @@ class Host(ABC):
     async def _live(self, life: Life, actor: Actor | None, journal: Sequence[Event]) -> None:
         self.births.begun()
         try:
-            await life.live(actor, list(journal))
+            await life.live(actor, journal)
         finally:
             del self.living[life.run_id]
             self.resident[life.workflow] -= 1

@@ -20,6 +20,8 @@ from jivsd.records import ENDED, Event, Incident, IncidentState, Run, Status
 from jivsd.store.api import DamagedRow, Entry, RunChange, StoreAway, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jivsd.engine.host import Host
     from jivsd.engine.loading import Question
     from jivsd.engine.trials import Trials
@@ -102,7 +104,7 @@ class Life:
         self._host = host
         self._question: Question[Recorded] | None = None
         """What is being read of it; None if it has not asked for that."""
-        self._epochs: list[int] = []
+        self._epochs: tuple[int, ...] = ()
         """Those of the shards when it asked."""
         self._run = run
         """Its row when it was read last; None until then."""
@@ -127,20 +129,30 @@ class Life:
         away = self.way_out in (Exit.FENCED, Exit.STOPPED)
         return away and host.holding.shared and not host.stopping and self.shard in host.holding.shards
 
-    async def live(self, actor: Actor | None, started: list[Event]) -> None:
+    async def live(self, actor: Actor | None, events: Sequence[Event]) -> None:
         """Live a run until it has ended or leaves memory: on from the journal, or with the actor of one whose start
-        was committed just now; `started` is its journal then."""
+        was committed just now; `events` is its journal then."""
         host = self._host
         self._fresh = actor is not None
         while not host.stopping:
+            way_out = Exit.RESTART
             try:
                 if actor is not None and (held := host.quarantine.of(self.workflow)) is not None:
                     del host.actors[self.run_id]
                     raise Held(held)
                 if actor is None:
-                    way_out = await self._again()
-                else:
-                    way_out = await self._watch(actor, started, first=True)
+                    loaded = await self._load()
+                    if isinstance(loaded, Exit):
+                        way_out = loaded
+                    else:
+                        actor, events = loaded
+                if actor is not None:
+                    self._lived, first, self._fresh = True, self._fresh, False
+                    try:
+                        way_out = await actor.live_on(events, first=first)
+                    finally:
+                        self._leaves(actor)
+                    way_out = self._has_left(actor, way_out)
             except DamagedRow as error:
                 await self._suspend(incidents.damaged(self._row, str(error), host.clock.now()))
             except Held as error:
@@ -161,18 +173,11 @@ class Life:
                     return
             actor = None
 
-    async def _again(self) -> Exit:
-        """One more life, from the journal."""
-        loaded = await self._load()
-        if isinstance(loaded, Exit):
-            return loaded
-        return await self._watch(*loaded, first=self._fresh)
-
     def ask(self) -> None:
         """Have read what is recorded of the run. What is said to it from now on is kept for it."""
         host = self._host
         host.arriving[self.run_id] = []
-        self._epochs = list(host.committer.epochs)
+        self._epochs = tuple(host.committer.epochs)
         self._question = host.loader.ask(self.run_id)
 
     async def _load(self) -> Exit | tuple[Actor, list[Event]]:
@@ -219,7 +224,7 @@ class Life:
             self._question = None
             del host.arriving[run_id]
         host.pulses.arrived(run_id, recorded.progress)
-        actor.early = [*recorded.messages, *early]
+        actor.early = (*recorded.messages, *early)
         host.actors[run_id] = actor
         host.arrived(run_id)
         (host.metrics.activations if run.parked else host.metrics.recoveries).inc()
@@ -248,20 +253,19 @@ class Life:
             self.workflow, self.shard = run.workflow, run.shard
             self._host.identify(self)
 
-    async def _watch(self, actor: Actor, events: list[Event], *, first: bool) -> Exit:
-        """Let an actor live, and see how it leaves."""
+    def _leaves(self, actor: Actor) -> None:
+        """An actor's life is over, whatever has ended it."""
         host, run_id = self._host, self.run_id
-        self._lived = True
-        self._fresh = False
-        try:
-            way_out = await actor.live_on(events, first=first)
-        finally:
-            del host.actors[run_id]
-            host.passivation.forget(actor)
-            host.pulses.left(run_id)
-            self._moved = actor.moved
-            if actor.moved:
-                self._crashes = 0
+        del host.actors[run_id]
+        host.passivation.forget(actor)
+        host.pulses.left(run_id)
+        self._moved = actor.moved
+        if actor.moved:
+            self._crashes = 0
+
+    def _has_left(self, actor: Actor, way_out: Exit) -> Exit:
+        """An actor has left in order. Returns what is to be done then."""
+        host = self._host
         if way_out is Exit.ENDED:
             host.ended(actor.run)
         elif way_out is Exit.PARKED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,11 +11,31 @@ from jivsd.records import Event, Kind, Run, Status, encode
 from jivsd.store.api import Entry, RunChange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable  # noqa: TC004 -- nobody decodes a slot
 
     from jivsd.engine.services import Services
-    from jivsd.store.api import Verdict
+    from jivsd.store.api import Verdict  # noqa: TC004 -- as above
     from jivsd.store.txstep import TxDone, TxStep
+
+
+class _Appended(msgspec.Struct, eq=False):
+    """A slot of the journal for what a run appends."""
+
+    entry: Entry
+    pen: Pen
+    event: Event | None
+    then: Callable[[Verdict], None] | None
+    unsure: bool = False
+
+    def done(self, verdict: Verdict) -> None:
+        pen = self.pen
+        pen.pending -= 1
+        try:
+            pen.committed(self.entry, self.event, verdict)
+        except Exception as error:
+            pen.fail(error)
+        if self.then is not None:
+            self.then(verdict)
 
 
 class Pen(ABC):
@@ -76,7 +95,7 @@ class Pen(ABC):
         if self.run.parked:
             self._unpark(entry)
         self.pending += 1
-        self.services.committer.submit(entry, partial(self._answered, entry, event, then), void=self.void)
+        self.services.committer.add(_Appended(entry, self, event, then), void=self.void)
 
     def _unpark(self, entry: Entry) -> None:
         """Whatever is written for a parked run says that it is none any more: more is under way now."""
@@ -87,17 +106,6 @@ class Pen(ABC):
         change = entry.change or RunChange()
         if change.status is None:
             entry.change = msgspec.structs.replace(change, status=run.status)
-
-    def _answered(
-        self, entry: Entry, event: Event | None, then: Callable[[Verdict], None] | None, verdict: Verdict
-    ) -> None:
-        self.pending -= 1
-        try:
-            self.committed(entry, event, verdict)
-        except Exception as error:
-            self.fail(error)
-        if then is not None:
-            then(verdict)
 
     @abstractmethod
     def committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:

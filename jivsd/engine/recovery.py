@@ -7,7 +7,7 @@ are, a start of the daemon does not look at them.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 T = TypeVar("T")
-
-WAITING: Final = 500
-"""How many runs may wait to begin before more are read."""
 
 
 class Recovery:
@@ -90,8 +87,7 @@ class Recovery:
     async def _room(self) -> None:
         """Return when few wait to be read, or to begin: what was read of those is in memory."""
         await self._host.loader.room()
-        while len(self._host.births) > WAITING:
-            await trio.lowlevel.checkpoint()  # in each turn of the loop some begin
+        await self._host.births.room()
 
     async def follow(self, run_id: str) -> None:
         """Something was said to a run that was continued as new: have that read by the one in which it goes on."""

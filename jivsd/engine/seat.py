@@ -7,16 +7,12 @@ by a relief, until the run's own task is back.
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-cancel_status: Final = attrgetter("task._cancel_status")
-"""Of a seat: trio's own note of the scopes that its task stands in; another one when it stands in others."""
 
 
 class Seat:
@@ -37,10 +33,14 @@ class Seat:
         self.relief: trio.Event | None = None
         """Set when the relief has left; None if there is none."""
 
-    async def park(self) -> None:
-        """Wait for `wake`."""
+    def cancel_status(self) -> object:
+        """Trio's own note of the scopes that the task stands in; another one when it stands in others."""
+        return self.task._cancel_status
+
+    def park(self) -> Awaitable[None]:
+        """Wait for `wake`: to be awaited at once."""
         self._parked = True
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 -- whoever parks awaits it
 
     def _abort(self, _: Any) -> trio.lowlevel.Abort:
         self._parked = False

@@ -38,10 +38,10 @@ def remember(actor: Actor, known: Iterable[Incident]) -> None:
 
 async def forget_old_letters(actor: Actor) -> None:
     """A replay finds every dead letter again; only one whose incident was not recorded is news."""
-    found, actor.machine.misfits = actor.machine.misfits, []
+    found, actor.machine.misfits = actor.machine.misfits, ()
     for message_id, why in found:
         if not await actor.services.knows_letter(actor.run, message_id):
-            actor.machine.misfits.append((message_id, why))
+            actor.machine.misfits += ((message_id, why),)
 
 
 def status_of(actor: Actor) -> Status:
@@ -86,7 +86,7 @@ def find(actor: Actor) -> None:
         actor.services.metrics.inbox_dead_lettered.inc(len(machine.misfits))
         for message_id, why in machine.misfits:
             report(actor, incidents.misfit(actor.run, message_id, why, now))
-        machine.misfits.clear()
+        machine.misfits = ()
     if machine.blocked is not None and "" not in actor.incidents:
         open_(actor, incidents.blocked(actor.run, machine.blocked, now))
 

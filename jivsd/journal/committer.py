@@ -10,13 +10,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
 import structlog
 import trio
 
+from jivsd.journal.slots import Told, begins_on_trio, concerned, is_of, is_outside, landed, leads
 from jivsd.journal.verdicts import verdict_on
 from jivsd.records import SHARDS, shard_of
 from jivsd.store.api import (
@@ -33,9 +32,10 @@ from jivsd.store.api import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence  # noqa: TC004 -- as below
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 
-    from jivsd.store.api import Store, Verdict  # noqa: TC004 -- nobody decodes a slot
+    from jivsd.journal.slots import Slot
+    from jivsd.store.api import Store, Verdict
 
 BATCH_ENTRIES: Final = 256
 """Entries in one batch unless the engine says otherwise; more gain little and make the runs take turns."""
@@ -62,57 +62,6 @@ def _shield() -> Generator[None]:
         yield
 
 
-class _Slot(msgspec.Struct, eq=False):
-    """An entry that waits, and whom to tell."""
-
-    entry: Entry | Post
-    done: Callable[[Verdict], None]
-    unsure: bool = False
-    """It was in a commit whose outcome nobody knew."""
-
-    @property
-    def outside(self) -> bool:
-        """Whether somebody outside waits for it who can be told to come again: nothing of it is recorded."""
-        entry = self.entry
-        if self.unsure:
-            return False
-        return isinstance(entry, Post) or (entry.new is not None and entry.new.run.options.parent is None)
-
-
-def _landed(entry: Entry | Post, verdict: Duplicate) -> bool:
-    """Whether it is this very message that waits in the inbox: put there by the commit whose answer was lost.
-
-    Its run may have read it since, or it may have been sent before: then there is nothing to hand over.
-    """
-    return isinstance(entry, Post) and entry.message.at == verdict.unread
-
-
-def _concerned(entry: Entry | Post) -> str:
-    """The run that an entry is for; a message may be for whichever runs under its workflow id."""
-    return entry.run_id if isinstance(entry, Entry) else entry.message.run_id or ""
-
-
-def _is_of(entry: Entry | Post, shards: Collection[int]) -> bool:
-    """Whether an entry writes for one of some shards."""
-    if not isinstance(entry, Entry):
-        return False
-    return entry.shard in shards or (entry.new is not None and entry.new.run.shard in shards)
-
-
-def _leads(slot: _Slot, verdict: Verdict) -> bool:
-    """Whether a verdict decides over entries that wait: they must not be written before that has been seen to."""
-    if verdict is WRITTEN:
-        return False
-    if isinstance(verdict, Refused):
-        return isinstance(slot.entry, Entry) and not verdict.lives(slot.entry)
-    return isinstance(verdict, Busy)
-
-
-def _begins_on_trio(slot: _Slot) -> bool:
-    """Whether the store has to be asked on trio's thread: it may have to finish a transaction step there."""
-    return isinstance(slot.entry, Entry) and slot.entry.tx is not None
-
-
 class Fenced(NamedTuple):
     """Of an entry that was refused because its shard has another owner: under which epoch it was submitted."""
 
@@ -123,7 +72,7 @@ class Fenced(NamedTuple):
 class _Written(NamedTuple):
     """A batch that the store has answered, and the seconds that it took."""
 
-    batch: list[_Slot]
+    batch: list[Slot]
     verdicts: list[Verdict]
     seconds: float
 
@@ -171,9 +120,9 @@ class Committer:
         self._on_away = on_away
         self._on_held = on_held
         self._owed = 0
-        self._waiting: deque[_Slot] = deque()
+        self._waiting: deque[Slot] = deque()
         """What goes from here to `_writing` and on to `_written` goes in the store's thread, too."""
-        self._writing: list[_Slot] = []
+        self._writing: list[Slot] = []
         self._written: deque[_Written] = deque()
         """What nobody has been told of so far."""
         self._began = 0.0
@@ -217,7 +166,7 @@ class Committer:
 
     async def flushed(self, shards: Collection[int]) -> None:
         """Return when nothing waits to be written for some shards, starts that others vouch for included."""
-        while any(_is_of(entry, shards) for entry in self._entries()):  # noqa: ASYNC110 -- no entry has to know of it
+        while any(is_of(entry, shards) for entry in self._entries()):  # noqa: ASYNC110 -- no entry has to know of it
             await trio.sleep(GLANCE)
 
     def submit(self, entry: Entry | Post, done: Callable[[Verdict], None], *, void: bool = False) -> None:
@@ -227,10 +176,15 @@ class Committer:
 
         It never gets Busy: that is waited out here.
         """
+        self.add(Told(entry, done), void=void)
+
+    def add(self, slot: Slot, *, void: bool = False) -> None:
+        """The same for what is an entry already that knows whom to tell."""
+        entry = slot.entry
         if isinstance(entry, Entry):
             entry.epoch = NOT_HELD if void else self.epochs[entry.shard]
         self._owed += 1
-        self._waiting.append(_Slot(entry, done))
+        self._waiting.append(slot)
         if self._work is not None:
             self._wake()
 
@@ -287,7 +241,7 @@ class Committer:
             self._work.set()
             self._work = None
 
-    def _take(self) -> list[_Slot]:
+    def _take(self) -> list[Slot]:
         """Take the next batch: what came first, apart from shards of which nobody knows what was written."""
         cap = max(1, self._cap())
         if not self._unknown:
@@ -297,7 +251,7 @@ class Committer:
         self._waiting = deque(slot for slot in self._waiting if id(slot) not in taken)
         return free
 
-    async def _write(self, batch: list[_Slot], nursery: trio.Nursery) -> None:
+    async def _write(self, batch: list[Slot], nursery: trio.Nursery) -> None:
         """Have one batch committed, and perhaps more in a row, and tell everyone; what was not written is kept."""
         self._writing = batch
         self._began = time.perf_counter()
@@ -329,8 +283,11 @@ class Committer:
         now = time.perf_counter()
         if self._unknown or now > self._row_ends or len(self._waiting) < ENOUGH:
             return []
-        following = list(islice(self._waiting, max(1, self._cap())))
-        if any(map(_leads, self._writing, verdicts)) or any(map(_begins_on_trio, following)):
+        if verdicts.count(WRITTEN) < len(verdicts) and any(map(leads, self._writing, verdicts)):
+            return []
+        # by their places: what trio adds meanwhile would end an iteration
+        following = [self._waiting[place] for place in range(min(max(1, self._cap()), len(self._waiting)))]
+        if any(map(begins_on_trio, following)):
             return []
         self._written.append(_Written(self._writing, verdicts, now - self._began))
         self._began, self._writing = now, following
@@ -340,7 +297,7 @@ class Committer:
         self._token.run_sync_soon(self._announce, idempotent=True)
         return [slot.entry for slot in following]
 
-    def _last(self) -> list[_Slot]:
+    def _last(self) -> list[Slot]:
         """The batch that the store has had last."""
         batch, self._writing = self._writing, []
         return batch
@@ -367,23 +324,23 @@ class Committer:
                 self._on_batch(len(batch), seconds)
         return all_held
 
-    def _keep(self, batch: list[_Slot]) -> None:
+    def _keep(self, batch: list[Slot]) -> None:
         self._waiting.extendleft(reversed(batch))
 
-    def _settle(self, batch: list[_Slot], verdicts: list[Verdict]) -> bool:
+    def _settle(self, batch: list[Slot], verdicts: list[Verdict]) -> bool:
         """Tell everyone what became of a batch. True if nothing could be written because all rows were held."""
         if verdicts.count(WRITTEN) == len(batch):
             self._tell(zip(batch, verdicts, strict=True))
             return False
-        told: list[tuple[_Slot, Verdict]] = []
-        held: list[_Slot] = []
+        told: list[tuple[Slot, Verdict]] = []
+        held: list[Slot] = []
         refused: dict[str, tuple[Refused, int]] = {}
         for slot, verdict in zip(batch, verdicts, strict=True):
             if verdict is WRITTEN:
                 told.append((slot, verdict))
             elif isinstance(verdict, Busy):
                 held.append(slot)
-            elif slot.unsure and isinstance(verdict, Duplicate) and _landed(slot.entry, verdict):
+            elif isinstance(verdict, Duplicate) and landed(slot, verdict):
                 told.append((slot, Delivered(verdict.run_id)))
             else:
                 told.append((slot, verdict))
@@ -391,7 +348,7 @@ class Committer:
                     refused[slot.entry.run_id] = verdict, slot.entry.epoch
         if held:
             self._keep(held)
-            self._on_held([_concerned(slot.entry) for slot in held])
+            self._on_held([concerned(slot.entry) for slot in held])
         if refused:
             told += self._later_entries(refused)
             fenced = [slot.entry for slot, verdict in told if isinstance(verdict, Refused) and verdict.why == "fenced"]
@@ -400,13 +357,13 @@ class Committer:
         self._tell(told)
         return not told
 
-    def _later_entries(self, refused: dict[str, tuple[Refused, int]]) -> list[tuple[_Slot, Verdict]]:
+    def _later_entries(self, refused: dict[str, tuple[Refused, int]]) -> list[tuple[Slot, Verdict]]:
         """What a refused run submitted after the refused entry: it builds on it, and is refused too.
 
         Not so what a later life of it submits under a later epoch, when an earlier one was fenced.
         """
-        kept: deque[_Slot] = deque()
-        told: list[tuple[_Slot, Verdict]] = []
+        kept: deque[Slot] = deque()
+        told: list[tuple[Slot, Verdict]] = []
         for slot in self._waiting:
             entry = slot.entry
             verdict, epoch = refused.get(entry.run_id, (None, 0)) if isinstance(entry, Entry) else (None, 0)
@@ -417,7 +374,7 @@ class Committer:
         self._waiting = kept
         return told
 
-    def _tell(self, told: Iterable[tuple[_Slot, Verdict]]) -> None:
+    def _tell(self, told: Iterable[tuple[Slot, Verdict]]) -> None:
         errors: list[Exception] = []
         for slot, verdict in told:
             self._owed -= 1
@@ -448,8 +405,8 @@ class Committer:
         """Wait before the next attempt, telling those outside to come again later."""
         with trio.move_on_after(self._next_pause()):
             while True:
-                outside = [slot for slot in self._waiting if slot.outside]
-                self._waiting = deque(slot for slot in self._waiting if not slot.outside)
+                outside = [slot for slot in self._waiting if is_outside(slot)]
+                self._waiting = deque(slot for slot in self._waiting if not is_outside(slot))
                 self._tell([(slot, Refused("away", detail=self.away or "")) for slot in outside])
                 await self._new_work()
 
@@ -457,7 +414,7 @@ class Committer:
         pause, self._pause = self._pause, min(self._pause * 2, LAST_PAUSE)
         return pause
 
-    def _find_out(self, batch: list[_Slot], error: OutcomeUnknown, nursery: trio.Nursery) -> None:
+    def _find_out(self, batch: list[Slot], error: OutcomeUnknown, nursery: trio.Nursery) -> None:
         """The answer to a commit was lost: write the batch again, once the first attempt can no longer land.
 
         Written again, what is there already is found equal and left alone; the shards' raised epochs shut out the
@@ -491,7 +448,7 @@ class Committer:
                 self._note_away(error)
             await trio.sleep(self._next_pause())
 
-    def _held_back(self, slot: _Slot) -> bool:
+    def _held_back(self, slot: Slot) -> bool:
         """Whether it has to wait until the outcome of an earlier commit for its shard is known."""
         entry = slot.entry
         shard = entry.shard if isinstance(entry, Entry) else shard_of(entry.message.workflow_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
+from jivsd.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 async def verdict_on(submit: Callable[[Callable[[Verdict], None]], object]) -> Verdict:
     """Wait for the verdict on what is submitted; `submit` gets what has to be told it."""
-    verdicts: list[Verdict] = []
-    arrived = trio.Event()
+    awaited = _Awaited()
+    submit(awaited.tell)
+    await awaited.wait()
+    return awaited.verdict
 
-    def told(verdict: Verdict) -> None:
-        verdicts.append(verdict)
-        arrived.set()
 
-    submit(told)
-    await arrived.wait()
-    return verdicts[0]
+class _Awaited(Bell):
+    __slots__ = ("verdict",)
+    verdict: Verdict
+
+    def tell(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.set()

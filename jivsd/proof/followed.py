@@ -58,12 +58,15 @@ class Seen(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `events_per_s`: from the first start to the end of the last run, for each follower."""
+    """What came of it. `seconds`: from the first start to the end of the last run; `down_s`: of those the ones in which
+    the daemon was killed and started again. `events_per_s`: for each follower, in the others.
+    """
 
     runs: int
     events: int
     kills: int
     seconds: float
+    down_s: float
     events_per_s: int
     followers: list[Seen]
     good: bool
@@ -132,14 +135,16 @@ async def campaign(folder: Path, *, followers: int, runs: int, kills: int, postg
         await daemon.start()
         command = [sys.executable, "-m", __spec__.name, "--follow", str(daemon.data_dir), str(followers)]
         process = await trio.lowlevel.open_process([*command, str(runs)], stdout=subprocess.PIPE)
-        began = time.time()
+        began, down = time.time(), 0.0
         marks = sorted(chance.sample(range(1, max(2, runs // AT_ONCE)), min(kills, max(1, runs // AT_ONCE - 1))))
         async with Client.connect(daemon.data_dir) as client:
             for number in range(0, runs, AT_ONCE):
                 await start_runs(client, "bench", STEPS, min(AT_ONCE, runs - number))
                 if number // AT_ONCE in marks:
+                    killed = time.time()
                     await daemon.kill()
                     await daemon.start()
+                    down += time.time() - killed
                 while await _open(client) > OPEN:  # noqa: ASYNC110 -- another process
                     await trio.sleep(0.1)
             while await _open(client):  # noqa: ASYNC110 -- another process
@@ -152,7 +157,7 @@ async def campaign(folder: Path, *, followers: int, runs: int, kills: int, postg
             seen = msgspec.json.decode(told, type=list[Seen])
         process.kill()
         await process.wait()
-        return _outcome(runs, await trio.to_thread.run_sync(count), len(marks), seconds, seen)
+        return _outcome(runs, await trio.to_thread.run_sync(count), len(marks), seconds, down, seen)
 
 
 def _count_in_file(path: Path) -> int:
@@ -178,14 +183,15 @@ async def _open(client: Client) -> int:
     return sum(count for name, count in status.runs.items() if name not in ENDED)
 
 
-def _outcome(runs: int, total: int, kills: int, seconds: float, seen: Sequence[Seen]) -> Outcome:
+def _outcome(runs: int, total: int, kills: int, seconds: float, down: float, seen: Sequence[Seen]) -> Outcome:
     good = bool(seen) and all(one.events == total and not one.wrong for one in seen)
     return Outcome(
         runs=runs,
         events=total,
         kills=kills,
         seconds=round(seconds, 1),
-        events_per_s=round(total / seconds),
+        down_s=round(down, 1),
+        events_per_s=round(total / (seconds - down)),
         followers=list(seen),
         good=good,
     )

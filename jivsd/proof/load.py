@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from functools import cache
+from typing import Final
 
 import trio
 
@@ -54,16 +56,25 @@ async def in_flight(ctx: Context, notes: str, steps: int) -> None:
 
 @step
 async def beat(name: str, number: int, notes: str, pause: float) -> None:
-    """Waits for so many seconds, and says in a file when it began and ended, also by what the loop has worked."""
+    """Waits for about so many seconds, and says in a file for how many it wanted to, when it began and ended, also by
+    what the loop has worked.
+
+    If all waited for the same time, those whom something has kept waiting once would come together ever after.
+    """
     began = time.time(), time.thread_time()
-    await trio.sleep(pause)
-    times = " ".join(f"{at:.6f}" for at in (*began, time.time(), time.thread_time()))
+    wanted = pause * random.uniform(0.5, 1.5)
+    await trio.sleep(wanted)
+    times = " ".join(f"{at:.6f}" for at in (wanted, *began, time.time(), time.thread_time()))
     os.write(_file(notes), f"{name} {number} {times}\n".encode())
+
+
+STEADY: Final = 10
+"""Steps of a run."""
 
 
 @workflow("steady")
 async def steady(ctx: Context, name: str, first: int, notes: str, pause: float) -> None:
-    """Ten such steps, one after the other, and on for ever in runs of the same workflow id."""
-    for number in range(first, first + 10):
+    """Some such steps, one after the other, and on for ever in runs of the same workflow id."""
+    for number in range(first, first + STEADY):
         await ctx.step(beat, name, number, notes, pause)
-    await ctx.continue_as_new(name, first + 10, notes, pause)
+    await ctx.continue_as_new(name, first + STEADY, notes, pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -36,6 +37,11 @@ class Wanted(msgspec.Struct, frozen=True):
     ids: Collection[str] = ()
     runs: Collection[str] = ()
     kinds: Collection[str] = ()
+
+    @property
+    def all(self) -> bool:
+        """Whether every event is wanted."""
+        return not (self.workflows or self.ids or self.runs or self.kinds)
 
     def fits(self, event: FeedEvent) -> bool:
         """Whether an event is wanted."""
@@ -97,6 +103,11 @@ class Ring:
             raise TooSlow
         return self._kept[position - self.begin]
 
+    def meeting(self, after: Cursor) -> int | None:
+        """The last position before which nothing is that does not come before a place; None: that is not kept."""
+        covered = bisect_right(self._kept, False, key=lambda kept: not after.covers(kept.before))
+        return self.begin + covered - 1 if covered else None
+
     def clear(self) -> None:
         """Give up all."""
         self.begin = self.end
@@ -129,8 +140,9 @@ class Source(Protocol):
 class Follower:
     """Someone who follows, from a place on: first from the journal, then with the others.
 
-    It meets the others at the position that came next before it read the last page from the journal: all that came
-    before that is in the page, or was before it. What it has read and the others have not is left out later.
+    It meets the others at once if what it has not seen is kept for them. Else it does at the position that came next
+    before it read the last page from the journal: all that came before that is in the page, or was before it. What it
+    has seen and the others have not is left out later.
     """
 
     def __init__(self, source: Source, after: Cursor | None, wanted: Wanted) -> None:
@@ -171,6 +183,9 @@ class Follower:
     async def _catch_up(self) -> str:
         """Read from the journal; join the others when that is at its end. Returns the cursor after what was read."""
         await self._source.begun()
+        if self._own is not None and (meet := self._source.ring.meeting(self._own)) is not None:
+            self._position = meet
+            return self._cursor
         meet = self._source.ring.end
         pieces, self._own, more = await self._source.page(self._own)
         for piece in pieces:
@@ -184,15 +199,20 @@ class Follower:
         await self._source.news(position)
         kept = self._source.ring.at(position)
         self._position = position + 1
-        if not self._shared and self._own is not None and kept.before.covers(self._own):
-            self._shared = True
         if self._shared or self._own is None:
             self._take(kept)
             return f"{kept.place}.{kept.length}"
-        if not self._own.has(kept.stream, kept.number):
-            place = place_of(self._own.in_batch(kept.number))
-            self._take(kept._replace(events=[(event, moved(one, place)) for event, one in kept.events]))
-            self._own = self._own.after(kept.stream, kept.number)
+        self._shared = kept.before.covers(self._own)
+        if self._own.has(kept.stream, kept.number):
+            return str(self._own)
+        part = self._own.part
+        skip = part.events if part is not None and part.number == kept.number else 0
+        if self._shared:
+            self._take(kept, skip)
+            return f"{kept.place}.{kept.length}"
+        place = place_of(self._own.in_batch(kept.number))
+        self._take(kept._replace(events=[(event, moved(one, place)) for event, one in kept.events]), skip)
+        self._own = self._own.after(kept.stream, kept.number)
         return str(self._own)
 
     def _take(self, kept: Kept, skip: int = 0) -> None:
@@ -201,7 +221,8 @@ class Follower:
 
 def those(kept: Kept, skip: int, wanted: Wanted) -> list[bytes]:
     """The events of a batch that are wanted, without those among its first ones that have been seen."""
-    return [one for event, one in kept.events if wanted.fits(event) and (not skip or count_of(one) > skip)]
+    events = kept.events if wanted.all else [pair for pair in kept.events if wanted.fits(pair[0])]
+    return [one for _, one in events if not skip or count_of(one) > skip]
 
 
 def kept_of(piece: Piece, encoded: Iterable[bytes | None]) -> Kept:

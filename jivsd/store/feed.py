@@ -183,8 +183,11 @@ def read(after: Cursor | None, page: Page) -> tuple[list[Piece], Cursor]:
     floor, seen, horizon, part = after.floor, dict(after.seen), after.horizon, after.part
     read_to = page.batches[-1].number if page.more else snapshot.newest
     pieces: list[Piece] = []
+    all_known = snapshot.oldest == snapshot.following
     for batch in page.batches:
-        if horizon is not None and snapshot.oldest >= horizon.transaction and batch.number > horizon.number:
+        if all_known:
+            floor, seen, horizon = batch.number - 1, _above(batch.number - 1, seen), None
+        elif horizon is not None and snapshot.oldest >= horizon.transaction and batch.number > horizon.number:
             floor, seen, horizon = horizon.number, _above(horizon.number, seen), None
         before = Cursor(snapshot.at, floor, seen, horizon, Part(batch.number, 0))
         skip = 0

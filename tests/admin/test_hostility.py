@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from admin.serving import Refusing, connected, serving
-from jivsd.admin import conversation, tidying
+from jivsd.admin import conversation, looks, tidying
 from jivsd.engine.api import NotFound
 from jivsd.proof.hostile.campaign import Plan, campaign
 
@@ -39,7 +39,7 @@ class Slow:
 @pytest.mark.slow
 def test_a_daemon_goes_on_with_its_work_while_everything_is_tried_at_once():
     kinds = ("HTTP/2", "deep JSON", "smuggling", "paths", "holes of peers", "WebSockets", "idle connections")
-    found = campaign(Plan(seconds=5, connections=600, runs=50, seed=7, only=kinds, one_by_one=False, calm=1.0))
+    found = campaign(Plan(seconds=5, connections=600, runs=50, seed=7, only=kinds, one_by_one=False, calm=1.0, warm=0))
     assert found.wrong == []
     (together,) = found.attacks
     assert {"400", "401"} <= set(together.answers)
@@ -108,16 +108,27 @@ async def test_only_so_many_look_at_once_but_who_waits_is_in_nobodys_way(tmp_pat
             nursery.start_soon(ask, LOOK.replace(b"/x ", b"/x/result?wait=60s "))
         while engine.asked < 20:
             await trio.testing.wait_all_tasks_blocked()
-        for _ in range(conversation.LOOKS + 1):
+        for _ in range(looks.LOOKS + 1):
             nursery.start_soon(ask, LOOK)
         with trio.fail_after(60):
             while not answers:  # noqa: ASYNC110 -- time jumps
                 await trio.sleep(1)
-        assert engine.asked == 20 + conversation.LOOKS
+        assert engine.asked == 20 + looks.LOOKS
         engine.released.set()
         status, headers, body = answers[0]
         assert (status, headers["retry-after"]) == (503, "1")
         assert b"too many requests look things up at once" in body
+
+
+async def test_one_looks_after_the_other(tmp_path):
+    engine = Slow()
+    async with serving(tmp_path, engine) as served, connected(served) as one, connected(served) as two:
+        await one.send(LOOK)
+        await two.send(LOOK)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert engine.asked == 1
+        engine.released.set()
+        assert [(await one.answer())[0], (await two.answer())[0]] == [404, 404]
 
 
 async def test_bodies_share_the_memory_that_there_is(tmp_path, monkeypatch):
@@ -154,7 +165,7 @@ async def test_answers_that_nobody_takes_are_given_up_where_others_need_the_memo
 @pytest.mark.jump
 async def test_after_a_wave_of_connections_memory_is_given_back(tmp_path, monkeypatch):
     trimmed = []
-    monkeypatch.setattr(tidying, "CONNECTIONS", 3)
+    monkeypatch.setattr(tidying, "CONNECTIONS", 6)
     monkeypatch.setattr(tidying.memory, "trim", lambda: trimmed.append(trio.current_time()))
     async with serving(tmp_path, Refusing(NOBODY)) as served:
         for _ in range(3):
@@ -164,3 +175,21 @@ async def test_after_a_wave_of_connections_memory_is_given_back(tmp_path, monkey
         assert not trimmed
         await trio.sleep(3)
     assert len(trimmed) == 1
+
+
+@pytest.mark.jump
+async def test_memory_is_given_back_only_when_the_wave_has_passed(tmp_path, monkeypatch):
+    trimmed = []
+    monkeypatch.setattr(tidying, "CONNECTIONS", 2)
+    monkeypatch.setattr(tidying.memory, "trim", lambda: trimmed.append(trio.current_time()))
+    async with serving(tmp_path, Refusing(NotFound("x" * 10_000_000))) as served:
+        async with connected(served) as deaf:
+            await deaf.send(LOOK)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            async with connected(served) as wire:
+                await wire.send(LIVE)
+                await wire.answer()
+            await trio.sleep(5)
+            assert not trimmed
+        await trio.sleep(5)
+    assert trimmed

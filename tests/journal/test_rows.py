@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import asynccontextmanager
 
 import pytest
@@ -199,3 +200,23 @@ async def test_a_row_ends_after_a_while(monkeypatch):
             b.submit(number, append(run, 2))
         await b.committer.drain()
         assert [[len(batch) for batch in row] for row in b.store.rows] == [[2], [2]]
+
+
+class Changing(deque):
+    """Another thread adds something as soon as somebody begins to go through it."""
+
+    def __iter__(self):
+        beginning = super().__iter__()
+        self.append(self.pop())
+        return beginning
+
+
+async def test_entries_come_while_the_thread_of_the_store_takes_the_next_batch(monkeypatch):
+    async with bench(monkeypatch, running=False) as b:
+        b.committer._waiting = Changing()
+        run = new_run()
+        for seq in range(2, 7):
+            b.submit(seq, append(run, seq) if seq > 2 else start(run))
+        await b.nursery.start(b.committer.run)
+        await b.committer.drain()
+        assert [[len(batch) for batch in row] for row in b.store.rows] == [[2, 2], [1]]

@@ -459,7 +459,7 @@ class Life:
         """Freeze the machine and see that nothing it says from then on counts."""
         machine, incarnation = self.machine, self.incarnation
         before = len(incarnation.trace), list(machine.open), list(machine.fresh)
-        assert machine.freeze() == []
+        assert machine.freeze() == ()
         assert (len(incarnation.trace), list(machine.open), list(machine.fresh)) == before
 
     def replay(self) -> None:

@@ -260,7 +260,7 @@ def test_freezing_ends_any_code_without_a_command(body, events):
     machine = script.machine
     before = list(script.issued), dict(machine.open), list(machine.fresh), list(machine.dropped), machine.outcome
     started = time.perf_counter()
-    assert machine.freeze() == []
+    assert machine.freeze() == ()
     assert time.perf_counter() - started < 1
     assert before == (list(script.issued), dict(machine.open), machine.fresh, machine.dropped, machine.outcome)
     seq = machine.seq
@@ -304,7 +304,7 @@ def test_a_thousand_cancelled_in_a_row_are_an_incident():
     assert __file__ in machine.blocked.message
     assert script.issued == ["deadline", "work"]
     assert machine.fresh == []
-    assert machine.freeze() == []
+    assert machine.freeze() == ()
 
 
 def test_a_thousand_cancelled_with_a_pause_between_are_none():

@@ -94,7 +94,7 @@ def raw_results(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(world.World, "apply", remembering)
     patch.setattr(simulator.Life, "finish", finishing)
-    patch.setattr(Codec, "decode", lambda self, data: returned.get(bytes(data)) or decode(self, data))
+    patch.setattr(Codec, "decode", lambda self, data: returned.get(bytes(data)) or decode.__get__(self)(data))
 
 
 def raw_arguments(patch: pytest.MonkeyPatch) -> None:

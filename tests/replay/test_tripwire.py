@@ -313,4 +313,4 @@ def test_slow_code_is_reported(monkeypatch):
     async def slow(ctx):
         await ctx.step(work)
 
-    assert Script(slow).machine.slow == [("", 0.2)]
+    assert Script(slow).machine.slow == (("", 0.2),)

@@ -222,6 +222,27 @@ async def test_nothing_is_read_while_nobody_follows():
             assert len((await follower.next()).events) == 2
 
 
+@pytest.mark.jump
+async def test_who_comes_back_soon_gets_what_is_kept():
+    database = Database(2)
+    feed = SimulatedFeed(database)
+    async with serving(feed, trim=1000.0) as service:
+        with service.follower(await service.end(), Wanted()) as stays:
+            commit(database)
+            await stays.next()
+            commit(database, 5)
+            commit(database, 5, writer=1)
+            first = await stays.next()
+            cursor = decoded(first)[1]["cursor"]
+            await trio.sleep(1)
+            asked = []
+            feed.page = partial(_counted, asked, feed.page)
+            with service.follower(Cursor.of(cursor), Wanted()) as back:
+                again = (await back.next()).events
+            assert Cursor.of(cursor) not in [after for after, _ in asked]
+    assert decoded(first)[2:4] == [msgspec.json.decode(one) for one in again[:2]]
+
+
 async def _counted(pages, page, *arguments):
     pages.append(arguments)
     return await page(*arguments)

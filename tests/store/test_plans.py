@@ -81,8 +81,19 @@ OTHERS = {
 def full(postgres):
     """A database in which nothing was ever analysed, and what says how it would be asked."""
     url = postgres(NEWEST).fresh()
+    asyncio.run(_say(url, "ALTER SYSTEM SET autovacuum = off"))  # it analyses too, where filling takes a minute
     asyncio.run(fill(url, RUNS, steps=1, span=SPAN, code="c0de"))
-    return url
+    yield url
+    asyncio.run(_say(url, "ALTER SYSTEM RESET autovacuum"))
+
+
+async def _say(url, statement):
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
 
 
 def explained(url, work):

@@ -8,6 +8,7 @@ import { plural, runLink, short, status } from "./words.js";
 
 const PAGE = 500;
 const SHOWN = 200;
+const COUNTED = 2_000;
 
 /** Do it to the runs that were ticked. */
 export const bulk = (action, runs) =>
@@ -17,7 +18,7 @@ export const bulk = (action, runs) =>
 export async function bulkAll(action, filter) {
   const found = await api.actions({ action, filter, limit: 1, dry_run: true });
   const count = found.items.length + found.left;
-  const runs = count > 10_000 ? "more than 10,000 runs" : plural(count, "run");
+  const runs = count > COUNTED ? `more than ${COUNTED.toLocaleString("en")} runs` : plural(count, "run");
   return meant(action, runs, (reason) => listed(action, filter, reason));
 }
 

@@ -281,7 +281,7 @@ def _signal(machine: Machine, event: Event) -> None:
         try:
             arguments = handler.signature.decode_input(bytes(payload.payload))
         except InvalidValue as error:
-            machine.misfits.append((payload.message_id, str(error)))
+            machine.misfits += ((payload.message_id, str(error)),)
             return
         machine.handle(handler.function, arguments)
         return

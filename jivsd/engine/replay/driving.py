@@ -192,7 +192,7 @@ class Driving(State):
         finally:
             self._current = branch
         if met:
-            self.closed.add(command.path)
+            self.closed[command.path] = None
         else:
             self.predicates[branch] = command
         return met, value
@@ -205,7 +205,7 @@ class Driving(State):
                 del self.unread[command.signal]
             fits, value = self.read_signal(command, message_id, payload)
             if fits:
-                self.closed.add(command.path)
+                self.closed[command.path] = None
                 return True, value
         entry = branch.parked = Open(command, branch, self.seq, command.path)
         self.listeners.setdefault(command.signal, []).append(entry)
@@ -260,7 +260,7 @@ class Driving(State):
             return None
         path = branch.allocate("deadline")
         if deadline <= self.at:
-            self.closed.add(path)
+            self.closed[path] = None
             self.cancel(scope)
             return None
         return self.open_timer(path, deadline, scope)
@@ -278,6 +278,9 @@ class Driving(State):
         register(branch)
         yield PARK
 
+    def _wait_settled(self, saga: Saga, branch: Branch) -> None:
+        self._settling += ((saga.open, partial(self.ready, branch)),)
+
     def open_saga(self, branch: Branch) -> Saga:
         branch.saga = Saga(branch.saga)
         return branch.saga
@@ -290,7 +293,7 @@ class Driving(State):
         outer = branch.scope
         branch.enter(Scope(None))
         if saga.open():
-            await self._park_uncancelled(lambda branch: self._settling.append((saga.open, partial(self.ready, branch))))
+            await self._park_uncancelled(partial(self._wait_settled, saga))
         for entry in saga.last_first():
             self.compensated = True
             await self.perform(entry.undo())

@@ -79,8 +79,8 @@ class Machine(Driving):
         self.options = Options()
         self.phase = Phase.RUNNING
         self.outcome: Outcome | None = None
-        self.foreign: list[ForeignYield] = []
-        self.slow: list[tuple[str, float]] = []
+        self.foreign: tuple[ForeignYield, ...] = ()
+        self.slow: tuple[tuple[str, float], ...] = ()
         self.cancel_status: Status | None = None
         self.main_timer: Open | None = None
         self.begun = False
@@ -152,7 +152,7 @@ class Machine(Driving):
             else:
                 self.ready(branch, value)
             del self.predicates[branch]
-            self.closed.add(command.path)
+            self.closed[command.path] = None
             return True
         return False
 
@@ -180,7 +180,7 @@ class Machine(Driving):
         finally:
             self._current = None
             if (took := time.perf_counter() - started) > SLOW_SEND:
-                self.slow.append((branch.path, took))
+                self.slow += ((branch.path, took),)
         if ended:
             if self._probe() is not before:
                 self._trip(branch, None, before)
@@ -206,10 +206,10 @@ class Machine(Driving):
             what = f"an await of {_shown(yielded)}"
         rule = "workflow code may await only its context, as in `await ctx.sleep(5)`, and leaves the rest to steps"
         self.block("foreign", f"{self.where(branch)}: {what}; {rule}", branch.path)
-        self.foreign.append(ForeignYield(branch.body, yielded, before))
+        self.foreign += (ForeignYield(branch.body, yielded, before),)
         self._branches.pop(branch, None)
 
-    def freeze(self) -> list[ForeignYield]:
+    def freeze(self) -> tuple[ForeignYield, ...]:
         """Throw Frozen into every branch, leaves first; nothing that they say any more counts (rule 14).
 
         Returns foreign yields that whoever drives must undo, in this order.
@@ -224,7 +224,7 @@ class Machine(Driving):
         finally:
             sys.set_asyncgen_hooks(*hooks)
         self._branches.clear()
-        foreign, self.foreign = self.foreign[::-1], []
+        foreign, self.foreign = self.foreign[::-1], ()
         return foreign
 
     def forget(self) -> None:
@@ -234,7 +234,7 @@ class Machine(Driving):
             entry.branch = entry.target = None
         for held in (self.open, self.listeners, self.predicates, self._joining):
             held.clear()
-        self._settling.clear()
+        self._settling = ()
         self.own_lock = self.locks = None
         self.root.children = self.root.members = None
         self.main_timer = None
@@ -254,7 +254,7 @@ class Machine(Driving):
         finally:
             self._current = None
         if self._probe() is not before or not (ended or yielded is PARK):
-            self.foreign.append(ForeignYield(branch.body, yielded, before))
+            self.foreign += (ForeignYield(branch.body, yielded, before),)
         elif not ended:
             graveyard.append(branch.body)
         branch.leave()

@@ -88,12 +88,12 @@ class State:
         self.attributes: dict[str, Any] = {}
         self.blocked: Block | None = None
         self.frozen = False
-        self.misfits: list[tuple[str, str]] = []
+        self.misfits: tuple[tuple[str, str], ...] = ()
         """Signals whose payload does not fit: message id and why."""
         self.fresh: list[Open] = []
         self.dropped: list[Open] = []
         self.open: dict[str, Open] = {}
-        self.closed: set[str] = set()
+        self.closed: dict[str, None] = {}
         self.unread: dict[str, list[tuple[str, msgspec.Raw, int]]] = {}
         """Signals that nobody has read, by name: message id, payload, and the seq of the event."""
         self.listeners: dict[str, list[Open]] = {}
@@ -120,7 +120,7 @@ class State:
         """Stands for branches that are unwound after they were taken out of the machine."""
         self._serial = 0
         self._reached = 0
-        self._settling: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self._settling: tuple[tuple[Callable[[], bool], Callable[[], None]], ...] = ()
         """What waits for steps to settle: whether some have not yet, and what is done then."""
         self._joining: dict[Nursery | Updates, Branch] = {}
 
@@ -220,7 +220,7 @@ class State:
             self.dropped.append(held.entry)
 
         if unsettled():
-            self._settling.append((unsettled, give))
+            self._settling += ((unsettled, give),)
         else:
             give()
 
@@ -258,9 +258,8 @@ class State:
         try:
             return True, command.codec.decode(payload)
         except msgspec.DecodeError as error:
-            self.misfits.append(
-                (message_id, f"signal {command.signal!r} does not fit where {command.path} waits: {error}")
-            )
+            why = f"signal {command.signal!r} does not fit where {command.path} waits: {error}"
+            self.misfits += ((message_id, why),)
             return False, None
 
     def cancel(self, scope: Scope) -> None:
@@ -283,7 +282,7 @@ class State:
                 self._abandon(entry)
             case commands.WaitUntil() as command:
                 del self.predicates[branch]
-                self.closed.add(command.path)
+                self.closed[command.path] = None
             case commands.VersionCall() as command:
                 waiters = self.open[f"version:{command.change}"].target
                 waiters.remove((branch, command))
@@ -300,7 +299,7 @@ class State:
             self.listeners[command.signal].remove(entry)
             if not self.listeners[command.signal]:
                 del self.listeners[command.signal]
-            self.closed.add(entry.path)
+            self.closed[entry.path] = None
         elif entry.issued_at == self.seq:
             if entry.entry is not None:
                 entry.entry.failed(self.seq, unknown=False)
@@ -313,15 +312,15 @@ class State:
     def settle(self, entry: Open) -> None:
         """Nothing more is to come for this command."""
         self.open.pop(entry.path, None)
-        self.closed.add(entry.path)
+        self.closed[entry.path] = None
         if self._settling:
             self.wake_settled()
 
     def wake_settled(self) -> None:
-        waiting, self._settling = self._settling, []
+        waiting, self._settling = self._settling, ()
         for unsettled, then in waiting:
             if unsettled():
-                self._settling.append((unsettled, then))
+                self._settling += ((unsettled, then),)
             else:
                 then()
 

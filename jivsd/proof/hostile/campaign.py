@@ -21,7 +21,7 @@ from jivsd.admin.status import LIVE, READY
 from jivsd.client import Client
 from jivsd.places import socket_path
 from jivsd.proof import load
-from jivsd.proof.daemons import Daemon, insist
+from jivsd.proof.daemons import Daemon, insist, start_runs
 from jivsd.proof.hostile import sieges
 from jivsd.proof.hostile.steady import Latency, Steady, latency
 from jivsd.proof.hostile.wire import Findings, Target
@@ -41,6 +41,8 @@ GLANCE: Final = 0.2
 """Seconds between two looks at the daemon."""
 BACK_WITHIN: Final = 15.0
 """Seconds after an attack until another caller is answered by TCP again."""
+WARM_AT_ONCE: Final = 500
+WARM_STEPS: Final = 10
 TOGETHER: Final = "all together"
 SPARE: Final = 1000
 """Files that are needed besides the idle connections."""
@@ -56,6 +58,8 @@ class Plan(NamedTuple):
     store: str | None = None
     only: Sequence[str] = ()
     """Names of attacks; none: all."""
+    warm: int = 4_000
+    """Runs that are done before anything is measured."""
     calm: float = 12.0
     """Seconds after the last attack in which those who were slow are thrown out, before the end is looked at."""
     one_by_one: bool = True
@@ -63,13 +67,17 @@ class Plan(NamedTuple):
 
 
 class Attacked(msgspec.Struct, frozen=True):
-    """What an attack did. `answers`: how many of each status; 0: no HTTP. `ratio`: p99 in parts of that before."""
+    """What an attack did. `answers`: how many of each status; 0: no HTTP. `ratio`: p99 in parts of that before.
+
+    `between`: from the last step of a run to the first of the next.
+    """
 
     name: str
     seconds: float
     connections: int
     answers: dict[str, int]
     steps: Latency
+    between: Latency
     ratio: float
     socket_worst_ms: float
     """How long the longest question by the Unix socket took meanwhile."""
@@ -197,6 +205,7 @@ class _Field:
         phases = [[name] for name in chosen if plan.one_by_one] + [list(chosen)]
         seconds = plan.seconds / (len(phases) + 1)
         pid = daemon.pid
+        await self._warm_up()
         await self._steady.start(self._client)
         await self._get_ready()
         await trio.sleep(seconds)
@@ -238,6 +247,13 @@ class _Field:
             slow=[f"{one.name}: the p99 of the steps was {one.steps.p99_ms} ms" for one in attacked if _is_slow(one)],
         )
 
+    async def _warm_up(self) -> None:
+        """Have the daemon do so much that the caches of its store are full: they would be counted as growth."""
+        for _ in range(self._plan.warm // WARM_AT_ONCE):
+            await start_runs(self._client, "bench", WARM_STEPS, WARM_AT_ONCE)
+            while (await insist(self._client.status)).actors:  # noqa: ASYNC110 -- another process
+                await trio.sleep(GLANCE)
+
     async def _get_ready(self) -> None:
         """Have everything answered once that is asked for later, and learn what anybody may have."""
         base = f"http://{self._target.host}:{self._target.port}"
@@ -259,7 +275,8 @@ class _Field:
             await trio.sleep(GLANCE)
 
     def _attacked(self, name: str, seconds: float, before: Latency) -> Attacked:
-        found, steps = self._findings, latency(self._steady.look())
+        found, took = self._findings, self._steady.look()
+        steps = latency(took)
         ran, waited = _scheduled(self._daemon.pid)
         attacked = Attacked(
             name=name,
@@ -267,6 +284,7 @@ class _Field:
             connections=found.connections,
             answers=dict(sorted(found.answers.items())),
             steps=steps,
+            between=latency(took, last=True),
             ratio=round(steps.p99_ms / before.p99_ms, 2) if before.p99_ms else 0.0,
             socket_worst_ms=round(self._slowest * 1000, 1),
             rss_bytes=self._most,
@@ -281,7 +299,7 @@ class _Field:
         answers = ", ".join(f"{count} x {status}" for status, count in one.answers.items()) or "no answer"
         return (
             f"{one.name}: step p99 {one.steps.p99_ms} ms ({one.ratio} x; of the loop {one.steps.loop_p99_ms} ms), "
-            f"{one.steps.steps} steps, "
+            f"{one.steps.steps} steps, between runs {one.between.p99_ms} ms, "
             f"socket {one.socket_worst_ms} ms, {one.rss_bytes / 1e6:.0f} MB, busy {one.busy:.0%}, "
             f"starved {one.starved:.0%}, {one.connections} connections: {answers}"
         )

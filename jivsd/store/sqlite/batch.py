@@ -155,6 +155,8 @@ class _Attempt:
             verdict = self._alone(lambda: self._write(place, entry), entry)
         else:
             verdict = self._write(place, entry)
+        if verdict is WRITTEN:
+            return verdict
         if isinstance(verdict, Existing):
             self._refused[entry.run_id] = Refused("exists", entry.run_id)
         elif isinstance(verdict, Refused) and verdict is not _FENCED and not verdict.lives(entry):

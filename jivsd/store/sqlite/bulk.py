@@ -70,9 +70,9 @@ class Known:
     """What the database holds that bears on a batch, looked up once for all its entries."""
 
     def __init__(self, run: Callable[..., Any], sql: Statements, batch: Sequence[Entry | Post]) -> None:
-        entries = [entry for entry in batch if isinstance(entry, Entry)]
         posts = [entry.message for entry in batch if not isinstance(entry, Entry)]
-        starts = [entry.new for entry in entries if entry.new is not None]
+        moving = [entry for entry in batch if isinstance(entry, Entry) and (entry.ends or entry.new is not None)]
+        starts = [entry.new for entry in moving if entry.new is not None]
 
         def look(statement: str, wanted: Iterable[Any]) -> list[Any]:
             asked = list(wanted)
@@ -84,11 +84,11 @@ class Known:
         self._open = {(workflow, workflow_id): run_id for workflow, workflow_id, run_id in look("open_ids", pairs)}
         keys = ((new.run.workflow, new.idempotency_key) for new in starts if new.idempotency_key is not None)
         self._keys = set(look("known_keys", keys))
-        self.waiting = {row[0] for row in look("waiting_runs", (entry.run_id for entry in entries if entry.ends))}
+        self.waiting = {row[0] for row in look("waiting_runs", (entry.run_id for entry in moving if entry.ends))}
         """Which of the runs that end hold or wait for a lock."""
-        self._moving = {entry.run_id for entry in entries if entry.ends or entry.new is not None}
+        self._moving = {entry.run_id for entry in moving}
         """Runs that begin or end in this batch; others have a place that it does not change."""
-        self._moving |= {entry.successor.run.run_id for entry in entries if entry.successor is not None}
+        self._moving |= {entry.successor.run.run_id for entry in moving if entry.successor is not None}
         addressed = [message.run_id for message in posts if message.run_id is not None]
         self._places = {row[0]: row[1:] for row in look("addressed_runs", addressed)}
         names = ((message.workflow, message.workflow_id, message.message_id) for message in posts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from jivsd.store.feed import Batch, Cursor, FeedEvent, Page, Snapshot, end_of, old_batches
 from jivsd.store.sqlite.bulk import EVENT_COLUMNS, as_json
@@ -28,10 +27,8 @@ _sql = statements("sqlite")
 def feed_row(events: Sequence[Any]) -> tuple[int, int, bytes]:
     """The row that says what was appended together, given the values of the rows of events."""
     runs, seqs = events[::EVENT_COLUMNS], events[1::EVENT_COLUMNS]
-    keys = b"".join(
-        [bytes.fromhex(run.replace("-", "")) + seq.to_bytes(4) for run, seq in zip(runs, seqs, strict=True)]
-    )
-    return events[6], len(seqs), keys
+    keys = "".join([f"{run}{seq:08x}" for run, seq in zip(runs, seqs, strict=True)])
+    return events[6], len(seqs), bytes.fromhex(keys.replace("-", ""))
 
 
 class SqliteFeed:
@@ -84,9 +81,10 @@ class SqliteFeed:
 
 
 def _keys(named: bytes) -> list[tuple[str, int]]:
+    ids = [named[at : at + 16].hex() for at in range(0, len(named), KEY)]
+    seqs = [int.from_bytes(named[at : at + 4]) for at in range(16, len(named), KEY)]
     return [
-        (str(UUID(bytes=named[at : at + 16])), int.from_bytes(named[at + 16 : at + KEY]))
-        for at in range(0, len(named), KEY)
+        (f"{one[:8]}-{one[8:12]}-{one[12:16]}-{one[16:20]}-{one[20:]}", seq) for one, seq in zip(ids, seqs, strict=True)
     ]
 
 
