@@ -18,7 +18,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 
 from jivsd.admin.looks import Looks
-from jivsd.admin.problems import Problem
+from jivsd.admin.problems import BUSY, Problem
+from jivsd.admin.tidying import LITTLE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -44,7 +45,6 @@ TURNS: Final = 1
 ROOM: Final = 32 * 1024 * 1024
 """Bytes of requests that a door keeps for all its clients together until they are answered, and of answers until they
 are taken."""
-LITTLE: Final = 64 * 1024
 FEW: Final = 10
 """Clients that may be slow to take their answers without being more than what is usual."""
 
@@ -282,9 +282,8 @@ _FAULTS: Final = {
     414: "the address is too long",
     431: "the headers are too large",
 }
-_BUSY: Final = {"Retry-After": "1"}
-_NO_ROOM: Final = Problem(503, "unavailable", "too much is being sent at once", headers=_BUSY)
-_TOO_MANY: Final = Problem(503, "unavailable", "there are too many connections", headers=_BUSY)
+_NO_ROOM: Final = Problem(503, "unavailable", "too much is being sent at once", headers=BUSY)
+_TOO_MANY: Final = Problem(503, "unavailable", "there are too many connections", headers=BUSY)
 
 
 def _headers(problem: Problem) -> list[tuple[bytes, bytes]]:

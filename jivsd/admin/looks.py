@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from jivsd.admin.problems import Problem
+from jivsd.admin.problems import BUSY, Problem
 
 LOOKS: Final = 3
 """How many of a door's requests look things up, at most."""
@@ -52,7 +52,7 @@ class Look:
             await self._turn()
         if patience.cancelled_caught:
             detail = "too many requests look things up at once"
-            raise Problem(503, "unavailable", detail, headers={"Retry-After": "1"})
+            raise Problem(503, "unavailable", detail, headers=BUSY)
 
     async def _turn(self) -> None:
         """Wait until whoever has begun last has ended, or takes long."""

@@ -33,7 +33,7 @@ class PluginRoutes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._versions: list[str] = []
+        self._versions: list[tuple[str, str]] = []
         self._described: dict[str, Any] = {}
 
     def routes(self) -> list[Route]:
@@ -59,7 +59,7 @@ class PluginRoutes:
     def described(self) -> dict[str, Any]:
         """The paths and schemas of all plugins' routes, for the API's description."""
         plugins = self._engine.code.plugins
-        versions = [plugin.stored.code_hash for plugin in plugins]
+        versions = [(plugin.name, plugin.stored.code_hash) for plugin in plugins]
         if versions != self._versions:
             self._versions, self._described = versions, _all_of(plugins)
         return self._described

@@ -56,6 +56,8 @@ _HTTP_CODES: Final = {
     408: ("timeout", "the body did not arrive in time"),
     413: ("too_large", "the body is too large"),
 }
+BUSY: Final = {"Retry-After": "1"}
+"""Headers of an answer to what would have been too much at once."""
 
 _log = logs.get("jivsd.admin")
 

@@ -238,10 +238,7 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
             attempt.heart.close()
     seconds = time.perf_counter() - began
     services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
-    try:
-        _record(actor, attempt, how)
-    except Exception as error:
-        actor.fail(error)
+    actor.guard(_record, actor, attempt, how)
 
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Taken | Raised | Stopped) -> None:

@@ -4,7 +4,7 @@
 
 Everything is private: a daemon, its database, and followers in a process of their own. Of each four followers one is
 slow, and one goes away after some pages and comes back with its last cursor. In the end each must have seen every event
-of the journal, those of each run in order and without a gap.
+of the journal, those of each run in order and without a gap. Events per second count while the daemon is up.
 """
 
 from __future__ import annotations

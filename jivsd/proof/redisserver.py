@@ -245,8 +245,10 @@ class Watched(Several):
         return next(server for server in self.servers if server.port == int(port))
 
     def fail_over(self) -> None:
-        """Make the replica the primary now, and wait for that; the primary becomes its replica."""
+        """Make the replica the primary as soon as it has all, and wait for that; the primary becomes its replica."""
         before = self.primary()
+        replica = next(server for server in self.servers if server is not before)
+        replica.wait_until("it has all that the primary has", lambda: _has_all_of(replica, before))
         self.sentinel.ask("SENTINEL", "failover", SERVICE)
         self.sentinel.wait_until("there is another primary", lambda: self.primary() is not before)
 
@@ -324,8 +326,14 @@ class Cluster(Several):
         return {"cluster_state:ok", "cluster_slots_ok:16384", f"cluster_known_nodes:{nodes}"} <= set(said.split())
 
 
+def _has_all_of(replica: Server, primary: Server) -> bool:
+    """Whether what was written at a primary has come to a replica: in step, it may still have to ask for the rest."""
+    wanted: int = primary.ask("INFO", "replication")["master_repl_offset"]
+    return replica.ask("INFO", "replication")["slave_repl_offset"] >= wanted
+
+
 def _is_in_step(replica: Server) -> bool:
-    """Whether a replica has all that its primary has."""
+    """Whether a replica has what its primary had when it joined."""
     state: dict[str, Any] = replica.ask("INFO", "replication")
     return state["role"] == "slave" and state["master_link_status"] == "up"
 

@@ -70,6 +70,11 @@ class Snapshot(NamedTuple):
     oldest: int = 0
     following: int = 0
 
+    @property
+    def all_known(self) -> bool:
+        """Whether nothing was under way: no batch can appear before another any more."""
+        return self.oldest == self.following
+
 
 class Page(NamedTuple):
     """Batches after a place, by number, as they were in one snapshot. `more`: the page was full."""
@@ -183,9 +188,8 @@ def read(after: Cursor | None, page: Page) -> tuple[list[Piece], Cursor]:
     floor, seen, horizon, part = after.floor, dict(after.seen), after.horizon, after.part
     read_to = page.batches[-1].number if page.more else snapshot.newest
     pieces: list[Piece] = []
-    all_known = snapshot.oldest == snapshot.following
     for batch in page.batches:
-        if all_known:
+        if snapshot.all_known:
             floor, seen, horizon = batch.number - 1, _above(batch.number - 1, seen), None
         elif horizon is not None and snapshot.oldest >= horizon.transaction and batch.number > horizon.number:
             floor, seen, horizon = horizon.number, _above(horizon.number, seen), None

@@ -158,13 +158,30 @@ def test_all_runs_of_a_filter_at_once(daemon, open_page):
     click(page.get_by_role("dialog"), "Pause 3 runs")
     expect(page.get_by_role("dialog")).to_contain_text("Pause: 3 runs done")
     click(page.get_by_role("dialog"), "Close")
-    page.get_by_role("button", name="paused", exact=True).click()
+    only = page.get_by_role("button", name="paused", exact=True)
+    only.click()
+    expect(only).to_have_attribute("aria-pressed", "true")
     expect(page.locator("tbody tr")).to_have_count(3)
     page.get_by_text("Act on all that fit").click()
     click(page, "Terminate all")
     click(page.get_by_role("dialog"), "Terminate 3 runs")
     click(page.get_by_role("dialog"), "Close")
     expect(page.get_by_text("No run fits.")).to_be_visible()
+
+
+def test_what_is_still_seen_of_another_address_cannot_be_acted_on(daemon, open_page):
+    daemon.start("move", {"tenant": "g"}, id="g", attributes={"lot": "9"})
+    page = open_page(f"{daemon.url}/#/runs?attribute=lot%3D9")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    held = []
+    page.route("**/api/v1/runs?*paused*", lambda route: held.append(route))
+    with page.expect_request("**/api/v1/runs?*paused*"):
+        page.get_by_role("button", name="paused", exact=True).click()
+    expect(page.locator("main")).to_have_attribute("inert", "")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    held[0].continue_()
+    expect(page.get_by_text("No run fits.")).to_be_visible()
+    expect(page.locator("main")).not_to_have_attribute("inert", "")
 
 
 def test_a_token_is_asked_for_and_a_wrong_one_said(guarded, open_page):

@@ -146,14 +146,9 @@ def test_lists_are_read_off_an_index_in_its_order(full):
                     async for plan in plans_of(connection, sql, arguments):
                         yield where, path, plan
 
-    def may_sort(where, path):
-        """Whether little is read that way: of an attribute's runs, or of two short times."""
-        two_times = where.created_after and where.created_before and where.ended_after and where.ended_before
-        return two_times or (path.by_end and where.attributes)
-
     async def look(connection):
         return [
-            (where, list(wrong(plan, ordered=not may_sort(where, path))))
+            (where, list(wrong(plan, ordered=not (path.by_end and where.attributes))))
             async for where, path, plan in plans(connection)
         ]
 

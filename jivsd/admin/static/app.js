@@ -50,10 +50,12 @@ function show(tree, fresh) {
   const next = h("main", { id: "main", tabindex: "-1" }, tree);
   if (fresh) main.replaceChildren(...next.childNodes);
   else patch(main, next);
+  main.inert = false;
 }
 
 function open() {
   feed?.stop();
+  main.inert = true; // what is still seen belongs to another address: an action would not do what that one says
   const { name, id, query } = place();
   let data;
   let fresh = true;

@@ -56,7 +56,7 @@ class RedisBus:
         self._address = address
         self._database = database
         self._channels = [self._channel(None), self._channel(node)]
-        self._outgoing = _Queue[tuple[str, bytes]](lambda: bridge.soon(self._begin_to_send))
+        self._outgoing = _Queue[tuple[str, bytes]](self._call_loop)
         self._sending = False
         self._trio = trio.lowlevel.current_trio_token()
         self._incoming = _Queue[bytes](self._call_trio)
@@ -77,6 +77,10 @@ class RedisBus:
         return f"jivsd:{self._database}:{'all' if node is None else f'node:{node}'}"
 
     # ---- on the trio thread
+
+    def _call_loop(self) -> None:
+        """Have it send, but not before the end of this turn: what is told again in it goes once."""
+        self._trio.run_sync_soon(self._bridge.soon, self._begin_to_send)
 
     def _take_in(self) -> None:
         for body in self._incoming.drain():
