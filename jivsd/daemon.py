@@ -7,7 +7,6 @@ round.
 from __future__ import annotations
 
 import signal
-import sys
 from contextlib import nullcontext
 from functools import partial
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from jivsd import connections, logs, memory
+from jivsd import connections, interpreter, logs, memory
 from jivsd.admin.feedwire import encoded
 from jivsd.clock import SECOND, SystemClock
 from jivsd.cluster.keeping import Times
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
-SWITCH_INTERVAL = 0.001
-"""Seconds for which a busy loop may keep the interpreter from the thread that writes the journal."""
 RUNS_FIRST = 5.0
 """Seconds for which the endpoint lets the recovery of runs go first; what it imports keeps the loop busy."""
 HAND_OVER = 7.0
@@ -88,7 +85,6 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None, *, hou
     `household` is given to one of several workers.
     """
     logs.configure(config.log.level, config.log.format, config.node)
-    sys.setswitchinterval(SWITCH_INTERVAL)
     household = household or Household(notifier=Notifier.of_environment())
     try:
         trio.run(partial(_serve, config, open_store or store_of, household))
@@ -100,6 +96,7 @@ def run(config: Config, open_store: Callable[[str], Store] | None = None, *, hou
 
 
 async def _serve(config: Config, open_store: Callable[[str], Store], household: Household) -> None:
+    interpreter.share()
     make_folder(config.data_dir)
     socket_path(config.data_dir)  # before anything is begun: a path that is too long is said now
     for path in config.plugins:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jivsd import memory
-from jivsd.daemon import SWITCH_INTERVAL
+from jivsd import interpreter, memory
 from jivsd.engine.engine import Engine
 from jivsd.metrics import Metrics
 from jivsd.proof import load
@@ -39,7 +37,7 @@ async def engine_with(store: Store, **options: Any) -> AsyncGenerator[Engine]:
         for plugin in registry.plugins:
             await store.put_plugin(plugin.stored)
         memory.settle()
-        sys.setswitchinterval(SWITCH_INTERVAL)
+        interpreter.share()
         engine = Engine(store, registry, node="bench", epoch=epoch, metrics=Metrics(), **options)
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
