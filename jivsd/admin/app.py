@@ -23,7 +23,7 @@ from jivsd.admin.nodes import NodeRoutes
 from jivsd.admin.openapi import OpenApiRoutes
 from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.pluginroutes import PluginRoutes
-from jivsd.admin.problems import problem_of
+from jivsd.admin.problems import forget_frames, problem_of
 from jivsd.admin.pruning import PruneRoutes
 from jivsd.admin.routing import SHORT, ShortWay, Text, view
 from jivsd.admin.runs import RunRoutes
@@ -107,6 +107,7 @@ def routes_of(engine: Engine, events: EventRoutes, siblings: Mapping[str, Path])
 
 async def _explain(error: Exception) -> Response:
     problem = problem_of(error)
+    forget_frames(error)
     return Response(problem.document(), problem.status, problem.headers)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 import trio
@@ -17,12 +18,13 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 
+from jivsd import logs
 from jivsd.admin.looks import Looks
 from jivsd.admin.problems import BUSY, Problem
 from jivsd.admin.tidying import LITTLE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from hypercorn.typing import ConnectionState, H11SendableEvent
 
     from jivsd.admin.tidying import Tidying
+
+_log = logs.get(__name__)
 
 HEADER_DEADLINE: Final = 10.0
 """Seconds from connecting, or from the last answer, until a request's headers have arrived."""
@@ -113,15 +117,27 @@ class Conversation:
             client, server = _address(self.socket.getpeername()), _address(self.socket.getsockname())
         except OSError:
             return  # the client has gone already
-        try:
-            with self._life:
-                async with TaskGroup() as tasks:
+        with self._life:
+            self._become_idle()
+            if not await self._says_something():
+                return
+            try:
+                async with _Tasks() as tasks:
                     self._protocol = _Http(app, config, context, tasks, state, False, client, server, self._obey)
                     self._protocol.turns = self._room.turns
-                    self._become_idle()
                     await self._listen()
-        finally:
-            self._settle()
+            finally:
+                self._settle()
+                # all of them know each other: no collector has to find out that they are done with
+                self._protocol.stream = None
+                del self._protocol
+
+    async def _says_something(self) -> bool:
+        """Wait for the first bytes: what is needed to converse takes three times what a client that is silent does."""
+        try:
+            return await self.socket.recv(1, trio.socket.MSG_PEEK) != b""
+        except (OSError, trio.ClosedResourceError):
+            return False
 
     async def _listen(self) -> None:
         while data := await self._receive():
@@ -215,12 +231,45 @@ def _address(name: tuple[Any, ...] | str | bytes) -> tuple[str, int] | None:
     return (name[0], name[1]) if isinstance(name, tuple) else None
 
 
+class _Tasks(TaskGroup):
+    """The tasks of one connection, a task for each request. What hypercorn's holds of those that are cut short is left
+    to the collector.
+    """
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Any:
+        outgoing, incoming = trio.open_memory_channel[Any](config.max_app_queue_size)
+        cast("Any", self).spawn(self._answer, partial(app.app, scope, incoming.receive, send), send)
+        return outgoing.send
+
+    async def _answer(self, app: Callable[[], Awaitable[None]], send: Callable[[None], Awaitable[None]]) -> None:
+        try:
+            await app()
+        except* Exception as errors:
+            _log.error("request_failed", exc_info=errors)
+        finally:
+            await send(None)
+
+
+class _Connection(h11.Connection):
+    """h11's connection, whose errors do not hold what they were raised in: they hold themselves that way."""
+
+    def next_event(self) -> Any:
+        try:
+            return super().next_event()
+        except h11.RemoteProtocolError as error:
+            raise error.with_traceback(None) from None
+
+
 class _Http(H11Protocol):
     """HTTP/1.1 and upgrades to WebSockets. What cannot be understood in one way only is refused."""
 
     turns: trio.Semaphore
     _refused = False
     _unsent = b""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = _Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     @property
     def keeps_what_comes(self) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import trio
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
-from jivsd.admin.problems import Problem, problem_of
+from jivsd.admin.problems import Problem, forget_frames, problem_of
 from jivsd.jsonguard import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def asked() -> Request:
 def explained(error: BaseException) -> Response:
     """The answer to a request that came to nothing."""
     problem = problem_of(error)
+    forget_frames(error)
     return Response(problem.document(), problem.status, problem.headers)
 
 

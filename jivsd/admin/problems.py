@@ -138,6 +138,13 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(500, "internal", detail, {"reference": reference})
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what an exception, and those behind it, were raised in: these mostly hold it, too, in a circle."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _of_engine(error: EngineError) -> Problem:
     status = next((status for kind, status in _ENGINE_STATUS if isinstance(error, kind)), 400)
     headers: dict[str, str] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from importlib.metadata import version
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 NO_OPTIONS = StartOptions()
 ALL = Which()
+
+
+VERSION: Final = version("jivsd")
 
 
 class Engine(Tidying):
@@ -310,7 +313,7 @@ class Engine(Tidying):
         counts = dict(await self.store.counts())
         return EngineStatus(
             node=self.node,
-            version=version("jivsd"),
+            version=VERSION,
             started_at=self.started_at,
             store=self.store_url,
             incidents=counts.pop("incidents", 0),
@@ -329,7 +332,7 @@ class Engine(Tidying):
         """The nodes that have the database, and the shards of each."""
         if self.neighbours is not None:
             return await self.neighbours.nodes()
-        me = Member(self.node, "", self.started_at, inf, ALONE, self.stopping, full=False, version=version("jivsd"))
+        me = Member(self.node, "", self.started_at, inf, ALONE, self.stopping, full=False, version=VERSION)
         epochs = self.committer.epochs
         return [NodeState(self.node, me, [(one, epochs[one], self.started_at) for one in sorted(self.holding.shards)])]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import trio
 import trio.testing
@@ -12,6 +14,8 @@ from jivsd.engine.api import NotFound
 from jivsd.proof.hostile.campaign import Plan, campaign
 
 NOBODY = NotFound("nobody")
+MATCHED = 10
+"""Objects that werkzeug leaves in a circle each time it has matched an address."""
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LOOK = b"GET /api/v1/runs/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -91,6 +95,47 @@ async def test_who_has_gone_has_nothing_more_answered(tmp_path):
             while trio.lowlevel.current_statistics().tasks_living > 30:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         assert engine.asked < 10
+
+
+POST = b"POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        LIVE,
+        LOOK,
+        LOOK.replace(b"/api/v1/runs/x", b"/nowhere"),
+        POST + b"abc",
+        POST + b"a",
+        b"GARBAGE\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n",
+        LOOK * 5,
+    ],
+    ids=["nothing", "live", "not found", "nowhere", "bad JSON", "half a body", "garbage", "http2", "many"],
+)
+async def test_a_client_leaves_nothing_to_the_collector(tmp_path, said):
+    """Circles of objects stay until a full collection, which keeps all runs waiting: the longer, the more there are."""
+
+    async def once():
+        async with connected(served) as wire:
+            await wire.send(said)
+            await trio.testing.wait_all_tasks_blocked(0.005)
+        await trio.testing.wait_all_tasks_blocked(0.005)
+
+    async with serving(tmp_path, Refusing(NOBODY)) as served:
+        await once()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await once()
+            left = gc.collect()
+        finally:
+            gc.enable()
+        requests = max(1, said.count(b"HTTP/1.1"))
+        assert left <= 10 * requests * MATCHED + 20
 
 
 @pytest.mark.jump

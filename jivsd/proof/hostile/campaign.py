@@ -41,6 +41,10 @@ GLANCE: Final = 0.2
 """Seconds between two looks at the daemon."""
 BACK_WITHIN: Final = 15.0
 """Seconds after an attack until another caller is answered by TCP again."""
+FULL: Final = 512 * 1024
+FULL_PAUSE: Final = 5.0
+"""The daemon's caches are full when it has grown by less in so many seconds."""
+FULL_WITHIN: Final = 60.0
 WARM_AT_ONCE: Final = 500
 WARM_STEPS: Final = 10
 TOGETHER: Final = "all together"
@@ -209,6 +213,7 @@ class _Field:
         await self._steady.start(self._client)
         await self._get_ready()
         await trio.sleep(seconds)
+        await self._until_full()
         self._steady.look()
         await trio.sleep(seconds)
         before, size = latency(self._steady.look()), resident(daemon)
@@ -253,6 +258,13 @@ class _Field:
             await start_runs(self._client, "bench", WARM_STEPS, WARM_AT_ONCE)
             while (await insist(self._client.status)).actors:  # noqa: ASYNC110 -- another process
                 await trio.sleep(GLANCE)
+
+    async def _until_full(self) -> None:
+        """Wait until the daemon hardly grows: what the work itself needs is no growth by attacks."""
+        size, deadline = 0, trio.current_time() + FULL_WITHIN
+        while (grown := resident(self._daemon)) - size > FULL and trio.current_time() < deadline:
+            size = grown
+            await trio.sleep(FULL_PAUSE)
 
     async def _get_ready(self) -> None:
         """Have everything answered once that is asked for later, and learn what anybody may have."""
