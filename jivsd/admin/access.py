@@ -104,7 +104,7 @@ def guarded(handler: Handler, method: str) -> Handler:
         except Exception as error:
             problem = problem_of(error)
             audit.info("action", **facts, status=problem.status, code=problem.code)
-            raise problem from error
+            raise problem from (error if problem is not error else None)
         audit.info("action", **facts, status=response.status)
         return response
 

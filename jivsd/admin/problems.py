@@ -140,7 +140,7 @@ def problem_of(error: BaseException) -> Problem:
 
 def forget_frames(error: BaseException | None) -> None:
     """Let go of what an exception, and those behind it, were raised in: these mostly hold it, too, in a circle."""
-    while error is not None:
+    while error is not None and error.__traceback__ is not None:  # None: not raised, or met before
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

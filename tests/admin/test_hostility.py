@@ -10,6 +10,7 @@ import trio.testing
 
 from admin.serving import Refusing, connected, serving
 from jivsd.admin import conversation, looks, tidying
+from jivsd.admin.problems import forget_frames
 from jivsd.engine.api import NotFound
 from jivsd.proof.hostile.campaign import Plan, campaign
 
@@ -238,3 +239,16 @@ async def test_memory_is_given_back_only_when_the_wave_has_passed(tmp_path, monk
             assert not trimmed
         await trio.sleep(5)
     assert trimmed
+
+
+def test_the_frames_of_errors_are_forgotten_also_of_one_that_is_its_own_cause():
+    error, cause = KeyError("k"), ValueError("v")
+    for one in (cause, error):
+        try:
+            raise one
+        except Exception as raised:
+            assert raised.__traceback__ is not None
+    error.__cause__, cause.__cause__ = cause, error
+    forget_frames(error)
+    assert error.__traceback__ is None
+    assert cause.__traceback__ is None
