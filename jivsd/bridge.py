@@ -246,6 +246,8 @@ class Usage(NamedTuple):
     """Connections ever made; many more than there are: they die."""
     failures: int
     """How often none could be made."""
+    most: int
+    """Connections that there may be."""
 
 
 class Pool(Generic[C]):
@@ -278,6 +280,7 @@ class Pool(Generic[C]):
             spoils: whether an error out of the work means that its connection is not to be lent again.
             last_pause: the most seconds between attempts to connect.
         """
+        self._most = size
         self._size = 0
         self._lent = 0
         self._waiting = 0
@@ -306,7 +309,7 @@ class Pool(Generic[C]):
     @property
     def usage(self) -> Usage:
         """How much the pool has to do."""
-        return Usage(self._size, self._lent, self._waiting, self._made, self._failures)
+        return Usage(self._size, self._lent, self._waiting, self._made, self._failures, self._most)
 
     async def use(self, work: Callable[[C], Awaitable[T]], *, timeout: float) -> T:
         """From trio: let `work` have a connection for at most `timeout` seconds, and return its result.

@@ -165,6 +165,13 @@ class Metrics(Collector):
         self.runs_pending = self._gauge("jivsd_runs_pending", "Accepted runs that wait for room to begin")
         self.steps_running = self._gauge("jivsd_steps_running", "Steps that run")
         self.steps_waiting = self._gauge("jivsd_steps_waiting", "Steps that wait for their turn to run")
+        self.step_slots = self._gauges(
+            "jivsd_step_slots", "Steps that may run at once: of all workflows, or of one that has a limit", "pool"
+        )
+        self.step_slots_used = self._gauges("jivsd_step_slots_used", "Steps that run, by pool", "pool")
+        self.inbox_backlog = self._gauge(
+            "jivsd_inbox_backlog", "Messages that no run has read, in the whole database: each node says the same"
+        )
         self.incidents_open = self._gauges("jivsd_incidents_open", "Incidents that nobody has resolved", "workflow")
         self.supervisor_restarts = self._counters(
             "jivsd_supervisor_restarts_total", "Restarts of a supervised child", "child"
@@ -203,6 +210,10 @@ class Metrics(Collector):
         self.runs_paused = runs("paused")
         self.runs_resumed = runs("resumed")
         self.runs_active = self._gauges("jivsd_runs_active", "Runs in memory that do not wait", "workflow")
+        self.runs = self._gauges("jivsd_runs", "Runs in the whole database: each node says the same", "status")
+        self.duration_limit = self._gauges(
+            "jivsd_workflow_duration_limit_seconds", "Time that a run may take, if there is a limit", "workflow"
+        )
         self.run_duration = self._histograms(
             "jivsd_run_duration_seconds", "Time from a run's start to its end", RUN_SECONDS, "workflow", "status"
         )
@@ -211,6 +222,9 @@ class Metrics(Collector):
         self.store_up = self._gauge("jivsd_store_up", "1 while the store can be written to, else 0")
         self.db_connections = self._gauges(
             "jivsd_db_connections", "Connections to the database: open, at work, wanted", "state"
+        )
+        self.db_connections_max = self._gauge(
+            "jivsd_db_connections_max", "Connections to the database that there may be; 0: it is embedded"
         )
         self.connections = self._gauges("jivsd_store_connections", "Connections to the database", "kind")
         self.connections_used = self._gauges(

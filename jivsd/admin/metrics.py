@@ -51,12 +51,12 @@ class MetricsRoutes:
     async def metrics(self) -> Response:
         """What Prometheus scrapes: of this node, or of all workers of this host."""
         if not self._siblings or ALONE in parameters_of(asked().query_string):
-            return _page(self._engine.metrics.render())
+            return _page(await self._engine.scrape())
         pages = {self._engine.node: ""}
         async with trio.open_nursery() as nursery:
             for node in self._siblings:
                 nursery.start_soon(self._ask, node, pages)
-        pages[self._engine.node] = self._engine.metrics.render().decode()  # last: it counts who did not answer
+        pages[self._engine.node] = (await self._engine.scrape()).decode()  # last: it counts who did not answer
         up = {node: node in pages for node in (self._engine.node, *self._siblings)}
         return _page(merged(pages, up).encode())
 

@@ -6,6 +6,7 @@ about them, mending helps those that cannot go on.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from math import inf
@@ -26,6 +27,7 @@ from jivsd.engine.plugins import Plugins
 from jivsd.engine.tidying import Tidying
 from jivsd.engine.updating import Updating
 from jivsd.records import IncidentState
+from jivsd.store.api import StoreError
 from jivsd.store.sharing import ALONE, Member, NodeState
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ ALL = Which()
 
 
 VERSION: Final = version("jivsd")
+COUNTED_WITHIN: Final = 1.0
+"""Seconds that a scrape waits for the database."""
 
 
 class Engine(Tidying):
@@ -310,7 +314,8 @@ class Engine(Tidying):
 
     async def status(self) -> EngineStatus:
         """The daemon in one record."""
-        counts = dict(await self.store.counts())
+        counts = await self.store.counts()
+        del counts["unread"]
         return EngineStatus(
             node=self.node,
             version=VERSION,
@@ -327,6 +332,12 @@ class Engine(Tidying):
             plugins=self._plugins(),
             children=self.children(),
         )
+
+    async def scrape(self) -> bytes:
+        """What Prometheus scrapes, with what the database counts as far as it can be asked now."""
+        with trio.move_on_after(COUNTED_WITHIN), suppress(StoreError):
+            self.gauges.counted(await self.store.counts())
+        return self.metrics.render()
 
     async def nodes(self) -> list[NodeState]:
         """The nodes that have the database, and the shards of each."""

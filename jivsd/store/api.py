@@ -430,7 +430,7 @@ class Store(LockBook, Protocol):
     async def plugin(self, code_hash: str) -> Plugin | None: ...
 
     async def counts(self) -> dict[str, int]:
-        """How many runs have each status; "paused": how many are; "incidents": how many are open."""
+        """How many runs have each status; and how many are "paused", "incidents" open, messages "unread"."""
         ...
 
     async def statistics(self, since: int, until: int, workflow: str | None = None) -> Statistics:

@@ -325,6 +325,10 @@ SELECT status, sum(runs)::bigint FROM jivsd.run_count WHERE status <> 'STARTED' 
 -- How many runs are paused.
 SELECT count(*) FROM jivsd.run WHERE paused
 
+-- name: count_unread
+-- How many messages no run has read yet.
+SELECT count(*) FROM jivsd.inbox WHERE state = 'UNREAD'
+
 -- name: statistics_counts
 -- How many runs of each workflow (or one) are in each status, and of those how many were started and have ended from a
 -- time to the begin of an hour ($3). Since then: how many have ended; and, as STARTED, how many were started.

@@ -231,6 +231,10 @@ SELECT status, sum(runs) FROM run_count WHERE runs > 0 GROUP BY status
 -- How many runs are paused.
 SELECT count(*) FROM run INDEXED BY run_paused WHERE paused
 
+-- name: count_unread
+-- How many messages no run has read yet.
+SELECT count(*) FROM inbox INDEXED BY inbox_unread WHERE state = 'UNREAD'
+
 -- name: statistics_counts
 -- How many runs of each workflow (or one) are in each status, and of those how many were started and have ended from a
 -- time to the begin of an hour. Since then: how many have ended; and, as STARTED, how many were started.

@@ -90,6 +90,10 @@ async def test_what_is_counted_moves_when_it_should(tmp_path):
 
         await served.unix.post(api, json={"workflow": "approval", "id": "a"})
         await served.unix.get(f"{api}/approval:a/result?wait=100ms")
+        assert sum([await value("jivsd_runs", status=one) for one in ("running", "waiting")]) == 1
+        assert await value("jivsd_step_slots", pool="all") == 2000
+        assert await value("jivsd_step_slots_used", pool="all") == 0
+        assert await value("jivsd_workflow_duration_limit_seconds", workflow="approval") == 7 * 24 * 3600
         assert await value("jivsd_actors", state="active") + await value("jivsd_actors", state="waiting") == 1
         for _ in range(2):
             answer = await served.unix.post(
@@ -99,6 +103,10 @@ async def test_what_is_counted_moves_when_it_should(tmp_path):
         assert (await served.unix.get(f"{api}/approval:a/result?wait=5s")).status_code == 200
         assert await value("jivsd_inbox_consumed") == 1
         assert await value("jivsd_inbox_duplicates") == 1
+        assert await value("jivsd_inbox_backlog") == 0
+        assert await value("jivsd_runs", status="completed") == 1
+        assert await value("jivsd_runs", status="waiting") == 0
+        assert await value("jivsd_db_connections_max") == 0
         assert await value("jivsd_runs_completed", workflow="approval") == 1
         assert await value("jivsd_db_connections", state="open") == 0, "the store is embedded"
 

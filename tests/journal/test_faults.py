@@ -174,7 +174,7 @@ class World:
             effects = await self.inner._read(lambda db: db.execute("SELECT run_id, token FROM effect").fetchall())
             steps = {(life.run.run_id, token) for life in self.lives for token in range(TOKENS) if token % 4 == 3}
             assert Counter(effects) == Counter(steps), "each transaction step's writes count once"
-        assert (await self.inner.counts()) == {"COMPLETED": RUNS, "paused": 0, "incidents": 0}
+        assert (await self.inner.counts()) == {"COMPLETED": RUNS, "paused": 0, "incidents": 0, "unread": 0}
         assert await self.inner.check() == []
 
 

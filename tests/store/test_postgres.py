@@ -429,7 +429,7 @@ async def test_counts_stay_right_when_they_are_added_up(url, monkeypatch):
             run = await j.start()
             if number % 2:
                 await j.one(end(run, 2))
-        assert await j.store.counts() == {"RUNNING": 5, "COMPLETED": 5, "paused": 0, "incidents": 0}
+        assert await j.store.counts() == {"RUNNING": 5, "COMPLETED": 5, "paused": 0, "incidents": 0, "unread": 0}
         assert await j.store.check() == []
         ((rows,),) = await ask("SELECT count(*) FROM jivsd.run_count")
         assert rows < 10

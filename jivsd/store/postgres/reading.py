@@ -212,6 +212,7 @@ async def counts(connection: Connection, sql: Sql) -> dict[str, int]:
     result: dict[str, int] = {status: runs for status, runs in await connection.fetch(sql["count_runs"])}  # noqa: C416 -- of records
     result["paused"] = await connection.fetchval(sql["count_paused"])
     result["incidents"] = await connection.fetchval(sql["count_incidents"])
+    result["unread"] = await connection.fetchval(sql["count_unread"])
     return result
 
 

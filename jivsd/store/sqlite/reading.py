@@ -148,6 +148,7 @@ def counts(connection: apsw.Connection) -> dict[str, int]:
         result: dict[str, int] = dict(query(connection, _sql["count_runs"]).fetchall())
         (result["paused"],) = query(connection, _sql["count_paused"]).fetchall()[0]
         (result["incidents"],) = query(connection, _sql["count_incidents"]).fetchall()[0]
+        (result["unread"],) = query(connection, _sql["count_unread"]).fetchall()[0]
         return result
 
 

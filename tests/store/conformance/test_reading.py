@@ -8,7 +8,7 @@ import pytest
 from jivsd.records import Decision, Incident, IncidentGroup, IncidentState, Status
 from jivsd.store import listing
 from jivsd.store.api import Entry, Plugin, RunChange, RunFilter, StoreError
-from store.builders import append, end, new_run, start
+from store.builders import append, end, new_run, post, start
 
 one_version = pytest.mark.parametrize("journal", ["sqlite_file", "sqlite_memory", "postgres_18"], indirect=True)
 """For many tests of what every version of a server does alike."""
@@ -170,8 +170,12 @@ async def test_many_rows_at_once_in_the_order_of_their_ids(journal):
 async def test_counts(journal):
     async with journal() as j:
         runs = await populated(j)
+        assert (await j.store.counts())["unread"] == 0
+        run = next(one for one in runs if one.status is Status.RUNNING)
+        await j.write(post(run, "one"), post(run, "two"))
         counts = await j.store.counts()
         assert counts.pop("incidents") == 0
+        assert counts.pop("unread") == 2
         assert counts.pop("paused") == sum(run.paused for run in runs)
         assert counts == {status: n for status in Status if (n := sum(run.status is status for run in runs))}
 
@@ -229,7 +233,7 @@ async def test_prune_removes_ended_runs_and_all_that_was_theirs(journal):
         assert await j.prune(RunFilter(workflow="nap", statuses=[Status.COMPLETED]), 2) == 2
         assert await j.prune(RunFilter(statuses=[Status.COMPLETED, Status.FAILED]), 100) == len(ended) - 2
         assert await j.prune(RunFilter(), 100) == 0
-        assert (await j.store.counts()).keys() == {"RUNNING", "WAITING", "paused", "incidents"}
+        assert (await j.store.counts()).keys() == {"RUNNING", "WAITING", "paused", "incidents", "unread"}
         assert await j.store.check() == []
 
 
