@@ -7,6 +7,7 @@ by a collector when somebody scrapes. They are fed from the trio thread only.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -121,6 +122,14 @@ class Family(Generic[Instrument]):
         return self._series.setdefault(values, self._make())
 
 
+class _Process(ProcessCollector):
+    """The process, also where nothing of /proc is to be seen but processes (systemd's ProcSubset=pid)."""
+
+    def _boot_time(self) -> float:
+        clock = getattr(time, "CLOCK_BOOTTIME", None)  # Linux has it
+        return 0.0 if clock is None else time.time() - time.clock_gettime(clock)
+
+
 class Metrics(Collector):
     """All that the engine, the journal and the supervisor count."""
 
@@ -195,7 +204,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         """Where a plugin registers metrics of its own."""
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        _Process(registry=self.registry)
 
     def _add_runs(self) -> None:
         def runs(how: str) -> Family[Counter]:
