@@ -213,7 +213,8 @@ class _Field:
         await self._steady.start(self._client)
         await self._get_ready()
         await trio.sleep(seconds)
-        await self._until_full()
+        if plan.warm:
+            await self._until_full()
         self._steady.look()
         await trio.sleep(seconds)
         before, size = latency(self._steady.look()), resident(daemon)
