@@ -4,7 +4,7 @@
 
 PLAN is a JSON object: `syscalls` (names that may be called), `state` (the folder to write to), `keep` (folders
 that stay visible wherever they lie), `mounts` (whether the file systems are taken away: only root can do that, and then
-the program is run by the user nobody).
+the program is run by the user nobody, without capabilities).
 """
 
 from __future__ import annotations
