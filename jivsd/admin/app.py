@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioResponse as Response
 
 from jivsd.admin.access import Token, guarded
 from jivsd.admin.acting import ActingRoutes
@@ -23,9 +22,8 @@ from jivsd.admin.nodes import NodeRoutes
 from jivsd.admin.openapi import OpenApiRoutes
 from jivsd.admin.outbox import OutboxRoutes
 from jivsd.admin.pluginroutes import PluginRoutes
-from jivsd.admin.problems import forget_frames, problem_of
 from jivsd.admin.pruning import PruneRoutes
-from jivsd.admin.routing import SHORT, ShortWay, Text, view
+from jivsd.admin.routing import SHORT, ShortWay, Text, explain, view
 from jivsd.admin.runs import RunRoutes
 from jivsd.admin.statistics import StatisticsRoutes
 from jivsd.admin.status import StatusRoutes
@@ -83,7 +81,7 @@ def create_app(
             provide_automatic_options=False,
         )
     app.add_websocket(f"{API}/events", endpoint="WEBSOCKET /events", view_func=events.stream)
-    app.register_error_handler(Exception, _explain)
+    app.register_error_handler(Exception, explain)
     way = ShortWay(_sends_to_the_end(app.asgi_app), short)
     app.asgi_app = Guard(way, [*([] if token is None else [Token("token", token)]), *tokens], hosts)
     return app
@@ -103,12 +101,6 @@ def routes_of(engine: Engine, events: EventRoutes, siblings: Mapping[str, Path])
     routes += [(API, route) for route in plugins.routes()]
     routes += [("", route) for route in DashboardRoutes().routes()]
     return routes
-
-
-async def _explain(error: Exception) -> Response:
-    problem = problem_of(error)
-    forget_frames(error)
-    return Response(problem.document(), problem.status, problem.headers)
 
 
 def _sends_to_the_end(app: Application) -> Application:

@@ -16,6 +16,7 @@ from jivsd.admin.wire import API
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from jivsd.admin.exchange import Response
     from jivsd.admin.guard import Application, Scope
     from jivsd.admin.http import Handler
 
@@ -44,10 +45,18 @@ def view(handler: Handler) -> Callable[..., Awaitable[TrioResponse]]:
 
     async def answered(**arguments: Any) -> TrioResponse:
         current.set(Request(request.scope, _whole_body))
-        found = await handler(**arguments)
-        return TrioResponse(found.body, found.status, dict(found.headers), content_type=found.content_type)
+        return _for_quart(await handler(**arguments))
 
     return answered
+
+
+async def explain(error: Exception) -> TrioResponse:
+    """The answer to a request that came to nothing, as Quart sends it."""
+    return _for_quart(explained(error))
+
+
+def _for_quart(found: Response) -> TrioResponse:
+    return TrioResponse(found.body, found.status, dict(found.headers), content_type=found.content_type)
 
 
 async def _whole_body() -> dict[str, Any]:

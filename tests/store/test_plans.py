@@ -67,6 +67,7 @@ OTHERS = {
     "events": [new_id(), 0, 100],
     "count_paused": [],
     "count_incidents": [],
+    "count_unread": [],
     "statistics_counts": [HALF, None, HALF + HOUR],
     "statistics_endings": [[WORKFLOWS[0]], ["COMPLETED"], HALF, 100],
     "statistics_incidents": [HALF, None],
