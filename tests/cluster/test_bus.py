@@ -187,7 +187,7 @@ async def test_redis_is_killed_and_comes_back(request, redis):
         redis.start()
         await until(lambda: a.listening and b.listening)
         await heard_again([a, b], heard)
-        assert len(heard) <= 2 * ROOM, "what was told long ago is forgotten"
+        assert sum(piece != b"ping" for piece in heard) <= 2 * ROOM, "what was told long ago is forgotten"
 
 
 @pytest.mark.slow
