@@ -15,8 +15,14 @@ THRESHOLDS: Final = (5_000, 5, 400)
 
 With Python's own thresholds a fifth of a busy daemon's time goes into looking at runs that wait (measured, 1,000 runs
 at once); a full collection takes 0.3 to 0.9 s with 100,000 of them. With more objects at a time everything is kept
-waiting for too long: 50,000 that requests have left behind took up to 0.25 s.
+waiting for too long if many are garbage: 50,000 that requests had left behind took up to 0.25 s.
 """
+PATIENT: Final = 50_000
+"""How many more as long as collections find next to nothing. What the daemon itself drops leaves no circles: with 5,000
+a seventh of a busy one's time went into looking at runs that are under way.
+"""
+GARBAGE: Final = 500
+"""So many objects that a collection finds are more than next to nothing."""
 GROWTH: Final = 2_000_000
 """How many more while it is known that they stay; a run in memory is about 65 of them."""
 
@@ -33,8 +39,18 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    if _adapt not in gc.callbacks:
+        gc.callbacks.append(_adapt)
     if (mallopt := _of_c("mallopt")) is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def _adapt(phase: str, found: dict[str, int]) -> None:
+    """After a collection: have the next one sooner if there was garbage, later if there was none."""
+    threshold, *older = gc.get_threshold()
+    if phase == "stop" and threshold <= PATIENT:
+        young = THRESHOLDS[0] if found["collected"] > GARBAGE else min(2 * threshold, PATIENT)
+        gc.set_threshold(young, *older)
 
 
 @contextmanager

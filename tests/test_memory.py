@@ -19,10 +19,11 @@ class Ring:
 
 @pytest.fixture(autouse=True)
 def _as_before():
-    threshold = gc.get_threshold()
+    threshold, callbacks = gc.get_threshold(), gc.callbacks[:]
     yield
     gc.unfreeze()
     gc.set_threshold(*threshold)
+    gc.callbacks[:] = callbacks
 
 
 def test_what_comes_while_much_comes_that_stays_is_not_looked_at_even_later():
@@ -45,3 +46,25 @@ def test_a_failure_meanwhile_changes_nothing_of_that():
     with pytest.raises(KeyError), memory.growing():
         raise KeyError
     assert gc.get_threshold() == memory.THRESHOLDS
+
+
+def test_the_collector_comes_less_often_as_long_as_it_finds_nothing():
+    memory.settle()
+    memory.settle()  # again changes nothing
+    gc.set_threshold(*memory.THRESHOLDS)
+    gc.collect()
+    assert gc.get_threshold()[0] == 2 * memory.THRESHOLDS[0]
+    for _ in range(5):
+        gc.collect()
+    assert gc.get_threshold()[0] == memory.PATIENT
+    rings = [Ring() for _ in range(memory.GARBAGE + 1)]
+    del rings
+    gc.collect()
+    assert gc.get_threshold() == memory.THRESHOLDS
+
+
+def test_a_collection_in_between_does_not_end_the_growing():
+    memory.settle()
+    with memory.growing():
+        gc.collect()
+        assert gc.get_threshold()[0] == memory.GROWTH
