@@ -246,7 +246,8 @@ async def test_a_claim_waits_for_a_transaction_and_ends_the_session_of_one_that_
         await ask("BEGIN")
         await ask(LOCK.format(7))
         assert await j.store.sharing.claim({7: 1}) == {7: 2}
-        with pytest.raises(Exception, match=r"terminat|closed"):
+        # the last: what the driver says if the server's farewell comes in the middle of a question
+        with pytest.raises(Exception, match=r"terminat|closed|another operation"):
             await ask("SELECT 1")
 
 
