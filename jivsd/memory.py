@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-THRESHOLDS: Final = (5_000, 5, 400)
+THRESHOLDS: Final = (5_000, 10, 200)
 """How many objects more make a collection of the youngest, and how many collections of a generation one of the next.
 
 With Python's own thresholds a fifth of a busy daemon's time goes into looking at runs that wait (measured, 1,000 runs
