@@ -156,6 +156,8 @@ def _conditions(
         else:
             conditions.append(_HAS.format(place=place, table=table))
             parameters |= {f"name{place}": name, f"value{place}": value}
+    if path.attribute is not None and where.workflow is not None:
+        conditions.append("run_workflow IN ('', :workflow)")  # empty in rows from before it was there
     if after is not None:
         parameters |= {"at": after.time, "number": after.number}
         beyond = ">" if oldest_first else "<"
@@ -167,8 +169,10 @@ def _conditions(
     for operator, bounds, side in ((">=", lower, "from"), ("<=", upper, "to")):
         for time, bound in bounds.items():
             if bound is not None:
-                # the sum keeps a planner from being led by a time that does not lead
-                column = f"{time} + 0" if time == "ended_at" and not path.by_end else time
+                # the sum keeps a planner from being led by a time that does not lead; by an upper bound it never is,
+                # and that can be seen in the index
+                leads = path.by_end if time == "ended_at" else path.time != "ended_at" or side == "to"
+                column = time if leads else f"{time} + 0"
                 conditions.append(f"{column} {operator} :{time}_{side}")
                 parameters[f"{time}_{side}"] = bound
     if path.by_end:

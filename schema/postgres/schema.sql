@@ -75,8 +75,9 @@ CREATE INDEX run_workflow_id ON jivsd.run (workflow_id, created_at, number);
 CREATE INDEX run_parent ON jivsd.run (parent, status, created_at, number) WHERE parent IS NOT NULL;
 CREATE INDEX run_correlation ON jivsd.run (correlation_id, status, created_at, number)
     WHERE correlation_id IS NOT NULL;
-CREATE INDEX run_ended ON jivsd.run (status, ended_at, number) WHERE ended_at IS NOT NULL;
-CREATE INDEX run_workflow_ended ON jivsd.run (workflow, status, ended_at, number) WHERE ended_at IS NOT NULL;
+CREATE INDEX run_ended ON jivsd.run (status, ended_at, number, created_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX run_workflow_ended ON jivsd.run (workflow, status, ended_at, number, created_at)
+    WHERE ended_at IS NOT NULL;
 CREATE INDEX run_paused ON jivsd.run (created_at, number) WHERE paused;
 
 -- How many runs there are, because counting a million takes long: the sum of what each statement has changed. Rows are
@@ -130,12 +131,14 @@ CREATE TRIGGER run_counts_delete AFTER DELETE ON jivsd.run REFERENCING OLD TABLE
     FOR EACH STATEMENT EXECUTE FUNCTION jivsd.count_runs();
 
 -- The attributes of runs, to find runs by: each name and value has its runs in the order of lists.
+-- run_workflow: so that those of other workflows are passed over without a look at their runs; empty: look there.
 CREATE TABLE jivsd.attribute (
     name text COLLATE "C" NOT NULL,
     value text COLLATE "C" NOT NULL,
     run_created_at bigint NOT NULL,
     run_number bigint NOT NULL,
     run_id uuid NOT NULL,
+    run_workflow text COLLATE "C" NOT NULL DEFAULT '',
     PRIMARY KEY (name, value, run_created_at, run_number)
 );
 CREATE INDEX attribute_run ON jivsd.attribute (run_id);
@@ -491,8 +494,8 @@ BEGIN
         DELETE FROM jivsd.attribute WHERE run_id = ANY (attributed_ids);
     END IF;
     IF cardinality(attribute_runs) > 0 THEN
-        INSERT INTO jivsd.attribute (name, value, run_created_at, run_number, run_id)
-        SELECT new.name, new.value, run.created_at, run.number, run.run_id
+        INSERT INTO jivsd.attribute (name, value, run_created_at, run_number, run_id, run_workflow)
+        SELECT new.name, new.value, run.created_at, run.number, run.run_id, run.workflow
         FROM unnest(attribute_runs, attribute_names, attribute_values) AS new (run_id, name, value)
         JOIN jivsd.run ON run.run_id = new.run_id;
     END IF;

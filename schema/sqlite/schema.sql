@@ -112,11 +112,13 @@ BEGIN
 END;
 
 -- The attributes of runs, to find runs by: each name and value has its runs in the order of lists.
+-- run_workflow: so that those of other workflows are passed over without a look at their runs; empty: look there.
 CREATE TABLE attribute (
     name TEXT NOT NULL,
     value TEXT NOT NULL,
     run_created_at INTEGER NOT NULL,
     run_number INTEGER NOT NULL,
+    run_workflow TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (name, value, run_created_at, run_number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attribute_run ON attribute (run_number);

@@ -215,8 +215,8 @@ FROM (
 
 -- name: put_attribute
 -- A run has an attribute.
-INSERT INTO attribute (name, value, run_created_at, run_number)
-SELECT ?2, ?3, created_at, number FROM run WHERE run_id = ?1
+INSERT INTO attribute (name, value, run_created_at, run_number, run_workflow)
+SELECT ?2, ?3, created_at, number, workflow FROM run WHERE run_id = ?1
 
 -- name: delete_attributes
 -- Some runs have no attributes any more.

@@ -10,7 +10,7 @@ from jivsd.store.api import Entry, NewRun, Post, RunChange
 AT = 1_800_000_000_000_000
 
 
-def new_run(workflow="nap", workflow_id=None, *, status=Status.RUNNING, run_id=None, at=AT, **options):
+def new_run(workflow="nap", workflow_id=None, *, status=Status.RUNNING, run_id=None, at=AT, attributes=None, **options):
     """A run that could be started."""
     run_id = run_id or new_id()
     workflow_id = workflow_id or run_id
@@ -24,6 +24,7 @@ def new_run(workflow="nap", workflow_id=None, *, status=Status.RUNNING, run_id=N
         input=msgspec.Raw(b'{"seconds":1}'),
         created_at=at,
         options=Options(**options),
+        attributes=attributes or {},
     )
 
 

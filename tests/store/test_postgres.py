@@ -155,6 +155,23 @@ async def test_another_schema_has_a_journal_of_its_own(url):
         await ask("DROP SCHEMA elsewhere CASCADE")
 
 
+async def test_attributes_from_before_their_workflow_stood_beside_them_are_found(url):
+    own = f"{url}?schema=earlier"
+    async with somebody(url) as ask:
+        try:
+            async with opened(own) as j:
+                early = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
+            await ask("ALTER TABLE earlier.attribute DROP COLUMN run_workflow")
+            await ask("UPDATE earlier.meta SET value = '1' WHERE name = 'schema'")
+            async with opened(own) as j:
+                late = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
+                for runs, workflow in zip(zip(early, late, strict=True), ("nap", "order"), strict=True):
+                    found = await j.store.runs(RunFilter(workflow=workflow, attributes={"tier": "gold"}), 10)
+                    assert {run.run_id for run in found.items} == {run.run_id for run in runs}
+        finally:
+            await ask("DROP SCHEMA earlier CASCADE")
+
+
 async def test_behind_a_pooler_nothing_is_kept_in_a_session(url):
     async with opened(f"{url}?pgbouncer=true") as j:
         run = await j.start()

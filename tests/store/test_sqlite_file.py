@@ -114,6 +114,19 @@ async def test_a_newer_schema_is_refused(path):
         await SqliteStore(path).open("node-a")  # and the refused ones hold no lock
 
 
+async def test_attributes_from_before_their_workflow_stood_beside_them_are_found(path):
+    async with opened(path) as j:
+        early = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
+    with apsw.Connection(str(path)) as connection:
+        connection.execute("ALTER TABLE attribute DROP COLUMN run_workflow; UPDATE meta SET value = '2' WHERE name = 'schema'")
+    connection.close()
+    async with opened(path) as j:
+        late = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
+        for runs, workflow in zip(zip(early, late, strict=True), ("nap", "order"), strict=True):
+            found = await j.store.runs(RunFilter(workflow=workflow, attributes={"tier": "gold"}), 10)
+            assert {run.run_id for run in found.items} == {run.run_id for run in runs}
+
+
 async def test_another_number_of_shards_is_refused(path):
     async with opened(path):
         pass

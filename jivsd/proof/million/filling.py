@@ -24,7 +24,7 @@ _RUN: Final = (
     *("status", "workflow", "workflow_id", "code_hash", "lock_key", "correlation_id", "options", "attributes", "input"),
     *("output", "error", "number"),
 )
-_ATTRIBUTE: Final = ("run_id", "name", "value", "run_created_at", "run_number")
+_ATTRIBUTE: Final = ("run_id", "name", "value", "run_created_at", "run_number", "run_workflow")
 _EVENT: Final = ("run_id", "at", "checksum", "seq", "attempt", "kind", "path", "by", "payload")
 _INCIDENT: Final = (
     *("incident_id", "kind", "message", "at", "run_id", "workflow", "path", "details", "state", "resolution"),
@@ -66,7 +66,9 @@ async def _write(connection: Any, chunk: Sequence[Past], number: int) -> None:
     copy = partial(connection.copy_records_to_table, schema_name="jivsd")
     async with connection.transaction():
         await copy("run", columns=_RUN, records=[(*rows.run_row(one.run), place) for place, one in numbered])
-        attributes = [(*row, one.run.created_at, place) for place, one in numbered for row in one.attributes()]
+        attributes = [
+            (*row, one.run.created_at, place, one.run.workflow) for place, one in numbered for row in one.attributes()
+        ]
         await copy("attribute", columns=_ATTRIBUTE, records=attributes)
         await copy("event", columns=_EVENT, records=[_row(event) for one in chunk for event in one.events])
         incidents = [rows.incident_row(one.incident) for one in chunk if one.incident]

@@ -84,7 +84,10 @@ TABLES: Final = (
     ),
     Table(
         "attribute",
-        (*_columns(text="name value", integer="run_created_at run_number"), Column("run_id", Kind.ID, "run.run_id")),
+        (
+            *_columns(text="name value run_workflow", integer="run_created_at run_number"),
+            Column("run_id", Kind.ID, "run.run_id"),
+        ),
         key=("name", "value", "run_created_at", "run_number"),
         source="attribute LEFT JOIN run ON run.number = run_number",
     ),
