@@ -1,5 +1,6 @@
 """The daemon: run, status, version."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,6 +65,7 @@ def run(
         from jivsd import workers as several
 
         return several.run(settings)
+    gc.disable()  # until what the daemon needs is there: a tenth of its imports' time
     from jivsd import daemon
 
     return daemon.run(settings)

@@ -13,7 +13,6 @@ from jivsd import logs
 from jivsd.cluster.keeping import Keeper, Times
 from jivsd.cluster.leases import LeasesAway, LeasesError
 from jivsd.cluster.node import NUDGE, Node
-from jivsd.cluster.redis import RedisLink
 from jivsd.cluster.trust import boottime
 from jivsd.records import SHARDS
 from jivsd.store.api import StoreError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from jivsd.cluster.keeping import Shardholder
     from jivsd.cluster.leases import Bus, Leases
+    from jivsd.cluster.redis import RedisLink
     from jivsd.metrics import Metrics
     from jivsd.store.sharing import Sharing, View
 
@@ -182,6 +182,8 @@ class Membership:
         token = f"{self._name}:{uuid4()}"
         lease = self._times.lease
         try:
+            from jivsd.cluster.redis import RedisLink  # which takes a while, and most daemons have none
+
             link = RedisLink(
                 self._redis, database=database, node=self._name, token=token, heard=self._hear, lease=lease
             )

@@ -118,7 +118,9 @@ async def test_attributes_from_before_their_workflow_stood_beside_them_are_found
     async with opened(path) as j:
         early = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
     with apsw.Connection(str(path)) as connection:
-        connection.execute("ALTER TABLE attribute DROP COLUMN run_workflow; UPDATE meta SET value = '2' WHERE name = 'schema'")
+        connection.execute(
+            "ALTER TABLE attribute DROP COLUMN run_workflow; UPDATE meta SET value = '2' WHERE name = 'schema'"
+        )
     connection.close()
     async with opened(path) as j:
         late = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
