@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from jivsd.bridge import Bridge, Pool
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from jivsd.records import Event
     from jivsd.store.api import Store
     from jivsd.store.postgres.connections import Connection
+    from jivsd.store.postgres.content import Parameter
 
 PATIENCE: Final = 60.0
 
 _INSERT: Final = """
 INSERT INTO jivsd.event (run_id, at, checksum, seq, attempt, kind, path, "by", payload, payload_hash)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::integer[], $5::integer[], $6::text[], $7::text[],
-                     $8::text[], $9::bytea[], $10::text[])
+SELECT * FROM unnest($1::text::uuid[], $2::text::bigint[], $3::text::bigint[], $4::text::integer[],
+                     $5::text::integer[], $6::text::text[], $7::text::text[], $8::text::text[], $9::bytea[],
+                     $10::text::text[])
 """
 
 
@@ -103,7 +105,7 @@ class _Schemas:
         return f"{self._url}{'&' if '?' in self._url else '?'}schema={schema}"
 
 
-def _columns(events: list[Event]) -> list[list[Any] | None]:
+def _columns(events: list[Event]) -> list[Parameter]:
     content = Content()
     for event in events:
         content.append(event)

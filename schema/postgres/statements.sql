@@ -26,25 +26,48 @@ RELEASE entry
 ROLLBACK TO entry
 
 -- name: write_batch
--- Writes what can be written together, and checks the fence; see the function.
-SELECT jivsd.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
-                         $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56)
+-- Writes what can be written together, and checks the fence; see the function. Lists come as the text of an array, but
+-- for those of bytes: the driver looks at each element of a list several times.
+SELECT jivsd.write_batch($1::text::integer[], $2::text::bigint[], $3::text::uuid[], $4::text::uuid[], $5::text::uuid[],
+                         $6::text::bigint[], $7::text::bigint[], $8::text::bigint[], $9::text::bigint[],
+                         $10::text::integer[], $11::text::boolean[], $12::text::boolean[], $13::text::text[],
+                         $14::text::text[], $15::text::text[], $16::text::text[], $17::text::text[], $18::text::text[],
+                         $19, $20, $21, $22, $23, $24::text::text[], $25::text::text[], $26::text::text[],
+                         $27::text::uuid[], $28::text::bigint[], $29::text::uuid[], $30::text::text[],
+                         $31::text::boolean[], $32, $33, $34::text::text[], $35::text::bigint[], $36::text::bigint[],
+                         $37::text::bigint[], $38, $39::text::boolean[], $40::text::uuid[], $41::text::uuid[],
+                         $42::text::text[], $43::text::text[], $44::text::uuid[], $45::text::text[], $46::text::uuid[],
+                         $47::text::uuid[], $48::text::bigint[], $49::text::bigint[], $50::text::integer[],
+                         $51::text::integer[], $52::text::text[], $53::text::text[], $54::text::text[], $55,
+                         $56::text::text[])
 
 -- name: put_messages
 -- Puts messages from outside into the inbox, all or none; see the function.
-SELECT jivsd.put_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT jivsd.put_messages($1::text::uuid[], $2::text::bigint[], $3::text::text[], $4::text::text[], $5::text::text[],
+                          $6::text::text[], $7::text::text[], $8::text::text[], $9)
 
 -- name: put_and_write
 -- The same, and then what write_batch writes, whose parameters come first.
-SELECT jivsd.put_messages($57, $58, $59, $60, $61, $62, $63, $64, $65),
-       jivsd.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
-                         $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56)
+SELECT jivsd.put_messages($57::text::uuid[], $58::text::bigint[], $59::text::text[], $60::text::text[],
+                          $61::text::text[], $62::text::text[], $63::text::text[], $64::text::text[], $65),
+       jivsd.write_batch($1::text::integer[], $2::text::bigint[], $3::text::uuid[], $4::text::uuid[], $5::text::uuid[],
+                         $6::text::bigint[], $7::text::bigint[], $8::text::bigint[], $9::text::bigint[],
+                         $10::text::integer[], $11::text::boolean[], $12::text::boolean[], $13::text::text[],
+                         $14::text::text[], $15::text::text[], $16::text::text[], $17::text::text[], $18::text::text[],
+                         $19, $20, $21, $22, $23, $24::text::text[], $25::text::text[], $26::text::text[],
+                         $27::text::uuid[], $28::text::bigint[], $29::text::uuid[], $30::text::text[],
+                         $31::text::boolean[], $32, $33, $34::text::text[], $35::text::bigint[], $36::text::bigint[],
+                         $37::text::bigint[], $38, $39::text::boolean[], $40::text::uuid[], $41::text::uuid[],
+                         $42::text::text[], $43::text::text[], $44::text::uuid[], $45::text::text[], $46::text::uuid[],
+                         $47::text::uuid[], $48::text::bigint[], $49::text::bigint[], $50::text::integer[],
+                         $51::text::integer[], $52::text::text[], $53::text::text[], $54::text::text[], $55,
+                         $56::text::text[])
 
 -- name: append_events
 -- The same for a batch of nothing but events.
-SELECT jivsd.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+SELECT jivsd.append_events($1::text::integer[], $2::text::bigint[], $3::text::uuid[], $4::text::bigint[],
+                           $5::text::bigint[], $6::text::integer[], $7::text::integer[], $8::text::text[],
+                           $9::text::text[], $10::text::text[], $11, $12::text::text[])
 
 -- name: epochs
 -- The epochs of some shards.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ import asyncpg
 import pytest
 import trio
 from databases import NEWEST
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import jivsd
 from jivsd.bridge import Bridge
@@ -35,6 +38,7 @@ from jivsd.store.postgres import PostgresStore
 from jivsd.store.postgres.address import address_of
 from jivsd.store.postgres.claiming import Claim
 from jivsd.store.postgres.connections import in_schema
+from jivsd.store.postgres.content import literal
 from jivsd.store.postgres.server import objection
 from jivsd.store.statements import statements
 from store.builders import Journal, append, end, event, message, new_run, post, start
@@ -78,6 +82,30 @@ async def somebody(url):
                 connection.terminate()
 
             await bridge.call(close, timeout=PATIENCE)
+
+
+# ---- what is sent
+
+
+@given(
+    texts=st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))),
+    quotes=st.lists(st.text('"\\{}, \n\t\x1f\x7fNUL')),
+    numbers=st.lists(st.none() | st.integers(-(1 << 63), (1 << 63) - 1)),
+    truths=st.lists(st.none() | st.booleans()),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_a_list_goes_as_the_text_of_an_array(url, texts, quotes, numbers, truths):
+    asked = "SELECT $1::text::text[], $2::text::text[], $3::text::bigint[], $4::text::boolean[]"
+    lists = [texts, quotes, numbers, truths]
+
+    async def answer():
+        connection = await asyncpg.connect(url)
+        try:
+            return [*await connection.fetchrow(asked, *map(literal, lists))]
+        finally:
+            await connection.close()
+
+    assert asyncio.run(answer()) == lists
 
 
 # ---- the schema

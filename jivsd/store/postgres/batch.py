@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from jivsd.store.api import NewRun, Verdict
     from jivsd.store.postgres.address import Address
     from jivsd.store.postgres.connections import Connection, Sql
+    from jivsd.store.postgres.content import Parameter
 
 _FENCED: Final = Refused("fenced")
 _BUSY: Final = Busy()
@@ -147,10 +148,10 @@ async def _boldly(connection: Connection, sql: Sql, batch: Sequence[Entry | Post
     return verdicts
 
 
-def _as_one(content: Content) -> tuple[str, list[list[Any] | None]]:
+def _as_one(content: Content) -> tuple[str, list[Parameter]]:
     """The one statement that writes everything, and its parameters."""
-    messages: list[list[Any] | None] = [*columns(content.messages, 9)] if content.messages else []
-    if messages:
+    if content.messages:
+        messages = content.messages_alone()
         return ("put_and_write", [*content.parameters(), *messages]) if content.fences else ("put_messages", messages)
     return ("append_events", content.events_alone()) if content.only_events else ("write_batch", content.parameters())
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from jivsd import attributes
 from jivsd.store.payloads import INLINE_BYTES, payload_hash
 from jivsd.store.postgres import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Container, Iterable
 
     from jivsd.records import Event, Incident, Message, Progress, Publication, Run
     from jivsd.store.api import Entry, RunChange
 
 
 EVENT_COLUMNS: Final = 10
+
+Parameter = str | list[Any] | None
+"""What is sent of a column: a `literal`, or a list of bytes; None if there are no rows."""
 
 
 class Content:
@@ -106,11 +111,15 @@ class Content:
         """Whether there is nothing else to write."""
         return not (self.new or self.changes or self.attributes or self.read or self.ended)
 
-    def events_alone(self) -> list[list[Any] | None]:
-        """The events, as parameters of the function `append_events`."""
-        return [list(self.fences), list(self.fences.values()), *self._event_columns()]
+    def messages_alone(self) -> list[Parameter]:
+        """The messages, as parameters of the function `put_messages`."""
+        return _parameters(self.messages, 9, bytes_at=(8,))
 
-    def parameters(self) -> list[list[Any] | None]:
+    def events_alone(self) -> list[Parameter]:
+        """The events, as parameters of the function `append_events`."""
+        return [literal(self.fences), literal(self.fences.values()), *self._event_columns()]
+
+    def parameters(self) -> list[Parameter]:
         """All that the function `write_batch` writes, in the order of its parameters. None: an empty list.
 
         It costs the driver and the server a microsecond or two to see that a list is empty.
@@ -121,20 +130,21 @@ class Content:
             for run_id, present in self.attributes.items()
             for name, value in present.items()
         ]
+        changes = (rows.change_row(*change) for change in self.changes.items())
         return [
-            list(self.fences),
-            list(self.fences.values()),
-            *_columns(map(rows.run_row, self.new.values()), rows.RUN_COLUMNS),
-            *_columns(self.keys, 5),
-            *_columns((rows.change_row(*change) for change in self.changes.items()), rows.CHANGE_COLUMNS),
-            replaced or None,
-            *_columns(values, 3),
-            *_columns(self.read, 2),
-            list(self.ended) or None,
+            literal(self.fences),
+            literal(self.fences.values()),
+            *_parameters(map(rows.run_row, self.new.values()), rows.RUN_COLUMNS, bytes_at=rows.RUN_BYTES),
+            *_parameters(self.keys, 5),
+            *_parameters(changes, rows.CHANGE_COLUMNS, bytes_at=rows.CHANGE_BYTES),
+            literal(replaced) if replaced else None,
+            *_parameters(values, 3),
+            *_parameters(self.read, 2),
+            literal(self.ended) if self.ended else None,
             *self._event_columns(),
         ]
 
-    def _event_columns(self) -> list[list[Any] | None]:
+    def _event_columns(self) -> list[Parameter]:
         events = self.events
         if not events:
             return [None] * EVENT_COLUMNS
@@ -145,24 +155,42 @@ class Content:
                 if len(event.payload) > INLINE_BYTES:
                     payloads[place], names[place] = None, payload_hash(event.payload)
         return [
-            [event.run_id for event in events],
-            [event.at for event in events],
-            [event.checksum() for event in events],
-            [event.seq for event in events],
-            [event.attempt for event in events],
-            [event.kind for event in events],
-            [event.path for event in events],
-            [event.by for event in events],
+            literal([event.run_id for event in events]),
+            literal([event.at for event in events]),
+            literal([event.checksum() for event in events]),
+            literal([event.seq for event in events]),
+            literal([event.attempt for event in events]),
+            literal([event.kind for event in events]),
+            literal([event.path for event in events]),
+            literal([event.by for event in events]),
             payloads,
-            names,
+            literal(names),
         ]
 
 
 def columns(found: Iterable[Any], count: int) -> list[list[Any]]:
     """Rows as columns; as many empty ones, if there are no rows."""
-    return [column or [] for column in _columns(found, count)]
+    return [list(column) for column in zip(*found, strict=True)] or [[] for _ in range(count)]
 
 
-def _columns(found: Iterable[Any], count: int) -> list[list[Any] | None]:
-    turned: list[list[Any] | None] = [list(column) for column in zip(*found, strict=True)]
-    return turned or [None] * count
+def _parameters(found: Iterable[Any], count: int, *, bytes_at: Container[int] = ()) -> list[Parameter]:
+    turned = enumerate(zip(*found, strict=True))
+    return [list(column) if place in bytes_at else literal(column) for place, column in turned] or [None] * count
+
+
+def literal(values: Collection[Any]) -> str:
+    """A list, not of bytes, as PostgreSQL reads an array: of text the driver makes a parameter in one piece.
+
+    Of each element of a list it asks whether that is a list itself, which takes as long as all the rest of a batch.
+    """
+    text = msgspec.json.encode(tuple(values)).decode()
+    if "\\" in text:  # JSON also escapes what an array does not
+        return f"{{{','.join(map(_element, values))}}}"
+    return f"{{{text[1:-1]}}}"
+
+
+def _element(value: Any) -> str:
+    if not isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    escaped = value.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'

@@ -68,6 +68,8 @@ def event_of(row: Row, run_id: str, seq: int) -> Event:
 
 
 RUN_COLUMNS: Final = 21
+RUN_BYTES: Final = range(16, 21)
+"""Which of them are bytes."""
 
 
 def run_row(run: Run) -> list[Any]:
@@ -129,6 +131,8 @@ def run_of(row: Row) -> Run:
 
 
 CHANGE_COLUMNS: Final = 11
+CHANGE_BYTES: Final = (3, 4, 9)
+"""Which of them are bytes."""
 
 
 def change_row(run_id: str, change: RunChange) -> list[Any]:
