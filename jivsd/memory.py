@@ -17,7 +17,7 @@ With Python's own thresholds a fifth of a busy daemon's time goes into looking a
 at once); a full collection takes 0.3 to 0.9 s with 100,000 of them. With more objects at a time everything is kept
 waiting for too long if many are garbage: 50,000 that requests had left behind took up to 0.25 s.
 """
-PATIENT: Final = 50_000
+PATIENT: Final = 100_000
 """How many more as long as collections find next to nothing. What the daemon itself drops leaves no circles: with 5,000
 a seventh of a busy one's time went into looking at runs that are under way.
 """
