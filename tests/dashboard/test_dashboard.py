@@ -130,6 +130,7 @@ def test_many_runs_at_once_and_the_keys(daemon, open_page):
     page.keyboard.press("r")
     expect(page.locator("h1")).to_have_text("Runs")
     page.goto(f"{daemon.url}/#/runs?attribute=lot%3D7")
+    expect(page.locator("input[name=attribute]")).to_have_value("lot=7")  # and not the list of before
     expect(page.locator("tbody tr")).to_have_count(2)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("x")
