@@ -40,7 +40,8 @@ def come_back(actor: Actor) -> bool:
 def _may(actor: Actor, kind: Kind) -> bool:
     event = actor.appended
     return (
-        actor.pending == 1
+        actor.ahead is None  # what the code has seen last may be committed and not told yet
+        and actor.pending == 1
         and event is not None
         and event.kind == kind
         and event.seq == actor.seq == actor.machine.seq + 1
