@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from engine.stores import SlowStore
-from jivsd import Context, query, signal, step, update, workflow
+from jivsd import Context, Retry, StepContext, query, signal, step, update, workflow
 from jivsd.engine.api import Invalid
 from jivsd.records import Kind, Status
 from jivsd.store.api import Entry, Refused
@@ -103,6 +103,39 @@ class Minds:
         await ctx.sleep("1d")
 
 
+@step
+async def nap(seconds: float) -> str:
+    await trio.sleep(seconds)
+    return "a"
+
+
+@step(retry=Retry(attempts=2, first="2s"))
+async def second_time(ctx: StepContext) -> str:
+    if ctx.attempt == 1:
+        raise OSError("planted")
+    await told.wait()
+    return "b"
+
+
+@workflow("two")
+async def two(ctx: Context) -> str:
+    async with ctx.nursery() as nursery:
+        steps = nursery.start_soon(nap, 1), nursery.start_soon(second_time)
+    return "".join(one.result for one in steps) + await ctx.step(note, "c")
+
+
+told = trio.Event()
+
+
+class Telling(SlowStore):
+    """Says that a batch is written in the very turn in which the engine hears of it."""
+
+    async def commit(self, batch: Any, more: Any = None) -> Any:
+        verdicts = await super().commit(batch)
+        told.set()
+        return verdicts
+
+
 class Watched(SlowStore):
     """Keeps what was written together; `taken_over`: a run whose step is done has another owner by then."""
 
@@ -155,6 +188,26 @@ async def test_the_next_step_begins_after_the_commit():
         await trio.testing.wait_all_tasks_blocked()
         assert did == ["a", "b"]
         assert {run, other} == set(env.engine.actors)
+
+
+@pytest.mark.parametrize("_", range(16))
+async def test_the_next_step_ends_in_the_turn_in_which_the_commit_is_told(_, monkeypatch):
+    """Trio draws lots whether the step or who delivers the commit comes first: both happen among so many."""
+    store = Telling()
+    async with Env(here, store=store) as env:
+        run = await env.start("two")
+        await trio.testing.wait_all_tasks_blocked()
+        monkeypatch.setattr(here, "told", trio.Event())
+        store.held = True
+        await env.sleep("1500ms")
+        assert await waiting(store) == [Kind.STEP_DONE], "of the first step, which the code has seen"
+        await env.sleep("1s")
+        assert env.engine.actors[run].attempts, "the other one is tried again meanwhile"
+        store.held = False
+        store.let_go()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await env.engine.incidents(None)).items == []
+        assert await env.result(run) == "abc"
 
 
 async def test_a_query_sees_what_is_committed_only():

@@ -406,16 +406,18 @@ async def test_a_run_whose_shard_goes_while_it_is_read_does_not_live(url):
         a.holding.lose([run.shard])
         await until(lambda: run.run_id not in a.living)
         a.troubled.add(run.run_id)
-        incidents = a.store.incidents
+        incidents, lost = a.store.incidents, trio.Event()
 
         async def lose(state, run_id=None, *more, **others):
             if run_id == run.run_id:
+                assert run_id in a.living
                 a.holding.lose([run.shard])
+                lost.set()
             return await incidents(state, run_id, *more, **others)
 
         a.store.incidents = lose
         await n.give("a", [run.shard])
-        await until(lambda: run.run_id in a.living)
+        await until(lost.is_set)
         await until(lambda: run.run_id not in a.living)
 
 
