@@ -16,7 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from jivsd import logs
+from jivsd import logs, memory
 from jivsd.listening import OPEN, CannotListen, address_of, close, listen_tcp, listen_unix
 from jivsd.notify import READY, STOPPING, WATCHDOG, Notifier
 from jivsd.places import ConfigError, make_folder, socket_path
@@ -56,6 +56,7 @@ def run(config: Config) -> int:
         return FAILED
 
     def work(name: str, notifier: Notifier) -> int:
+        memory.hold_off()
         from jivsd import daemon  # after the fork: the parent stays small
 
         own = config.model_copy(update={"node": name, "data_dir": homes[name], "workers": 1})

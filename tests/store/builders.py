@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from jivsd.records import Event, Kind, Message, Options, Run, Status, new_id, shard_of
-from jivsd.store.api import Entry, NewRun, Post, RunChange
+from jivsd.store.api import Entry, NewRun, Post, RunChange, RunFilter
 
 AT = 1_800_000_000_000_000
 
@@ -119,3 +119,17 @@ async def request(store, *requests, workflow="sale"):
                 row,
             )
         )
+
+
+async def marked(journal):
+    """Runs of two workflows, marked alike: by their workflow."""
+    return {name: (await journal.start(name, attributes={"tier": "gold"})).run_id for name in ("nap", "order")}
+
+
+async def found_by_mark(journal):
+    """By workflow, the runs of it that are found by what `marked` marks them with."""
+    found = {}
+    for name in ("nap", "order"):
+        page = await journal.store.runs(RunFilter(workflow=name, attributes={"tier": "gold"}), 10)
+        found[name] = {run.run_id for run in page.items}
+    return found

@@ -41,7 +41,7 @@ from jivsd.store.postgres.connections import in_schema
 from jivsd.store.postgres.content import literal
 from jivsd.store.postgres.server import objection
 from jivsd.store.statements import statements
-from store.builders import Journal, append, end, event, message, new_run, post, start
+from store.builders import Journal, append, end, event, found_by_mark, marked, message, new_run, post, start
 
 SQL = statements("postgres")
 PATIENCE = 30.0
@@ -188,14 +188,12 @@ async def test_attributes_from_before_their_workflow_stood_beside_them_are_found
     async with somebody(url) as ask:
         try:
             async with opened(own) as j:
-                early = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
+                early = await marked(j)
             await ask("ALTER TABLE earlier.attribute DROP COLUMN run_workflow")
             await ask("UPDATE earlier.meta SET value = '1' WHERE name = 'schema'")
             async with opened(own) as j:
-                late = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
-                for runs, workflow in zip(zip(early, late, strict=True), ("nap", "order"), strict=True):
-                    found = await j.store.runs(RunFilter(workflow=workflow, attributes={"tier": "gold"}), 10)
-                    assert {run.run_id for run in found.items} == {run.run_id for run in runs}
+                late = await marked(j)
+                assert await found_by_mark(j) == {name: {early[name], late[name]} for name in early}
         finally:
             await ask("DROP SCHEMA earlier CASCADE")
 

@@ -18,7 +18,7 @@ import trio.testing
 from jivsd.records import Incident
 from jivsd.store.api import DamagedRow, Entry, RunFilter, StoreError, Written
 from jivsd.store.sqlite import SqliteStore, upkeep
-from store.builders import AT, Journal, append, end, event, new_run, post, start
+from store.builders import AT, Journal, append, end, event, found_by_mark, marked, new_run, post, start
 
 
 @pytest.fixture
@@ -116,17 +116,15 @@ async def test_a_newer_schema_is_refused(path):
 
 async def test_attributes_from_before_their_workflow_stood_beside_them_are_found(path):
     async with opened(path) as j:
-        early = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
+        early = await marked(j)
     with apsw.Connection(str(path)) as connection:
         connection.execute(
             "ALTER TABLE attribute DROP COLUMN run_workflow; UPDATE meta SET value = '2' WHERE name = 'schema'"
         )
     connection.close()
     async with opened(path) as j:
-        late = [await j.start(workflow, attributes={"tier": "gold"}) for workflow in ("nap", "order")]
-        for runs, workflow in zip(zip(early, late, strict=True), ("nap", "order"), strict=True):
-            found = await j.store.runs(RunFilter(workflow=workflow, attributes={"tier": "gold"}), 10)
-            assert {run.run_id for run in found.items} == {run.run_id for run in runs}
+        late = await marked(j)
+        assert await found_by_mark(j) == {name: {early[name], late[name]} for name in early}
 
 
 async def test_another_number_of_shards_is_refused(path):

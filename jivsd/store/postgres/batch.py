@@ -300,7 +300,7 @@ class _Attempt:
         """Put messages into the inbox. One from outside that is not new after all (another node had it) undoes all."""
         content = self.content
         if content.messages:
-            put = await self._run("insert_messages", *columns(content.messages, 9))
+            put = await self._run("insert_messages", *columns(content.messages, rows.MESSAGE_COLUMNS))
             names = {tuple(row) for row in put}
             if any(name not in names for name in self._posted):
                 raise _Doubt

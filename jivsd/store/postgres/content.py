@@ -11,7 +11,7 @@ from jivsd.store.payloads import INLINE_BYTES, payload_hash
 from jivsd.store.postgres import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
 
     from jivsd.records import Event, Incident, Message, Progress, Publication, Run
     from jivsd.store.api import Entry, RunChange
@@ -113,11 +113,11 @@ class Content:
 
     def messages_alone(self) -> list[Parameter]:
         """The messages, as parameters of the function `put_messages`."""
-        return _parameters(self.messages, 9, bytes_at=(8,))
+        return _parameters(self.messages, rows.MESSAGE_COLUMNS, bytes_at=rows.MESSAGE_BYTES)
 
     def events_alone(self) -> list[Parameter]:
         """The events, as parameters of the function `append_events`."""
-        return [literal(self.fences), literal(self.fences.values()), *self._event_columns()]
+        return [*self._fence(), *self._event_columns()]
 
     def parameters(self) -> list[Parameter]:
         """All that the function `write_batch` writes, in the order of its parameters. None: an empty list.
@@ -132,17 +132,19 @@ class Content:
         ]
         changes = (rows.change_row(*change) for change in self.changes.items())
         return [
-            literal(self.fences),
-            literal(self.fences.values()),
+            *self._fence(),
             *_parameters(map(rows.run_row, self.new.values()), rows.RUN_COLUMNS, bytes_at=rows.RUN_BYTES),
             *_parameters(self.keys, 5),
             *_parameters(changes, rows.CHANGE_COLUMNS, bytes_at=rows.CHANGE_BYTES),
             literal(replaced) if replaced else None,
             *_parameters(values, 3),
             *_parameters(self.read, 2),
-            literal(self.ended) if self.ended else None,
+            literal([*self.ended]) if self.ended else None,
             *self._event_columns(),
         ]
+
+    def _fence(self) -> list[Parameter]:
+        return [literal([*self.fences]), literal([*self.fences.values()])]
 
     def _event_columns(self) -> list[Parameter]:
         events = self.events
@@ -178,12 +180,12 @@ def _parameters(found: Iterable[Any], count: int, *, bytes_at: Container[int] = 
     return [list(column) if place in bytes_at else literal(column) for place, column in turned] or [None] * count
 
 
-def literal(values: Collection[Any]) -> str:
+def literal(values: Sequence[Any]) -> str:
     """A list, not of bytes, as PostgreSQL reads an array: of text the driver makes a parameter in one piece.
 
     Of each element of a list it asks whether that is a list itself, which takes as long as all the rest of a batch.
     """
-    text = msgspec.json.encode(tuple(values)).decode()
+    text = msgspec.json.encode(values).decode()
     if "\\" in text:  # JSON also escapes what an array does not
         return f"{{{','.join(map(_element, values))}}}"
     return f"{{{text[1:-1]}}}"

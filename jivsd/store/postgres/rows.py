@@ -166,6 +166,11 @@ def changed(run: Run, change: RunChange) -> Run:
     return msgspec.structs.replace(run, **values)
 
 
+MESSAGE_COLUMNS: Final = 9
+MESSAGE_BYTES: Final = (8,)
+"""Which of them are bytes."""
+
+
 def message_row(message: Message, run_id: str) -> tuple[Any, ...]:
     """The row of a message for a run, in the order of `insert_messages`."""
     return (
