@@ -72,7 +72,7 @@ def demo(
     "jivsd bench --runs 2000 --json | jq .steps_per_s",
     "jivsd bench --parked 100000 --in-flight 10000",
     "jivsd bench --report ./bench",
-    "jivsd bench --store postgresql://me@localhost/test",
+    "jivsd bench --store postgresql://me@localhost/test --workers 2",
     panel=PANEL,
 )
 def bench(
@@ -89,6 +89,9 @@ def bench(
     in_flight: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many are in a step when a daemon is killed, and started again.")
     ] = 1_000,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Measure, too, what so many workers do together. PostgreSQL only.")
+    ] = 1,
     report: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write a report there, with curves from 1 to 10,000 runs open at once."),
@@ -126,6 +129,9 @@ def bench(
     if store is not None and not is_postgres(store):
         shown = masked(store)
         raise CommandError(Exit.INVALID, "store", f"{shown} is not postgresql://…: leave --store out for SQLite")
+    if workers > 1 and store is None:
+        why = "--workers needs --store postgresql://…: an embedded database is one process's"
+        raise CommandError(Exit.USAGE, "usage", why)
     notes: list[str] = []
     try:
         measured = bench(
@@ -135,6 +141,7 @@ def bench(
             concurrency=concurrency,
             parked_runs=parked,
             in_flight=in_flight,
+            workers=workers,
             on_turn=tell,
         )
         points = sweep(store=store, steps=steps, on_point=tell_point) if report is not None else []

@@ -33,10 +33,8 @@ log = logs.get(__name__)
 
 SECONDS: Final = 2.0
 """How long one call goes on to take up runs; each of those may take a few seconds more."""
-AT_ONCE: Final = 64
-"""Runs that are acted on side by side: what is written for them shares batches of the journal."""
-PIECE: Final = 100
-"""Runs that are listed at once."""
+PIECE: Final = 250
+"""Runs that are listed at once, and acted on side by side: what is written for them shares batches of the journal."""
 SHOWN: Final = 100
 """Refusals that are told one by one when all runs are paused or resumed."""
 MARGIN: Final = 2 * SECOND
@@ -173,20 +171,18 @@ class Acting:
     async def _each(self, act: Act, runs: Sequence[Run | str], by: str, *, dry_run: bool = False) -> list[Acted]:
         """What comes of an action on each of some runs, which are known or just named."""
         results: list[Acted | None] = [None] * len(runs)
-        slots = trio.CapacityLimiter(AT_ONCE)
 
         async def one(place: int, run: Run | str) -> None:
             ref = run if isinstance(run, str) else run.run_id
-            async with slots:
-                try:
-                    now = await self._one(act, run, by, dry_run=dry_run)
-                except EngineError as error:
-                    results[place] = _result(ref, "refused", run, code=error.code, why=str(error))
-                except StoreError as error:
-                    why = f"the store is away: {error}"
-                    results[place] = _result(ref, "refused", run, code=Unavailable.code, why=why)
-                else:
-                    results[place] = _result(ref, "would" if dry_run else "done", now)
+            try:
+                now = await self._one(act, run, by, dry_run=dry_run)
+            except EngineError as error:
+                results[place] = _result(ref, "refused", run, code=error.code, why=str(error))
+            except StoreError as error:
+                why = f"the store is away: {error}"
+                results[place] = _result(ref, "refused", run, code=Unavailable.code, why=why)
+            else:
+                results[place] = _result(ref, "would" if dry_run else "done", now)
 
         async with trio.open_nursery() as nursery:
             for place, run in enumerate(runs):
@@ -221,8 +217,9 @@ class Acting:
             case "retry":
                 return await self._mending.retry(ref, by)
             case "signal":
-                receipt = await self._messages.signal(ref, act.signal, bytes(act.payload), act.message_id, by)
-                return await self._looking.show(receipt.run_id)
+                found = await self._looking.show(ref)
+                receipt = await self._messages.signal_to(found, ref, act.signal, bytes(act.payload), act.message_id, by)
+                return found if receipt.run_id == found.run_id else await self._looking.show(receipt.run_id)
 
     async def _check_newest(self, run: Run) -> None:
         """Raises Conflict when another run has followed a failed one: it was tried again, or done otherwise."""

@@ -156,6 +156,7 @@ class Actor(Pen):
                     await self._run_lone_steps(seat)
         finally:
             await self._leave(seat)
+            seat.leave()
             self._seat = None
             self.machine.forget()
 

@@ -274,6 +274,7 @@ class Acted(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow: str | None = None
     workflow_id: str | None = None
     status: Status | None = None
+    """When the action had been taken; of a signal, which takes effect later, when it was sent."""
     paused: bool = False
     code: str | None = None
     why: str | None = None

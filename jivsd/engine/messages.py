@@ -48,7 +48,12 @@ class Messages:
 
     async def signal(self, ref: str, name: str, payload: bytes, message_id: str | None, by: str) -> Receipt:
         """See `Engine.signal`."""
-        run = await self._looking.show(ref)
+        return await self.signal_to(await self._looking.show(ref), ref, name, payload, message_id, by)
+
+    async def signal_to(
+        self, run: Run, ref: str, name: str, payload: bytes, message_id: str | None, by: str
+    ) -> Receipt:
+        """The same for a run that has just been looked up."""
         self._check_signal(run, name, payload)
         note = await self._note_on(run, name, message_id)
         message_id = message_id or self._host.ids()

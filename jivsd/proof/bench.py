@@ -17,13 +17,14 @@ import msgspec
 import trio
 
 from jivsd.engine.api import StartOptions
-from jivsd.proof import asked, parked, recovering, signalling
+from jivsd.proof import asked, parked, recovering, signalling, together
 from jivsd.proof.drive import drive
 from jivsd.proof.engines import engine_with
 from jivsd.proof.ground import ground
 from jivsd.proof.parked import Parked
 from jivsd.proof.rawlimit import Raw
 from jivsd.proof.recovering import Recovery
+from jivsd.proof.together import Together
 from jivsd.records import ENDED, Status
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Latency(msgspec.Struct, frozen=True):
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the bench found. `cpu_us_per_step` is of the whole process, with SQLite and without a PostgreSQL server;
     `loop_ms` is the time of a fixed Python loop, by which the figures of different machines are compared.
-    `signals_per_s`: signals to parked runs, each of which comes back for it and ends.
+    `signals_per_s`: signals to parked runs, each of which comes back for it and ends. `together`: what several workers
+    do, if that was asked for; all the rest is of one process.
     """
 
     store: str
@@ -73,6 +75,7 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     recovery: Recovery
     loop_ms: float
     versions: dict[str, str]
+    together: Together | None = None
 
 
 class _Turn(msgspec.Struct, frozen=True):
@@ -90,6 +93,7 @@ class _Waits(NamedTuple):
     parked: Parked
     signals_per_s: float
     recovery: Recovery
+    together: Together | None
 
 
 def bench(
@@ -102,6 +106,7 @@ def bench(
     in_flight: int = 1000,
     idle: float = parked.IDLE,
     requests: int = asked.REQUESTS,
+    workers: int = 1,
     on_turn: Callable[[int], None] = lambda _: None,
 ) -> BenchReport:
     """Measure, on databases or schemas of its own that are removed afterwards.
@@ -115,6 +120,7 @@ def bench(
         in_flight: how many runs are in a step when a daemon is killed.
         idle: seconds in which parked runs are left alone, to see what they take of a core.
         requests: how many runs are started through the socket of a daemon, one at a time.
+        workers: how many processes are measured together besides; 1: none. They share a PostgreSQL database.
         on_turn: told how many turns are done, after each.
 
     Raises:
@@ -128,6 +134,9 @@ def bench(
             parked.measure(parked_runs, store=found.url(), idle=idle),
             signalling.measure(parked_runs, found.store()),
             recovering.measure(in_flight, store=found.url()),
+            together.measure(found.url(), workers, runs=runs, steps=steps, concurrency=concurrency, parked=parked_runs)
+            if workers > 1
+            else None,
         )
         return _report(turns, waits, found.name, versions, each, steps, concurrency)
 
@@ -213,6 +222,7 @@ def _report(
         recovery=waits.recovery,
         loop_ms=middle(lambda turn: turn.loop, 2),
         versions=_versions() | versions,
+        together=waits.together,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from jivsd.proof.bench import BenchReport
     from jivsd.proof.sweep import Point
+    from jivsd.proof.together import Together
 
 THROUGHPUT, LATENCY, MEMORY = "throughput.svg", "latency.svg", "memory.svg"
 MEGABYTE = 1_000_000
@@ -126,7 +127,7 @@ def _number(value: float) -> str:
 
 
 def waits(report: BenchReport) -> list[tuple[str, str]]:
-    """What runs cost that wait, and how they come back, in words."""
+    """What runs cost that wait, and how they come back, in words; and what several workers do, if that was measured."""
     parked, recovery = report.parked, report.recovery
     growth = f"{parked.rss_growth_bytes / MEGABYTE:,.0f} MB more memory"
     return [
@@ -137,7 +138,13 @@ def waits(report: BenchReport) -> list[tuple[str, str]]:
             f"first step after {recovery.first_step_s:.1f} s, all running after {recovery.all_running_s:.1f} s, "
             f"{recovery.steps_twice:,} steps twice",
         ),
+        *([] if report.together is None else [_together(report.together)]),
     ]
+
+
+def _together(found: Together) -> tuple[str, str]:
+    steps = f"{found.steps_per_s:,.0f} steps/s, {found.cpu_us_per_step:,.0f} µs of CPU a step"
+    return f"{found.workers} workers together", f"{steps}; {found.signals_per_s:,.0f} signals/s"
 
 
 def _page(report: BenchReport, points: Sequence[Point]) -> str:

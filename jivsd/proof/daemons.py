@@ -36,6 +36,8 @@ ASK_AGAIN: Final = 0.05
 """Seconds before a daemon that did not answer is asked again."""
 BULK: Final = 1000
 """How many runs are started with one call."""
+TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds, as Linux counts the time of processes in /proc."""
 LAST_LINES: Final = 5
 """How many lines of a failed daemon's log an error repeats."""
 
@@ -44,17 +46,20 @@ class DaemonFailed(Exception):
     """A daemon did not start, did not stop, or did not do what it should; the message has its last words."""
 
 
-async def start_runs(client: Client, workflow: str, input: object, count: int) -> None:
-    """Start so many runs of a workflow, all with one input.
+async def start_runs(client: Client, workflow: str, input: object, count: int) -> list[str]:
+    """Start so many runs of a workflow, all with one input; return their ids.
 
     Raises:
         DaemonFailed: one was refused.
     """
     start = NewStart(workflow, msgspec.Raw(msgspec.json.encode(input)))
+    started: list[str] = []
     for first in range(0, count, BULK):
         for result in await client.start_many([start] * min(BULK, count - first)):
-            if result.result != "accepted":
+            if result.run_id is None:
                 raise DaemonFailed(f"a run was not started: {result.why}")
+            started.append(result.run_id)
+    return started
 
 
 async def insist(ask: Callable[[], Awaitable[T]]) -> T:
@@ -138,6 +143,15 @@ class Daemon:
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
 
+    def workers(self, count: int) -> list[Path]:
+        """The data folders of its workers, of which there are so many; its own if it is one process."""
+        return [self.data_dir / f"worker-{number}" for number in range(1, count + 1)] if count > 1 else [self.data_dir]
+
+    def cpu_seconds(self) -> float:
+        """What the process, and its workers if it has any, have had of the cores so far."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sum(map(_cpu_seconds, [self.pid, *map(int, children)]))
+
     def send(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         assert self._process is not None
@@ -185,22 +199,29 @@ class Daemon:
         return True
 
 
+def _cpu_seconds(pid: int) -> float:
+    """The 14th and the 15th field of what Linux says of a process; the 2nd is its name in brackets."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK
+
+
 @asynccontextmanager
 async def loaded_daemon(
-    store: str | None = None, environment: Mapping[str, str] | None = None
+    store: str | None = None, environment: Mapping[str, str] | None = None, *, workers: int = 1
 ) -> AsyncGenerator[Daemon]:
     """A started daemon with the workflows of `jivsd.proof.load`, in a folder that is removed afterwards.
 
     Args:
         store: the URL of its store; None: a file in that folder.
         environment: more variables for it.
+        workers: how many processes it is; only the first of several can be asked at once.
 
     Raises:
         DaemonFailed: it did not start.
     """
     with tempfile.TemporaryDirectory(prefix="jivsd-proof-") as name:
         folder = Path(name)
-        arguments = ["--plugins", load.__file__, "--log-level", "warning"]
+        arguments = ["--plugins", load.__file__, "--log-level", "warning", "--workers", str(workers)]
         settings = {**(environment or {}), **({"JIVSD_STORE": store} if store is not None else {})}
         daemon = Daemon(folder / "state", folder / "daemon.log", arguments, settings)
         try:

@@ -28,8 +28,6 @@ IDLE: Final = 5.0
 """Seconds in which nothing happens."""
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks whether all have left memory."""
-TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
-"""Seconds, as Linux counts the time of processes in /proc."""
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -74,9 +72,9 @@ async def _measure(runs: int, store: str | None, idle: float) -> Parked:
                 parked += more
                 await start_runs(client, "parked", None, more)
                 memory.append(await _memory(client, daemon, parked, more))
-        used = _cpu_seconds(daemon)
+        used = daemon.cpu_seconds()
         await trio.sleep(idle)
-        percent = (_cpu_seconds(daemon) - used) / idle * 100
+        percent = (daemon.cpu_seconds() - used) / idle * 100
     growth = memory[-1].rss_bytes - memory[0].rss_bytes
     return Parked(runs, round(growth / runs, 1), growth, round(percent, 3), memory)
 
@@ -94,12 +92,6 @@ def resident(daemon: Daemon) -> int:
     """Bytes of the process that are in memory."""
     pages = int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cpu_seconds(daemon: Daemon) -> float:
-    """What the process has had of the cores so far: the 14th and the 15th field, the 2nd is its name in brackets."""
-    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK
 
 
 if __name__ == "__main__":

@@ -53,11 +53,11 @@ class _Schemas:
         self._made: list[str] = []
 
     def store(self) -> Store:
-        return PostgresStore(self.url())
+        return PostgresStore(self._new())
 
     async def raw(self, *, rows: int, runs: int, batch: int) -> Raw:
         """Through the same bridge and driver, into the same table, as the store does it."""
-        url = self.url()
+        url = self._new()
         async with PostgresStore(url) as store:
             await store.open("bench")
         address = address_of(url)
@@ -89,16 +89,29 @@ class _Schemas:
 
     async def drop(self) -> None:
         """Drop all schemas."""
+        await self._execute(*(f"DROP SCHEMA IF EXISTS {schema} CASCADE" for schema in self._made))
+
+    async def _execute(self, *statements: str) -> None:
         address = address_of(self._url)
         try:
             connection = await connect(address, "bench")
-            for schema in self._made:
-                await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-            drop(connection)
+            try:
+                for statement in statements:
+                    await connection.execute(statement)
+            finally:
+                drop(connection)
         except Exception as error:
             raise translated(error, address) from error
 
     def url(self) -> str:
+        """For a daemon: the tables of its plugins, too, are in a schema that is new, and dropped at the end."""
+        url = self._new()
+        tables = f"{self._made[-1]}_plugins"
+        self._made.append(tables)
+        asyncio.run(self._execute(f"CREATE SCHEMA {tables}"))
+        return f"{url}&search_path={tables}"
+
+    def _new(self) -> str:
         """Of a schema that is new, and dropped at the end."""
         schema = f"jivsd_bench_{uuid4().hex[:12]}"
         self._made.append(schema)

@@ -21,13 +21,12 @@ import trio
 
 from jivsd.client import Client
 from jivsd.proof import load, redisserver
-from jivsd.proof.daemons import Daemon, insist, start_runs
+from jivsd.proof.daemons import Daemon, start_runs
 from jivsd.proof.pgserver import VERSIONS, Server
+from jivsd.proof.together import completed, until_completed, until_shared
 
 STEPS: Final = 10
 """Steps of each run."""
-GLANCE: Final = 0.05
-"""Seconds between two looks whether all runs have ended."""
 WARM_UP: Final = 200
 """Runs before anything is measured."""
 
@@ -75,12 +74,12 @@ async def measure(runs: int, rounds: int) -> Measured:
         for _ in range(rounds):
             found.one.append(await speed([a], runs))
             await b.start()
-            await until_shared(a, 2)
+            await _until_shared(a, 2)
             await speed([b], WARM_UP)
             found.beside_idle.append(await speed([a], runs))
             found.two.append(await speed([a, b], runs))
             await b.stop()
-            await until_shared(a, 1)
+            await _until_shared(a, 1)
     return found
 
 
@@ -88,29 +87,18 @@ async def speed(nodes: list[Daemon], runs: int) -> float:
     """Start so many runs, each node its part of them, and return how many steps a second there were."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client.connect(node.data_dir, by="bench")) for node in nodes]
-        before = await _completed(clients[0])
+        before = await completed(clients[0])
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for client in clients:
                 nursery.start_soon(start_runs, client, "bench", STEPS, runs // len(clients))
-        wanted = before + runs // len(clients) * len(clients)
-        while await _completed(clients[0]) < wanted:  # noqa: ASYNC110 -- another process tells nobody
-            await trio.sleep(GLANCE)
+        await until_completed(clients[0], before + runs // len(clients) * len(clients))
         return runs * STEPS / (time.perf_counter() - began)
 
 
-async def _completed(client: Client) -> int:
-    return (await insist(client.status)).runs.get("COMPLETED", 0)
-
-
-async def until_shared(node: Daemon, count: int) -> None:
-    """Wait until so many nodes have shards, and each about as many as the others."""
+async def _until_shared(node: Daemon, count: int) -> None:
     async with Client.connect(node.data_dir, by="bench") as client:
-        while True:
-            owned = [len(one.owned) for one in await insist(client.nodes) if one.owned]
-            if len(owned) == count and max(owned) - min(owned) <= 1:
-                return
-            await trio.sleep(GLANCE)
+        await until_shared(client, count)
 
 
 def main() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import re
 from xml.etree import ElementTree
 
+import asyncpg
 import pytest
+from databases import NEWEST
 
 from jivsd.cli import main
-from jivsd.proof import benchreport
+from jivsd.proof import benchreport, together
 from jivsd.proof.bench import bench
+from jivsd.proof.ground import ground
 from jivsd.proof.recovering import NotRecovered, Recovery, judged
 from jivsd.proof.sweep import sweep
 
@@ -59,6 +63,31 @@ def test_a_step_that_ran_again_though_it_had_ended_is_found():
         judged(1, 10.0, before, {("a", 1): 12.0, ("a", 2): 12.5})
     with pytest.raises(NotRecovered, match="nobody has started"):
         judged(1, 10.0, before, {("b", 2): 12.5})
+
+
+def test_what_several_workers_do_together(postgres):
+    url = postgres(NEWEST).clean()
+    with ground(url) as found:
+        two = together.measure(found.url(), 2, runs=40, steps=3, concurrency=10, parked=20)
+    assert (two.workers, two.runs, two.steps, two.concurrency) == (2, 40 * together.TURNS, 3, 10)
+    assert min(two.steps_per_s, two.cpu_us_per_step, two.signals_per_s) > 0
+    assert asyncio.run(left_in(url)) == [], "the bundled plugins' tables are gone, too"
+
+
+async def left_in(url):
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(
+            "SELECT nspname AS left FROM pg_namespace WHERE nspname ~ '^jivsd_' "
+            "UNION ALL SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        )
+    finally:
+        await connection.close()
+
+
+def test_several_workers_need_a_database_that_they_can_share(capsys):
+    assert main(["bench", "--workers", "2", "--json"]) == 2
+    assert "--store postgresql://" in json.loads(capsys.readouterr().err)["error"]["message"]
 
 
 def test_the_report_has_its_curves(measured, tmp_path):
