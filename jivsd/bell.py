@@ -6,6 +6,8 @@ from typing import Any
 
 import trio
 
+from jivsd.trap import Trap, park, wake
+
 
 class Bell:
     """A `trio.Event` for one task: waiting for it takes three objects instead of ten.
@@ -28,7 +30,7 @@ class Bell:
         """It has happened: wake who waits."""
         self._rung = True
         if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
+            wake(self._task)
             self._task = None
 
     async def wait(self) -> None:
@@ -43,7 +45,7 @@ class Bell:
         if self._task is not None:
             raise RuntimeError("a bell wakes one task, and another one waits")
         self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._leave)
+        await park(Trap(self._leave))
 
     def _leave(self, _: Any) -> trio.lowlevel.Abort:
         self._task = None

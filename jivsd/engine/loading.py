@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
+from jivsd.trap import Trap, park, wake
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -109,7 +111,7 @@ class Question(Generic[T]):
         """See `Loader.load`. For one task."""
         if self._waits:
             self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+            await park(Trap(self._abort))
         if not self._settled:
             await self._loader.read([self])
         if isinstance(self._answer, Exception):
@@ -126,7 +128,7 @@ class Question(Generic[T]):
         """Nobody else will look for an answer any more."""
         self._waits = False
         if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
+            wake(self._task)
             self._task = None
 
     def _abort(self, _: Any) -> trio.lowlevel.Abort:

@@ -7,27 +7,14 @@ by a relief, until the run's own task is back.
 
 from __future__ import annotations
 
-from types import coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 
+from jivsd.trap import Trap, park, wake
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
-
-
-def _kind_of_trap() -> type[Any]:
-    waiting = trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)  # noqa: ASYNC105 -- no wait
-    yielded: Any = waiting.send(None)
-    waiting.close()
-    return yielded.__class__
-
-
-_Trap: Final = _kind_of_trap()
-"""What `trio.lowlevel.wait_task_rescheduled` yields to trio. Yielded anew each time, it halves the price of parking."""
-_WOKEN: Final = outcome.Value(None)
-"""What `wake` has trio send to who parks. One for all: it is looked at, never unwrapped, which can be done once."""
+    from collections.abc import Awaitable, Callable
 
 
 class Seat:
@@ -43,7 +30,7 @@ class Seat:
         self._nursery = nursery
         self._work = work
         self._parked = False
-        self._trap = _Trap(self._abort)
+        self._trap = Trap(self._abort)
         self.away = False
         """Whether the run's own task is lent to a step: it says so itself."""
         self.relief: trio.Event | None = None
@@ -53,13 +40,10 @@ class Seat:
         """Trio's own note of the scopes that the task stands in; another one when it stands in others."""
         return self.task._cancel_status
 
-    @coroutine
-    def park(self) -> Generator[Any, Any, None]:
-        """Wait for `wake`."""
+    def park(self) -> Awaitable[None]:
+        """Wait for `wake`: to be awaited at once."""
         self._parked = True
-        sent = yield self._trap
-        if sent is not _WOKEN:
-            sent.unwrap()
+        return park(self._trap)
 
     def leave(self) -> None:
         """Nobody parks here any more: what is left makes no circle for the collector."""
@@ -73,7 +57,7 @@ class Seat:
         """Something has arrived: have whoever drives look at it."""
         if self._parked:
             self._parked = False
-            trio.lowlevel.reschedule(self.task, _WOKEN)
+            wake(self.task)
         elif self.away and self.relief is None:
             self.relief = trio.Event()
             self._nursery.start_soon(self._relieve, self.relief)

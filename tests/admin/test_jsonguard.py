@@ -150,4 +150,7 @@ def test_takes_linear_time(head, unit):
             check(data)
         return time.thread_time() - start
 
-    assert seconds(MAX_BYTES) < 0.1 + 40 * max(seconds(MAX_BYTES // 16), 0.001)
+    def is_linear():
+        return seconds(MAX_BYTES) < 0.1 + 40 * max(seconds(MAX_BYTES // 16), 0.001)
+
+    assert any(is_linear() for _ in range(3)), "if it is not by its nature, it never seems to be"

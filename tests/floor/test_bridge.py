@@ -361,7 +361,8 @@ async def test_what_a_pool_has_to_do_is_counted():
 
 
 async def cancel_at_random(times):
-    """Callers leave at random moments; afterwards nothing is lent, lost or waiting."""
+    """Callers leave at random moments, but for one in twenty, which may be faster than their answers ever are;
+    afterwards nothing is lent, lost or waiting."""
     random = Random(5)
     exchange = Exchange()
     async with Bridge(calls=40) as bridge:
@@ -377,7 +378,8 @@ async def cancel_at_random(times):
                     for _ in range(random.randrange(3)):
                         await trio.lowlevel.checkpoint()
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(cancel_later, scope, random.randrange(8))
+                        if random.randrange(20):
+                            nursery.start_soon(cancel_later, scope, random.randrange(8))
                         await pool.use(lambda line, pauses=pauses: line.ask(1, pauses), timeout=PATIENCE)
                         reached += 1
                         nursery.cancel_scope.cancel()

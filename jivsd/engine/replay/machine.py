@@ -216,14 +216,15 @@ class Machine(Driving):
         """
         self.frozen = True
         self._ready.clear()
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, _let_lie)
-        try:
-            for branch in reversed(list(self._branches)):
-                self._freeze_branch(branch)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-        self._branches.clear()
+        if self._branches:
+            hooks = sys.get_asyncgen_hooks()
+            sys.set_asyncgen_hooks(None, _let_lie)
+            try:
+                for branch in reversed(list(self._branches)):
+                    self._freeze_branch(branch)
+            finally:
+                sys.set_asyncgen_hooks(*hooks)
+            self._branches.clear()
         foreign, self.foreign = self.foreign[::-1], ()
         return foreign
 
