@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import stat
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jivsd import openfiles
 from jivsd.client import Client, ClientError, DaemonNotRunning
 from jivsd.cluster.leases import LeasesAway, LeasesError
 from jivsd.config import sqlite_path
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 LITTLE_ROOM: Final = 1024**3
 NO_ROOM: Final = 64 * 1024**2
 """Bytes free in the data folder below which it says so, and below which nothing can go well."""
-FEW_FILES: Final = 4096
-"""Files and connections that a process should be able to have open."""
 SECRETS: Final = ("store", "redis", "token")
 """Keys of the configuration that are secrets; those of named connections and tokens, too."""
 
@@ -114,12 +112,11 @@ def _folder(config: Config) -> Iterator[Finding]:
 
 
 def _files() -> Finding:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
-        says = f"a process may have {soft} files and connections open"
-        return Finding(
-            "open files", State.DOUBTFUL, says, f"ulimit -n {FEW_FILES}, or LimitNOFILE={FEW_FILES} in the unit"
-        )
+    most = openfiles.most()
+    if most is not None and most < openfiles.ENOUGH:
+        says = f"a daemon may have {most} files and connections open"
+        remedy = f"ulimit -Hn {openfiles.ENOUGH}, or LimitNOFILE={openfiles.ENOUGH} in the unit"
+        return Finding("open files", State.DOUBTFUL, says, remedy)
     return Finding("open files", State.GOOD, "as many as it needs")
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jivsd import memory
+from jivsd import memory, openfiles
 from jivsd.cli.command import DataDir, Globals, examples, group, local, prose, remote
 from jivsd.cli.configuration import ConfigFile, read_config
 from jivsd.cli.output import Answer
@@ -61,6 +61,7 @@ def run(
         "log.format": log_format,
     }
     settings = read_config(config, flags)
+    openfiles.raise_limit()
     if settings.workers > 1:
         from jivsd import workers as several
 

@@ -59,6 +59,10 @@ class Daemon:
                     self._ready.set()
         self._ready.set()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def hang_up(self) -> None:
         """Send SIGHUP, and wait until the daemon has said that it has loaded its plugins again."""
         said = self._count("plugins loaded again")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import COMMAND, Daemon
@@ -29,6 +32,20 @@ def test_plugins_and_incidents_are_lists(jivsd):
     assert "add-up, announce, gate, safe, ship, weigh" in jivsd("plugins", "list").out
     assert jivsd("incidents", "list").code == 0
     assert set(jivsd("incidents", "list", "--all", "--json").json) == {"items", "next"}
+
+
+def test_it_takes_as_many_open_files_as_it_may_have():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with tempfile.TemporaryDirectory(prefix="jivsd-cli-") as folder:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        try:
+            daemon = Daemon(Path(folder))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        try:
+            assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        finally:
+            assert daemon.end() == 0
 
 
 def test_the_data_folder_can_be_named_before_or_after_the_command(run, daemon):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
 import pytest
@@ -28,6 +29,15 @@ def test_a_host_on_which_all_is_well(examined):
     assert {state for each in found.values() for state, _ in each} == {"good"}
     assert found.keys() == {"config", "data folder", "open files", "daemon", "store", "plugins"}
     assert "it will be made" in found["store"][0][1]
+
+
+@pytest.mark.parametrize(("hard", "state"), [(1024, "doubtful"), (65536, "good"), (resource.RLIM_INFINITY, "good")])
+def test_few_open_files_are_worth_a_look(examined, monkeypatch, hard, state):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
+    found, code = examined()
+    ((found_state, says),) = found["open files"]
+    assert (found_state, code) == (state, 0)
+    assert ("LimitNOFILE=4096" in says and "1024 files" in says) is (state == "doubtful")
 
 
 def test_a_daemon_that_runs_is_asked(examined, daemon, data_dir):

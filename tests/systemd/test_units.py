@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from debian import environment, found
 
+from jivsd import openfiles
 from jivsd.cli import main
 from jivsd.config import load
 
@@ -41,6 +43,12 @@ def test_the_service_is_shut_in(unit):
     told = analyze("security", "--offline=yes", "--no-pager", f"--threshold={EXPOSURE}", unit)
     assert told.returncode == 0, told.stdout
     assert "Overall exposure level" in told.stdout
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_the_daemon_may_have_enough_files_open(name):
+    limits = re.findall(r"^LimitNOFILE=(\d+)$", (UNITS / name).read_text(), re.M)
+    assert int(*limits) >= openfiles.ENOUGH, "the filter of system calls does not let it ask for more"
 
 
 def test_both_units_are_shut_in_alike():
