@@ -440,6 +440,8 @@ def test_two_that_were_under_one_lock_at_once(copy):
         ({"store": "mysql://localhost/x"}, "--store mysql://localhost/x: write postgresql://"),
         ({"redis": "redis://localhost"}, "--redis is for several nodes: say how many, --nodes 3"),
         ({"faults": "kill,flush"}, "--faults flush: needs several nodes: --nodes 3"),
+        ({"nodes": 3, "redis": "redis"}, "--redis redis: must be a URL, redis://… or "),
+        ({"nodes": 3, "redis": "localhost:6379"}, "; or none, or cluster"),
         (
             {"nodes": 3, "redis": "none", "faults": "flush"},
             "needs a Redis of the torture's own: leave out --redis, or say --redis cluster",

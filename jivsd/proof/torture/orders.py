@@ -17,6 +17,7 @@ from jivsd.proof.torture.nodefaults import ON_NODES, ON_REDIS, Leases, Redis
 from jivsd.proof.torture.planted import PLANTS
 from jivsd.store.api import StoreError
 from jivsd.store.choice import is_postgres
+from jivsd.values import redis_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -80,6 +81,11 @@ def orders(
         raise Wrong(f"--store {masked(store)}: write postgresql://…, or postgresql for a server of the torture's own")
     if nodes == 1 and redis is not None:
         raise Wrong("--redis is for several nodes: say how many, --nodes 3")
+    if redis not in (None, NO_REDIS, REDIS_CLUSTER):
+        try:
+            redis_url(redis)
+        except ValueError as error:
+            raise Wrong(f"--redis {masked(redis)}: {error}; or {NO_REDIS}, or {REDIS_CLUSTER}") from None
     if nodes > 1 and store is None:
         store = POSTGRES
     if plant is not None and plant not in PLANTS:
