@@ -71,6 +71,11 @@ def run(config: Config) -> int:
     return family.run()
 
 
+def folders_of(data_dir: Path, workers: int) -> list[Path]:
+    """The data folders of so many workers."""
+    return [data_dir / f"worker-{number}" for number in range(1, workers + 1)]
+
+
 def _homes(config: Config) -> dict[str, Path]:
     """The nodes and their data folders.
 
@@ -80,7 +85,8 @@ def _homes(config: Config) -> dict[str, Path]:
     longest = NODE_LIMIT - len(f"-{config.workers}")
     if len(config.node) > longest:
         raise ConfigError([f"node: must have at most {longest} characters, so that workers can have a number after it"])
-    homes = {f"{config.node}-{number}": config.data_dir / f"worker-{number}" for number in range(1, config.workers + 1)}
+    folders = folders_of(config.data_dir, config.workers)
+    homes = {f"{config.node}-{number}": folder for number, folder in enumerate(folders, 1)}
     for home in (config.data_dir, *homes.values()):
         socket_path(home)
     return homes

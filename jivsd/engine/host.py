@@ -219,7 +219,7 @@ class Host(ABC):
                 async with trio.open_nursery() as self.nursery:
                     self.locks = Locks(self.store, self.nursery, self.calling.summon)
                     async with trio.open_nursery() as self._lives:
-                        self.births = Births(self._lives, Life.live)
+                        self.births = Births(self._lives, self._live)
                         await base.start(self._commit)
                         await base.start(self._run_timers)
                         for part in parts:
@@ -460,16 +460,21 @@ class Host(ABC):
             life.ask()
         return True
 
-    def left(self, life: Life) -> None:
-        """A life is over, whatever has ended it."""
-        del self.living[life.run_id]
-        self.resident[life.workflow] -= 1
-        self.holding.population[life.shard] -= 1
-        self.actors.pop(life.run_id, None)
-        self.arriving.pop(life.run_id, None)
-        self.gate.gone(life.run_id, life.workflow)
-        self.housekeeping.left()
-        self.arrived(life.run_id)
+    async def _live(self, life: Life, actor: Actor | None, journal: Sequence[Event]) -> None:
+        self.births.begun()
+        try:
+            await life.live(actor, journal)
+        finally:
+            del self.living[life.run_id]
+            self.resident[life.workflow] -= 1
+            self.holding.population[life.shard] -= 1
+            self.actors.pop(life.run_id, None)
+            self.arriving.pop(life.run_id, None)
+            self.gate.gone(life.run_id, life.workflow)
+            self.housekeeping.left()
+            self.arrived(life.run_id)
+        if life.is_ours_again:
+            self.activate(life.run_id)
 
     # ---- code
 

@@ -134,52 +134,44 @@ class Life:
         was committed just now; `events` is its journal then."""
         host = self._host
         self._fresh = actor is not None
-        host.births.begun()
-        try:
-            while not host.stopping:
-                way_out = Exit.RESTART
-                try:
-                    if actor is not None and (held := host.quarantine.of(self.workflow)) is not None:
-                        del host.actors[self.run_id]
-                        raise Held(held)
-                    if actor is None:
-                        loaded = await self._load()
-                        if isinstance(loaded, Exit):
-                            way_out = loaded
-                        else:
-                            actor, events = loaded
-                    if actor is not None:
-                        self._lived, first, self._fresh = True, self._fresh, False
-                        try:
-                            way_out = await actor.live_on(events, first=first)
-                        finally:
-                            self._leaves(actor)
-                        way_out = self._has_left(actor, way_out)
-                except DamagedRow as error:
-                    await self._suspend(incidents.damaged(self._row, str(error), host.clock.now()))
-                except Held as error:
-                    await (
-                        self._rest(error.incident) if error.incident.run_id is None else self._suspend(error.incident)
-                    )
-                except Suspect as suspect:
-                    await suspect.trials.turn(self._row)
-                    self._tried = True
-                except NoCode:
-                    await self._suspend(incidents.no_code(self._row, host.clock.now()))
-                except StoreAway:
-                    await self._rest_for(AWAY_PAUSE)
-                except Exception as error:
-                    if not await self._crashed(error):
-                        break
-                else:
-                    if way_out is not Exit.RESTART:
-                        self.way_out = way_out
-                        break
-                actor = None
-        finally:
-            host.left(self)
-        if self.is_ours_again:
-            host.activate(self.run_id)
+        while not host.stopping:
+            way_out = Exit.RESTART
+            try:
+                if actor is not None and (held := host.quarantine.of(self.workflow)) is not None:
+                    del host.actors[self.run_id]
+                    raise Held(held)
+                if actor is None:
+                    loaded = await self._load()
+                    if isinstance(loaded, Exit):
+                        way_out = loaded
+                    else:
+                        actor, events = loaded
+                if actor is not None:
+                    self._lived, first, self._fresh = True, self._fresh, False
+                    try:
+                        way_out = await actor.live_on(events, first=first)
+                    finally:
+                        self._leaves(actor)
+                    way_out = self._has_left(actor, way_out)
+            except DamagedRow as error:
+                await self._suspend(incidents.damaged(self._row, str(error), host.clock.now()))
+            except Held as error:
+                await (self._rest(error.incident) if error.incident.run_id is None else self._suspend(error.incident))
+            except Suspect as suspect:
+                await suspect.trials.turn(self._row)
+                self._tried = True
+            except NoCode:
+                await self._suspend(incidents.no_code(self._row, host.clock.now()))
+            except StoreAway:
+                await self._rest_for(AWAY_PAUSE)
+            except Exception as error:
+                if not await self._crashed(error):
+                    return
+            else:
+                if way_out is not Exit.RESTART:
+                    self.way_out = way_out
+                    return
+            actor = None
 
     def ask(self) -> None:
         """Have read what is recorded of the run. What is said to it from now on is kept for it."""

@@ -36,6 +36,8 @@ ASK_AGAIN: Final = 0.05
 """Seconds before a daemon that did not answer is asked again."""
 BULK: Final = 1000
 """How many runs are started with one call."""
+LOOK_AT_MEMORY: Final = 0.1
+"""Seconds between two looks whether all runs have left a daemon's memory."""
 TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds, as Linux counts the time of processes in /proc."""
 LAST_LINES: Final = 5
@@ -77,6 +79,16 @@ async def insist(ask: Callable[[], Awaitable[T]]) -> T:
             if error.status not in (408, 503):
                 raise
         await trio.sleep(ASK_AGAIN)
+
+
+async def emptied(client: Client) -> None:
+    """Return when no run is in the daemon's memory.
+
+    Raises:
+        ClientError: it does not say.
+    """
+    while (await client.status()).actors:  # noqa: ASYNC110 -- another process does it
+        await trio.sleep(LOOK_AT_MEMORY)
 
 
 class Daemon:
@@ -142,10 +154,6 @@ class Daemon:
             self._process = await trio.lowlevel.open_process(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
-
-    def workers(self, count: int) -> list[Path]:
-        """The data folders of its workers, of which there are so many; its own if it is one process."""
-        return [self.data_dir / f"worker-{number}" for number in range(1, count + 1)] if count > 1 else [self.data_dir]
 
     def cpu_seconds(self) -> float:
         """What the process, and its workers if it has any, have had of the cores so far."""

@@ -16,7 +16,7 @@ import trio
 
 from jivsd.client import Client
 from jivsd.engine.housekeeping import QUIET, WAVE
-from jivsd.proof.daemons import Daemon, loaded_daemon, start_runs
+from jivsd.proof.daemons import Daemon, emptied, loaded_daemon, start_runs
 
 WARM_UP: Final = 500
 """How many runs are parked before the first look at the memory."""
@@ -26,8 +26,6 @@ LOOKS: Final = 4
 """How often the memory is looked at, while more and more are parked."""
 IDLE: Final = 5.0
 """Seconds in which nothing happens."""
-LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks whether all have left memory."""
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -81,8 +79,7 @@ async def _measure(runs: int, store: str | None, idle: float) -> Parked:
 
 async def _memory(client: Client, daemon: Daemon, parked: int, wave: int) -> Memory:
     """The memory of the daemon, once all runs have left it; and after so many, once it has been tidied up."""
-    while (await client.status()).actors:  # noqa: ASYNC110 -- another process does it
-        await trio.sleep(LOOK_AGAIN)
+    await emptied(client)
     if wave >= WAVE:
         await trio.sleep(3 * QUIET)
     return Memory(parked, resident(daemon))

@@ -15,7 +15,8 @@ import trio
 
 from jivsd.client import Client
 from jivsd.engine.api import Act
-from jivsd.proof.daemons import ASK_AGAIN, DaemonFailed, insist, loaded_daemon, start_runs
+from jivsd.proof.daemons import ASK_AGAIN, DaemonFailed, emptied, insist, loaded_daemon, start_runs
+from jivsd.workers import folders_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def measure(store: str, workers: int, *, runs: int, steps: int, concurrency: int
 
     Args:
         store: the URL of the PostgreSQL database.
-        workers: how many processes there are.
+        workers: how many processes there are: two or more.
         runs: how many runs each turn has, spread evenly over the workers.
         steps: how many steps each of them has.
         concurrency: how many are open at once, in all.
@@ -69,9 +70,8 @@ async def _measure(store: str, workers: int, runs: int, steps: int, concurrency:
     each, waiting, at_once = (max(1, count // workers) for count in (runs, parked, concurrency))
     settings = {"JIVSD_LIMITS__ACTIVE_RUNS": str(at_once), "JIVSD_LIMITS__PASSIVATE_AFTER": WAIT}
     async with loaded_daemon(store, settings, workers=workers) as daemon, AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(Client.connect(folder, by="bench")) for folder in daemon.workers(workers)
-        ]
+        folders = folders_of(daemon.data_dir, workers)
+        clients = [await stack.enter_async_context(Client.connect(folder, by="bench")) for folder in folders]
         await until_shared(clients[0], workers)
         await _stepped(daemon, clients, WARM_UP, steps)
         stepped = [await _stepped(daemon, clients, each, steps) for _ in range(TURNS)]
@@ -104,8 +104,7 @@ async def _signalled(clients: Sequence[Client], each: int) -> float:
     before = await completed(clients[0])
     parked = [await start_runs(client, "parked", None, each) for client in clients]
     for client in clients:
-        while (await insist(client.status)).actors:  # noqa: ASYNC110 -- another process does it
-            await trio.sleep(ASK_AGAIN)
+        await emptied(client)
     began = time.perf_counter()
     async with trio.open_nursery() as nursery:
         for client, runs in zip(clients, parked, strict=True):

@@ -143,14 +143,14 @@ def test_counts_the_depth(opening):
 )
 @pytest.mark.parametrize("head", [b"", b'"', b"[" * 70, b"[" * 70 + b'"'], ids=["bare", "in-text", "deep", "deep-text"])
 def test_takes_linear_time(head, unit):
-    def seconds(size):
-        data = head + unit * ((size - len(head)) // len(unit))
+    def once(data):
         start = time.thread_time()
         with pytest.raises(BadJson):
             check(data)
         return time.thread_time() - start
 
-    def is_linear():
-        return seconds(MAX_BYTES) < 0.1 + 40 * max(seconds(MAX_BYTES // 16), 0.001)
+    def seconds(size):
+        data = head + unit * ((size - len(head)) // len(unit))
+        return min(once(data) for _ in range(3))  # what else the machine does only adds to it
 
-    assert any(is_linear() for _ in range(3)), "if it is not by its nature, it never seems to be"
+    assert seconds(MAX_BYTES) < 0.1 + 40 * max(seconds(MAX_BYTES // 16), 0.001)

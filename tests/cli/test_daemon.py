@@ -8,9 +8,7 @@ import re
 import resource
 import signal
 import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 from conftest import COMMAND, Daemon
@@ -34,18 +32,19 @@ def test_plugins_and_incidents_are_lists(jivsd):
     assert set(jivsd("incidents", "list", "--all", "--json").json) == {"items", "next"}
 
 
-def test_it_takes_as_many_open_files_as_it_may_have():
+def test_it_takes_as_many_open_files_as_it_may_have(tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with tempfile.TemporaryDirectory(prefix="jivsd-cli-") as folder:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
-        try:
-            daemon = Daemon(Path(folder))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        try:
-            assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (hard, hard)
-        finally:
-            assert daemon.end() == 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        daemon = Daemon(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        assert daemon.end() == 0
 
 
 def test_the_data_folder_can_be_named_before_or_after_the_command(run, daemon):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import json
 import re
 from xml.etree import ElementTree
 
-import asyncpg
 import pytest
 from databases import NEWEST
 
@@ -66,23 +64,16 @@ def test_a_step_that_ran_again_though_it_had_ended_is_found():
 
 
 def test_what_several_workers_do_together(postgres):
-    url = postgres(NEWEST).clean()
-    with ground(url) as found:
+    databases = postgres(NEWEST)
+    with ground(databases.clean()) as found:
         two = together.measure(found.url(), 2, runs=40, steps=3, concurrency=10, parked=20)
     assert (two.workers, two.runs, two.steps, two.concurrency) == (2, 40 * together.TURNS, 3, 10)
     assert min(two.steps_per_s, two.cpu_us_per_step, two.signals_per_s) > 0
-    assert asyncio.run(left_in(url)) == [], "the bundled plugins' tables are gone, too"
-
-
-async def left_in(url):
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetch(
-            "SELECT nspname AS left FROM pg_namespace WHERE nspname ~ '^jivsd_' "
-            "UNION ALL SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-        )
-    finally:
-        await connection.close()
+    left = (
+        "SELECT nspname FROM pg_namespace WHERE nspname ~ '^jivsd_' "
+        "UNION ALL SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    )
+    assert databases.sql(left, database=databases.common) == [], "the bundled plugins' tables are gone, too"
 
 
 def test_several_workers_need_a_database_that_they_can_share(capsys):

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import trio
 
+from jivsd import openfiles
 from jivsd.admin.dashboard import assets
 from jivsd.admin.status import LIVE, READY
 from jivsd.client import Client
@@ -127,7 +128,7 @@ def _room_for(connections: int) -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
         except (ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            openfiles.raise_limit()
     return min(connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE)
 
 
