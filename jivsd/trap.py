@@ -23,6 +23,7 @@ def _kind() -> Callable[[Callable[[Any], trio.lowlevel.Abort]], Any]:
     return yielded.__class__
 
 
+_reschedule: Final = trio.lowlevel.reschedule
 Trap: Final = _kind()
 """What `trio.lowlevel.wait_task_rescheduled` yields to trio; made with what to call when the task is cancelled."""
 WOKEN: Final = outcome.Value(None)
@@ -43,4 +44,4 @@ def park(trap: Any) -> Generator[Any, Any, None]:
 
 def wake(task: trio.lowlevel.Task) -> None:
     """Wake a task that is parked here."""
-    trio.lowlevel.reschedule(task, WOKEN)
+    _reschedule(task, WOKEN)

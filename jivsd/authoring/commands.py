@@ -223,9 +223,10 @@ def _named(thing: object) -> str:
 
 def step_call(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
     """Raises TypeError when `step` is not a step or the arguments do not fit it."""
-    signature = getattr(step, "signature", None)
-    if signature is None or not hasattr(step, "mode"):
-        raise TypeError(f"ctx.step takes a function declared with @step, not {_named(step)}")
+    try:
+        signature, _ = step.signature, step.mode
+    except AttributeError:
+        raise TypeError(f"ctx.step takes a function declared with @step, not {_named(step)}") from None
     return StepCall(step, signature.encode(args, kwargs))
 
 

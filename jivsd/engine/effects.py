@@ -216,7 +216,8 @@ def _try_again(actor: Actor, entry: Open) -> None:
 
 async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -> None:
     """Run one try of a step in a scope, and append what has become of it."""
-    path, step, services = attempt.entry.path, attempt.entry.command.step, actor.services
+    entry, services = attempt.entry, actor.services
+    path, step = entry.path, entry.command.step
     context = LiveContext.of(actor, attempt, _silent) if step.wants_context else None
     began = time.perf_counter()
     try:
@@ -225,23 +226,27 @@ async def run_attempt(actor: Actor, attempt: Attempt, scope: trio.CancelScope) -
         else:
             assert services.transactions is not None
             how = await attempt.transact(services.transactions, scope)
-    except trio.Cancelled:
-        heartbeats.keep(actor, attempt)
+    except BaseException as error:
+        actor.active.discard(path)
+        if isinstance(error, trio.Cancelled):
+            heartbeats.keep(actor, attempt)
         raise
     finally:
         services.slots.release(actor.workflow)
         actor.attempts.pop(path, None)
-        actor.active.discard(path)
         if attempt.watch is not None:
             attempt.watch.cancel()
         if attempt.heart is not None:
             attempt.heart.close()
-    seconds = time.perf_counter() - began
-    services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(seconds)
-    actor.guard(_record, actor, attempt, how)
+    services.metrics.step_duration.labels(actor.run.workflow, step.name).observe(time.perf_counter() - began)
+    try:
+        _record(actor, attempt, how)
+    except Exception as error:
+        actor.fail(error)
 
 
 def _record(actor: Actor, attempt: Attempt, how: Done | Taken | Raised | Stopped) -> None:
+    """Append what has become of an attempt, whose path stays among the active ones until that is delivered."""
     entry = attempt.entry
     if actor.incidents:
         troubles.attempt_ended(actor, entry.path)
@@ -256,9 +261,9 @@ def _record(actor: Actor, attempt: Attempt, how: Done | Taken | Raised | Stopped
         started = "no" if entry.command.step.mode == "transaction" else "unknown"
         event = Kind.STEP_CANCELLED, entry.path, StepCancelled(entry.command.args_hash, started)
     else:
+        actor.active.discard(entry.path)
         heartbeats.keep(actor, attempt)
         return  # the run leaves memory: the next life finds the step in flight
-    actor.active.add(entry.path)
     if attempt.heart is None:
         actor.append(*event, attempt=attempt.number)
     else:

@@ -166,7 +166,7 @@ class Host(ABC):
             store,
             node=node,
             epoch=NOT_HELD if epoch is None else epoch,
-            cap=lambda: max(64, min(512, len(self.actors) // 4)),
+            cap=lambda: max(64, min(1024, len(self.actors))),
             on_batch=self.gauges.batch_done,
             on_fenced=self.holding.fenced,
             on_away=self.gauges.away,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jivsd.records import Event, Kind, Run, Status, encode
-from jivsd.store.api import Entry, RunChange
+from jivsd.store.api import Append, Entry, RunChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable  # noqa: TC004 -- nobody decodes a slot
@@ -84,7 +84,13 @@ class Pen(ABC):
     ) -> None:
         """Append an event, which is delivered once it is committed; `then` is told the verdict."""
         event = self.appended = self.new_event(kind, path, payload, attempt, by)
-        self.submit(Entry(self.run.run_id, self.run.shard, events=(event,), **rest), event, then)
+        run = self.run
+        made = (
+            Entry(run.run_id, run.shard, events=(event,), **rest)
+            if rest
+            else Append(run.run_id, run.shard, 0, (event,))
+        )
+        self.submit(made, event, then)
 
     def append_transaction(self, event: Event, tx: TxStep | TxDone) -> None:
         """Append a transaction step; the event that it yields stands in the place of `event`."""
@@ -93,19 +99,24 @@ class Pen(ABC):
     def submit(self, entry: Entry, event: Event | None = None, then: Callable[[Verdict], None] | None = None) -> None:
         """Have something written; its event is delivered once it is committed."""
         if self.run.parked:
-            self._unpark(entry)
+            entry = self._unparked(entry)
         self.pending += 1
         self.services.committer.add(_Appended(entry, self, event, then), void=self.void)
 
-    def _unpark(self, entry: Entry) -> None:
+    def _unparked(self, entry: Entry) -> Entry:
         """Whatever is written for a parked run says that it is none any more: more is under way now."""
         run = self.run
         run.parked, run.wake_at = False, None
         if run.status is Status.WAITING:
             run.status = Status.RUNNING
         change = entry.change or RunChange()
-        if change.status is None:
-            entry.change = msgspec.structs.replace(change, status=run.status)
+        if change.status is not None:
+            return entry
+        change = msgspec.structs.replace(change, status=run.status)
+        if isinstance(entry, Append):
+            return Entry(entry.run_id, entry.shard, events=entry.events, change=change)
+        entry.change = change
+        return entry
 
     @abstractmethod
     def committed(self, entry: Entry, event: Event | None, verdict: Verdict) -> None:

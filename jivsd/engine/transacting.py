@@ -60,7 +60,6 @@ def record(actor: Actor, attempt: Attempt, taken: Taken) -> None:
     """
     path = attempt.entry.path
     result = StepDone(attempt.entry.command.args_hash, taken.result)
-    actor.active.add(path)
     event = actor.new_event(Kind.STEP_DONE, path, result, attempt.number)
 
     def failed(error: BaseException) -> Event:

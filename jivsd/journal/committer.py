@@ -38,14 +38,15 @@ if TYPE_CHECKING:
     from jivsd.store.api import Store, Verdict
 
 BATCH_ENTRIES: Final = 256
-"""Entries in one batch unless the engine says otherwise; more gain little and make the runs take turns."""
+"""Entries in one batch unless the engine says otherwise."""
 FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 2.0
 """Seconds between attempts while the store is away: doubled from the first to the last."""
 BUSY_PAUSE: Final = 0.01
 """Seconds before a run whose row somebody holds is tried again, when nothing else is to be written."""
 ENOUGH: Final = 128
-"""Entries that make a batch worth being written right behind another one; with fewer the runs take turns."""
+"""Entries that make a batch worth being written right behind another one, if they are half a batch, too: with fewer the
+runs take turns."""
 NOT_HELD: Final = -1
 """The epoch of a shard that this node does not own: nothing is written under it."""
 GLANCE: Final = 0.005
@@ -102,7 +103,7 @@ class Committer:
             store: an open store.
             node: who owns the shards.
             epoch: under which epoch `node` claimed all shards, as `Store.open` returned it; without, it has none yet.
-            cap: how many entries a batch may have; asked for each batch (a quarter of what is runnable is good).
+            cap: how many entries a batch may have; asked for each batch.
             on_batch: told how many entries a batch had and how many seconds its commit took.
             on_fenced: told of the entries of a batch that were refused because their shard was taken over.
             on_away: told why the store is away, when that begins; and None when it is back.
@@ -280,13 +281,13 @@ class Committer:
 
     def _next(self, verdicts: list[Verdict]) -> list[Entry | Post]:
         """In the store's thread: what to write right behind the last batch; nothing if somebody has to look first."""
-        now = time.perf_counter()
-        if self._unknown or now > self._row_ends or len(self._waiting) < ENOUGH:
+        now, cap = time.perf_counter(), max(1, self._cap())
+        if self._unknown or now > self._row_ends or len(self._waiting) < max(ENOUGH, cap // 2):
             return []
         if verdicts.count(WRITTEN) < len(verdicts) and any(map(leads, self._writing, verdicts)):
             return []
         # by their places: what trio adds meanwhile would end an iteration
-        following = [self._waiting[place] for place in range(min(max(1, self._cap()), len(self._waiting)))]
+        following = [self._waiting[place] for place in range(min(cap, len(self._waiting)))]
         if any(map(begins_on_trio, following)):
             return []
         self._written.append(_Written(self._writing, verdicts, now - self._began))

@@ -101,6 +101,10 @@ class Entry(msgspec.Struct, eq=False):
     tickets: Tickets | None = None
 
 
+class Append(Entry, eq=False):
+    """An entry with nothing but `events`, as most are: whoever looks at many need not look for anything else."""
+
+
 class Post(msgspec.Struct, eq=False):
     """A message from outside, to be put into the inbox if a run is open for it."""
 

@@ -16,6 +16,7 @@ import asyncpg
 from jivsd.records import Kind
 from jivsd.store.api import (
     WRITTEN,
+    Append,
     Busy,
     DamagedRow,
     Delivered,
@@ -93,6 +94,8 @@ def _fits_one_statement(batch: Sequence[Entry | Post]) -> bool:
     moving: set[str] = set()
     addressed: set[str] = set()
     for entry in batch:
+        if entry.__class__ is Append:
+            continue
         if isinstance(entry, Post):
             if entry.message.run_id is None or not rows.is_id(entry.message.run_id):
                 return False

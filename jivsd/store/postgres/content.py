@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jivsd import attributes
+from jivsd.store.api import Append
 from jivsd.store.payloads import INLINE_BYTES, payload_hash
 from jivsd.store.postgres import rows
 
@@ -51,6 +52,10 @@ class Content:
         """
         if self.fences.setdefault(entry.shard, entry.epoch) != entry.epoch:
             return False
+        for event in entry.events:
+            self.append(event)
+        if entry.__class__ is Append:
+            return True
         if (new := entry.new) is not None:
             run = new.run
             self.begin(run)
@@ -58,10 +63,6 @@ class Content:
                 self.keys.append((run.workflow, new.idempotency_key, new.input_hash, run.run_id, run.created_at))
         if entry.change is not None:
             self.change(entry.run_id, entry.change)
-        for event in entry.events:
-            self.events.append(event)
-            if len(event.payload) > INLINE_BYTES:
-                self._use_payload(event)
         if entry.consumed:
             self.read += [(entry.run_id, message_id) for message_id in entry.consumed]
         if entry.incidents:

@@ -15,6 +15,7 @@ from jivsd import attributes
 from jivsd.records import Kind
 from jivsd.store.api import (
     WRITTEN,
+    Append,
     DamagedRow,
     Delivered,
     Duplicate,
@@ -138,11 +139,22 @@ class _Attempt:
         self._epochs = dict(self._run(self._sql["epochs"]).fetchall())
         if not self._careful:
             self._known = Known(self._run, self._sql, self._batch)
-        verdicts = [self._decide(place, entry) for place, entry in enumerate(self._batch)]
+        verdicts = [
+            self._add(entry) if entry.__class__ is Append and not self._careful else self._decide(place, entry)
+            for place, entry in enumerate(self._batch)
+        ]
         self._flush()
         if self._appended:
             self._run(self._sql["insert_feed"], feed_row(self._appended))
         return verdicts
+
+    def _add(self, entry: Entry) -> Verdict:
+        """The same as `_decide` for nothing but events."""
+        if self._epochs.get(entry.shard) != entry.epoch or entry.run_id in self._refused:
+            return self._refused.get(entry.run_id, _FENCED)
+        for event in entry.events:
+            self._append(event)
+        return WRITTEN
 
     def _decide(self, place: int, entry: Entry | Post) -> Verdict:
         if isinstance(entry, Post):

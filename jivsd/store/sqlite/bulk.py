@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jivsd.store.api import Delivered, Duplicate, Entry
+from jivsd.store.api import Append, Delivered, Duplicate, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -70,8 +70,9 @@ class Known:
     """What the database holds that bears on a batch, looked up once for all its entries."""
 
     def __init__(self, run: Callable[..., Any], sql: Statements, batch: Sequence[Entry | Post]) -> None:
-        posts = [entry.message for entry in batch if not isinstance(entry, Entry)]
-        moving = [entry for entry in batch if isinstance(entry, Entry) and (entry.ends or entry.new is not None)]
+        others = [entry for entry in batch if entry.__class__ is not Append]
+        posts = [entry.message for entry in others if not isinstance(entry, Entry)]
+        moving = [entry for entry in others if isinstance(entry, Entry) and (entry.ends or entry.new is not None)]
         starts = [entry.new for entry in moving if entry.new is not None]
 
         def look(statement: str, wanted: Iterable[Any]) -> list[Any]:
