@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import TYPE_CHECKING, Any, Final
 
 from jivsd.store.feed import Batch, Cursor, FeedEvent, Page, Snapshot, end_of, old_batches
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 STREAM: Final = 0
 """The only one."""
-KEY: Final = 20
+ID: Final = 16
+KEY: Final = ID + 4
 """Bytes that name an event: the run's id, and the seq."""
 
 _sql = statements("sqlite")
@@ -27,8 +29,11 @@ _sql = statements("sqlite")
 def feed_row(events: Sequence[Any]) -> tuple[int, int, bytes]:
     """The row that says what was appended together, given the values of the rows of events."""
     runs, seqs = events[::EVENT_COLUMNS], events[1::EVENT_COLUMNS]
-    keys = "".join([f"{run}{seq:08x}" for run, seq in zip(runs, seqs, strict=True)])
-    return events[6], len(seqs), bytes.fromhex(keys.replace("-", ""))
+    ids, numbers = bytes.fromhex("".join(runs).replace("-", "")), pack(f">{len(seqs)}I", *seqs)
+    keys = bytearray(KEY * len(seqs))
+    for place in range(KEY):  # a slice for each byte of a key is a tenth of the price of a string for each key
+        keys[place::KEY] = ids[place::ID] if place < ID else numbers[place - ID :: KEY - ID]
+    return events[6], len(seqs), bytes(keys)
 
 
 class SqliteFeed:
