@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from jivsd.cli.output import Page
-    from jivsd.store.api import Migration
+    from jivsd.store.plugin_tables import Migration
     from jivsd.store.postgres import PostgresStore
     from jivsd.store.sqlite import SqliteStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from jivsd.store.api import Migration
+from jivsd.store.plugin_tables import Migration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

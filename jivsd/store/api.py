@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jivsd.bridge import Usage
     from jivsd.store.feed import Feed
     from jivsd.store.forwarded import Requests
+    from jivsd.store.plugin_tables import Migration
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.requests import SqlRequests
     from jivsd.store.sharing import Sharing
@@ -236,14 +237,6 @@ class Plugin(msgspec.Struct, frozen=True):
     files: dict[str, str]
     """Relative path to text."""
     at: int
-
-
-class Migration(NamedTuple):
-    """One step from an older to a newer schema of a plugin's tables; applied once, in the order of the numbers."""
-
-    number: int
-    name: str
-    sql: str
 
 
 class Store(LockBook, Protocol):

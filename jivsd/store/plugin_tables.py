@@ -10,7 +10,13 @@ from jivsd.store.api import StoreError
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from jivsd.store.api import Migration
+
+class Migration(NamedTuple):
+    """One step from an older to a newer schema of a plugin's tables; applied once, in the order of the numbers."""
+
+    number: int
+    name: str
+    sql: str
 
 
 class Pending(NamedTuple):

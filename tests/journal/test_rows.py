@@ -106,6 +106,22 @@ async def test_batches_follow_one_another_as_long_as_enough_waits(monkeypatch):
         assert b.committer.pending == 0
 
 
+async def test_a_batch_that_is_less_than_half_full_is_left_to_the_next_turn(monkeypatch):
+    async with bench(monkeypatch) as b:
+        runs = await started(b, 9)
+        b.committer._cap = lambda: 6
+        for number, run in enumerate(runs[:8]):
+            b.submit(number, append(run, 2))
+        b.submit("other", append(runs[8], 2))
+        await b.committer.drain()
+        assert [[len(batch) for batch in row] for row in b.store.rows] == [[6, 3]]
+        b.store.rows.clear()
+        for number, run in enumerate(runs[:8]):
+            b.submit(number, append(run, 3))
+        await b.committer.drain()
+        assert [[len(batch) for batch in row] for row in b.store.rows] == [[6], [2]]
+
+
 async def test_those_of_the_first_batches_are_told_while_others_are_written(monkeypatch):
     async with bench(monkeypatch) as b:
         heard = []

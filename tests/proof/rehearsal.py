@@ -29,7 +29,7 @@ from jivsd.proof.torture.evidence import looking
 from jivsd.proof.torture.verdict import check_all
 from jivsd.proof.torture.workflows import steps, world
 from jivsd.records import encode
-from jivsd.store.api import Migration
+from jivsd.store.plugin_tables import Migration
 from jivsd.store.sqlite.store import SqliteStore
 from jivsd.supervision import Intensity
 from jivsd.testing.env import EPOCH, Env

@@ -19,7 +19,7 @@ from jivsd.proof.daemons import DaemonFailed
 from jivsd.proof.torture import servers, workflows
 from jivsd.proof.torture.faults import ON_DAEMON
 from jivsd.proof.torture.serverfaults import ON_OWN
-from jivsd.store.api import Migration
+from jivsd.store.plugin_tables import Migration
 from jivsd.store.postgres import PostgresStore
 
 LEDGER = Path(workflows.__file__).parent / "migrations" / "postgres" / "0001_ledger.sql"

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jivsd.records import SHARDS, Decision, Incident, Progress, Publication, Status
-from jivsd.store.api import Duplicate, Existing, Migration, OutcomeUnknown, Plugin, RunFilter, StoreError, Wake, Written
+from jivsd.store.api import Duplicate, Existing, OutcomeUnknown, Plugin, RunFilter, StoreError, Wake, Written
 from jivsd.store.copying import copy
 from jivsd.store.copying.postgres import PostgresEnd
 from jivsd.store.copying.sqlite import SqliteEnd
+from jivsd.store.plugin_tables import Migration
 from jivsd.store.postgres import PostgresStore, exclusion
 from jivsd.store.sqlite import SqliteStore
 from jivsd.store.tickets import Ticket, Tickets

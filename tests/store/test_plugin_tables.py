@@ -4,7 +4,8 @@ import pytest
 import trio
 from databases import NEWEST
 
-from jivsd.store.api import Migration, StoreError
+from jivsd.store.api import StoreError
+from jivsd.store.plugin_tables import Migration
 from jivsd.store.postgres import PostgresStore
 from jivsd.store.sqlite import SqliteStore
 

@@ -13,12 +13,13 @@ import trio
 
 from jivsd.config import sqlite_path
 from jivsd.records import hash_of
-from jivsd.store.api import Migration, StoreError
+from jivsd.store.api import StoreError
 from jivsd.store.choice import is_postgres, store_of
 from jivsd.store.copying.foreign import matched
 from jivsd.store.copying.postgres import PostgresEnd
 from jivsd.store.copying.sqlite import SqliteEnd
 from jivsd.store.copying.tables import TABLES, Row, Table, Tally
+from jivsd.store.plugin_tables import Migration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -23,8 +23,8 @@ from jivsd.store.statements import migrations
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from jivsd.store.api import Migration
     from jivsd.store.copying.tables import Column, Row, Table
+    from jivsd.store.plugin_tables import Migration
 
 T = TypeVar("T")
 

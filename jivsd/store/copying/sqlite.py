@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from jivsd.store.api import Migration
     from jivsd.store.copying.tables import Column, Row, Table
+    from jivsd.store.plugin_tables import Migration
 
 T = TypeVar("T")
 

@@ -94,7 +94,7 @@ def _fits_one_statement(batch: Sequence[Entry | Post]) -> bool:
     moving: set[str] = set()
     addressed: set[str] = set()
     for entry in batch:
-        if entry.__class__ is Append:
+        if isinstance(entry, Append):
             continue
         if isinstance(entry, Post):
             if entry.message.run_id is None or not rows.is_id(entry.message.run_id):

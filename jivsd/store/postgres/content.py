@@ -54,7 +54,7 @@ class Content:
             return False
         for event in entry.events:
             self.append(event)
-        if entry.__class__ is Append:
+        if isinstance(entry, Append):
             return True
         if (new := entry.new) is not None:
             run = new.run

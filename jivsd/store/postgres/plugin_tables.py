@@ -14,8 +14,7 @@ from jivsd.store.postgres.exclusion import LOCK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jivsd.store.api import Migration
-    from jivsd.store.plugin_tables import Pending
+    from jivsd.store.plugin_tables import Migration, Pending
     from jivsd.store.postgres.connections import Connection, Sql
 
 

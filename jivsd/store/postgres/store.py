@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
-        Migration,
         More,
         Plugin,
         Post,
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
         Wake,
     )
     from jivsd.store.lockbook import LockQueue, Tangle
+    from jivsd.store.plugin_tables import Migration
     from jivsd.store.postgres.connections import Connection, Sql
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.statistics import Statistics

@@ -32,7 +32,7 @@ from jivsd.store.sqlite.bulk import EVENT_COLUMNS, Known, Many, as_json, many_in
 from jivsd.store.sqlite.database import AWAY, first, translated, translated_commit
 from jivsd.store.sqlite.feed import feed_row
 from jivsd.store.sqlite.queues import Queues
-from jivsd.store.sqlite.transaction import Guard, Lost, drive
+from jivsd.store.sqlite.transaction import Guard, Lost, drive, expected
 from jivsd.store.statements import statements
 from jivsd.store.tickets import Ticket
 from jivsd.store.txstep import TxStep
@@ -140,7 +140,7 @@ class _Attempt:
         if not self._careful:
             self._known = Known(self._run, self._sql, self._batch)
         verdicts = [
-            self._add(entry) if entry.__class__ is Append and not self._careful else self._decide(place, entry)
+            self._add(entry) if isinstance(entry, Append) and not self._careful else self._decide(place, entry)
             for place, entry in enumerate(self._batch)
         ]
         self._flush()
@@ -148,7 +148,7 @@ class _Attempt:
             self._run(self._sql["insert_feed"], feed_row(self._appended))
         return verdicts
 
-    def _add(self, entry: Entry) -> Verdict:
+    def _add(self, entry: Append) -> Verdict:
         """The same as `_decide` for nothing but events."""
         if self._epochs.get(entry.shard) != entry.epoch or entry.run_id in self._refused:
             return self._refused.get(entry.run_id, _FENCED)
@@ -461,8 +461,8 @@ class _Attempt:
                 self._undo()
             else:
                 self._run(self._sql["release"])
-                return _expected(event, entry)
-        return _expected(entry.tx.failed(failure), entry)
+                return expected(event, entry.run_id, entry.tx.seq)
+        return expected(entry.tx.failed(failure), entry.run_id, entry.tx.seq)
 
     def _seen_step(self, entry: Entry) -> Verdict | None:
         """What to say to a transaction step whose event is there already: it must not run again."""
@@ -493,10 +493,3 @@ class _Attempt:
 
 class _Carefully(Exception):
     """The bold way will not do for this batch."""
-
-
-def _expected(event: Event, entry: Entry) -> Event:
-    assert entry.tx is not None
-    if (event.run_id, event.seq) != (entry.run_id, entry.tx.seq):
-        raise ValueError(f"the transaction step yielded event {event.seq} of {event.run_id}, not {entry.tx.seq}")
-    return event

@@ -70,7 +70,7 @@ class Known:
     """What the database holds that bears on a batch, looked up once for all its entries."""
 
     def __init__(self, run: Callable[..., Any], sql: Statements, batch: Sequence[Entry | Post]) -> None:
-        others = [entry for entry in batch if entry.__class__ is not Append]
+        others = [entry for entry in batch if not isinstance(entry, Append)]
         posts = [entry.message for entry in others if not isinstance(entry, Entry)]
         moving = [entry for entry in others if isinstance(entry, Entry) and (entry.ends or entry.new is not None)]
         starts = [entry.new for entry in moving if entry.new is not None]

@@ -14,7 +14,7 @@ from jivsd.store.statements import statements
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jivsd.store.api import Migration
+    from jivsd.store.plugin_tables import Migration
     from jivsd.store.sqlite.transaction import Guard
 
 

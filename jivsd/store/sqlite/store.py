@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from jivsd.records import Event, Incident, IncidentGroup, Kind, Message, Progress, Publication, Run
     from jivsd.store.api import (
         Entry,
-        Migration,
         More,
         Plugin,
         Post,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         Wake,
     )
     from jivsd.store.lockbook import LockQueue, Tangle
+    from jivsd.store.plugin_tables import Migration
     from jivsd.store.removal import Journals, PruneCount, RunIds
     from jivsd.store.sqlite.worker import Worker
     from jivsd.store.statistics import Statistics

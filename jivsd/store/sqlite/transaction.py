@@ -197,3 +197,14 @@ def drive(connection: apsw.Connection, guard: Guard, step: TxStep) -> Event:
     if not connection.in_transaction:
         raise Lost(TransactionError("the transaction step's SQL has rolled everything back"))
     return event
+
+
+def expected(event: Event, run_id: str, seq: int) -> Event:
+    """The event that a step has yielded.
+
+    Raises:
+        ValueError: it is another one than event `seq` of run `run_id`.
+    """
+    if (event.run_id, event.seq) != (run_id, seq):
+        raise ValueError(f"the transaction step yielded event {event.seq} of {event.run_id}, not {seq}")
+    return event
