@@ -9,6 +9,8 @@ import msgspec
 import trio
 
 from jivsd.bell import Bell
+from jivsd.clock import TrioClock
+from jivsd.engine.timers import Timers
 from jivsd.records import ChildEnded, Ended, Event, Kind, Message, Run, Status, encode
 from jivsd.store.api import Entry, RunChange
 
@@ -118,6 +120,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[_Waiter]] = {}
+        self._late: Timers | None = None
+        """When somebody's time is up; made when the first one waits."""
 
     def tell(self, run: Run) -> None:
         """A run has ended."""
@@ -139,14 +143,28 @@ class Waiters:
         try:
             if (run := await look()) is not None:
                 return run
-            with trio.move_on_after(seconds):
-                run = await again.until(waiter, look)
+            if again is ONCE and seconds < inf:
+                await self._told(waiter, seconds)
+            else:
+                with trio.move_on_after(seconds):
+                    run = await again.until(waiter, look)
             return waiter.run or run
         finally:
             if waiter in waiters:
                 waiters.remove(waiter)
             if not waiters and self._waiting.get(run_id) is waiters:
                 del self._waiting[run_id]
+
+    async def _told(self, waiter: _Waiter, seconds: float) -> None:
+        """Return when somebody tells, or after some seconds: a timer costs a fifth of trio's scope for that."""
+        if self._late is None:
+            self._late = Timers(TrioClock(0), look_again=inf)  # nobody sets that clock
+            trio.lowlevel.spawn_system_task(self._late.run)  # who waits may do so while the host is down
+        timer = self._late.add(self._late.after(seconds), waiter.set)
+        try:
+            await waiter.wait()
+        finally:
+            timer.cancel()
 
 
 class _Waiter(Bell):

@@ -54,6 +54,10 @@ class Timers:
         """How many there are, the forgotten ones included that still take room."""
         return len(self._heap)
 
+    def after(self, seconds: float) -> int:
+        """The deadline that is so many seconds from now."""
+        return self._clock.now() + round(seconds * SECOND)
+
     def add(self, deadline: int, callback: Callable[[], None]) -> Timer:
         timer = Timer(self, deadline, callback)
         if not self._heap or deadline < self._heap[0][0]:
