@@ -252,7 +252,8 @@ class NodeFaults:
         assert redis is not None
         server = rng.choice(redis.servers)
         self._note(kind)
-        calm = self._under_way == 0 and trio.current_time() > self._last + SETTLED + self._leases.redis
+        began = trio.current_time()
+        calm = self._under_way == 0 and began > self._last + SETTLED + self._leases.redis
         before = await self._ownership.owners() if calm else None
         match kind:
             case "flush":
@@ -273,10 +274,10 @@ class NodeFaults:
         if kind != "flush":
             self._redis_away = trio.current_time()
         if before is not None:
-            await self._check_nothing_moved(kind, before, trio.current_time())
+            await self._check_nothing_moved(kind, before, began)
 
     async def _check_nothing_moved(self, kind: str, before: dict[int, tuple[str, int]], since: float) -> None:
-        """The owners live: nothing that happens to Redis takes a shard from them."""
+        """The owners live: nothing that happens to Redis takes a shard from them. `since`: when they were asked for."""
         await trio.sleep(1.5 * self._leases.redis)
         after = await self._ownership.owners()
         if after is None or self._under_way or self._last > since:
