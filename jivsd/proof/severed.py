@@ -26,10 +26,10 @@ import msgspec
 import trio
 
 from jivsd.bridge import Bridge, Pool
-from jivsd.engine.api import NewStart, StartOptions
+from jivsd.engine.api import NewStart, StartOptions, Unavailable
 from jivsd.places import socket_path
 from jivsd.proof import load, pgserver, redisserver
-from jivsd.proof.daemons import Daemon, insist
+from jivsd.proof.daemons import Daemon, DaemonFailed, insist
 from jivsd.proof.proxy import Proxy
 from jivsd.proof.torture.fleet import Fleet, Node
 from jivsd.proof.torture.ownership import Ownership
@@ -212,7 +212,10 @@ class Campaign:
             name = f"run-{number}"
             options = StartOptions(id=name, idempotency_key=name)
             start = NewStart("bench", msgspec.Raw(b"%d" % STEPS), options)
-            await insist(partial(self._client.start_many, [start]))
+            while (found := (await insist(partial(self._client.start_many, [start])))[0]).result == "refused":
+                if found.code != Unavailable.code:
+                    raise DaemonFailed(f"{name} was refused: {found.why}")
+                await trio.sleep(LOOK_AGAIN)  # by the node that is cut off
             self.outcome.runs += 1
             await trio.sleep(PACE)
 
