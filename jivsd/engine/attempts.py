@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import trio
@@ -204,17 +204,24 @@ class Attempt(msgspec.Struct, eq=False):
             return Raised(error)
 
 
+LARGEST: Final = 64 << 20
+"""Bytes of JSON that the result of a step may have: a store has to take it in the seconds that a commit may last."""
+
+
 def to_json(step: Any, value: Any) -> msgspec.Raw:
     """Encode a step's result, and see that it comes back as the type that was promised.
 
     Raises:
-        TypeError: it does not.
+        TypeError: it does not, or it is too large.
     """
     try:
         result = msgspec.Raw(msgspec.json.encode(value))
         step.signature.result.decode(result)
     except (msgspec.DecodeError, TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"the result of step {step.name!r} does not fit its annotation: {error}") from None
+    if len(result) > LARGEST:
+        most = f"{len(result):,} bytes, of at most {LARGEST:,}"
+        raise TypeError(f"the result of step {step.name!r} has {most}: keep it elsewhere, and return where it is")
     return result
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 import trio
 
-from jivsd.journal.slots import Told, begins_on_trio, concerned, is_of, is_outside, landed, leads
+from jivsd.journal.slots import Told, begins_on_trio, concerned, is_of, is_outside, landed, leads, weight
 from jivsd.journal.verdicts import verdict_on
 from jivsd.records import SHARDS, shard_of
 from jivsd.store.api import (
@@ -30,6 +31,7 @@ from jivsd.store.api import (
     StoreAway,
     StoreError,
 )
+from jivsd.store.payloads import INLINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 
 BATCH_ENTRIES: Final = 256
 """Entries in one batch unless the engine says otherwise."""
+BATCH_BYTES: Final = 8 << 20
+"""Bytes of payload in one batch, if it has more than one entry: a store that takes too long over a batch would be taken
+for one that is away, and be given the same batch again, for ever.
+"""
 FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 2.0
 """Seconds between attempts while the store is away: doubled from the first to the last."""
@@ -61,6 +67,11 @@ _log = structlog.get_logger(__name__)
 def _shield() -> Generator[None]:
     with trio.CancelScope(shield=True):
         yield
+
+
+def _fitting(batch: list[Slot]) -> list[Slot]:
+    """The first of a batch, and those behind it that do not make it too large."""
+    return batch[: max(1, sum(total <= BATCH_BYTES for total in accumulate(map(weight, batch))))]
 
 
 class Fenced(NamedTuple):
@@ -124,6 +135,8 @@ class Committer:
         self._waiting: deque[Slot] = deque()
         """What goes from here to `_writing` and on to `_written` goes in the store's thread, too."""
         self._writing: list[Slot] = []
+        self._heavy = False
+        """Whether something large may wait."""
         self._written: deque[_Written] = deque()
         """What nobody has been told of so far."""
         self._began = 0.0
@@ -184,6 +197,11 @@ class Committer:
         entry = slot.entry
         if isinstance(entry, Entry):
             entry.epoch = NOT_HELD if void else self.epochs[entry.shard]
+            for event in entry.events:
+                if len(event.payload) > INLINE_BYTES:
+                    self._heavy = True
+        elif len(entry.message.payload) > INLINE_BYTES:
+            self._heavy = True
         self._owed += 1
         self._waiting.append(slot)
         if self._work is not None:
@@ -246,11 +264,19 @@ class Committer:
         """Take the next batch: what came first, apart from shards of which nobody knows what was written."""
         cap = max(1, self._cap())
         if not self._unknown:
-            return [self._waiting.popleft() for _ in range(min(cap, len(self._waiting)))]
-        free = [slot for slot in self._waiting if not self._held_back(slot)][:cap]
+            batch = [self._waiting.popleft() for _ in range(min(cap, len(self._waiting)))]
+            return self._light(batch) if self._heavy else batch
+        free = _fitting([slot for slot in self._waiting if not self._held_back(slot)][:cap])
         taken = set(map(id, free))
         self._waiting = deque(slot for slot in self._waiting if id(slot) not in taken)
         return free
+
+    def _light(self, batch: list[Slot]) -> list[Slot]:
+        """As much of a batch as may be written at once; the rest goes back."""
+        light = _fitting(batch)
+        self._keep(batch[len(light) :])
+        self._heavy = any(weight(slot) > INLINE_BYTES for slot in self._waiting)
+        return light
 
     async def _write(self, batch: list[Slot], nursery: trio.Nursery) -> None:
         """Have one batch committed, and perhaps more in a row, and tell everyone; what was not written is kept."""
@@ -282,7 +308,7 @@ class Committer:
     def _next(self, verdicts: list[Verdict]) -> list[Entry | Post]:
         """In the store's thread: what to write right behind the last batch; nothing if somebody has to look first."""
         now, cap = time.perf_counter(), max(1, self._cap())
-        if self._unknown or now > self._row_ends or len(self._waiting) < max(ENOUGH, cap // 2):
+        if self._unknown or self._heavy or now > self._row_ends or len(self._waiting) < max(ENOUGH, cap // 2):
             return []
         if verdicts.count(WRITTEN) < len(verdicts) and any(map(leads, self._writing, verdicts)):
             return []

@@ -36,6 +36,14 @@ class Told(msgspec.Struct, eq=False):
     unsure: bool = False
 
 
+def weight(slot: Slot) -> int:
+    """How many bytes of payload it has, those aside that never are many."""
+    entry = slot.entry
+    if isinstance(entry, Post):
+        return len(entry.message.payload)
+    return sum(len(event.payload) for event in entry.events) + sum(len(message.payload) for message in entry.inbox)
+
+
 def is_outside(slot: Slot) -> bool:
     """Whether somebody outside waits for it who can be told to come again: nothing of it is recorded."""
     entry = slot.entry

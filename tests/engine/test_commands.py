@@ -12,6 +12,7 @@ import trio
 
 from engine import commands
 from jivsd import NO_RETRY, Context, Failure, StepContext, TimedOut, query, signal, step, workflow
+from jivsd.engine import attempts
 from jivsd.records import Kind, Status
 from jivsd.testing import Env, RunFailed
 
@@ -277,6 +278,25 @@ async def test_a_step_whose_result_does_not_fit_fails():
     async with Env(here) as env:
         with pytest.raises(RunFailed, match="the result of step 'lie' does not fit its annotation"):
             await env.result(await env.start("lies"))
+
+
+@step
+async def load() -> str:
+    return "x" * 2000
+
+
+@workflow("loads")
+async def loads(ctx: Context) -> str:
+    return await ctx.step(load.options(retry=NO_RETRY))
+
+
+async def test_a_step_whose_result_is_too_large_fails(monkeypatch):
+    monkeypatch.setattr(attempts, "LARGEST", 2002)
+    async with Env(here) as env:
+        assert len(await env.result(await env.start("loads"))) == 2000
+        monkeypatch.setattr(attempts, "LARGEST", 2001)
+        with pytest.raises(RunFailed, match="the result of step 'load' has 2,002 bytes, of at most 2,001: keep it"):
+            await env.result(await env.start("loads"))
 
 
 @workflow("counter")

@@ -21,6 +21,7 @@ from jivsd.store.api import (
     Entry,
     Existing,
     OutcomeUnknown,
+    Post,
     Refused,
     StoreAway,
     StoreError,
@@ -484,3 +485,38 @@ async def test_the_epoch_at_submission_counts():
         assert isinstance(late, Entry)
         assert late.epoch == entry.epoch
         assert not math.isnan(max(b.committer.epochs))
+
+
+def heavy(run, seq, size):
+    payload = b'"' + b"x" * size + b'"'
+    (event,) = append(run, seq).events
+    return Entry(run.run_id, run.shard, events=[msgspec.structs.replace(event, payload=payload)])
+
+
+async def test_what_is_large_goes_in_batches_that_a_store_takes_in_time():
+    async with bench() as b:
+        runs = [await b.started() for _ in range(7)]
+        b.store.batches.clear()
+        for number, run in enumerate(runs[:5]):
+            b.submit(number, heavy(run, 2, 3 << 20))
+        b.submit(5, append(runs[5], 2))
+        b.submit(6, heavy(runs[6], 2, 20 << 20))
+        await b.committer.drain()
+        assert [len(batch) for batch in b.store.batches] == [2, 2, 2, 1]
+        assert b.told == [(number, Written()) for number in range(7)]
+        b.store.batches.clear()
+        for number, run in enumerate(runs):
+            b.submit(number, append(run, 3))
+        await b.committer.drain()
+        assert [len(batch) for batch in b.store.batches] == [7]
+
+
+async def test_a_large_message_is_written_alone_when_another_one_waits():
+    async with bench() as b:
+        runs = [await b.started() for _ in range(2)]
+        b.store.batches.clear()
+        for number, run in enumerate(runs):
+            message = msgspec.structs.replace(post(run, f"m{number}").message, payload=b'"' + b"x" * (5 << 20) + b'"')
+            b.submit(number, Post(message))
+        await b.committer.drain()
+        assert [len(batch) for batch in b.store.batches] == [1, 1]
