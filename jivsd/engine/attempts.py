@@ -5,11 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import trio
 
+from jivsd import sizes
 from jivsd.authoring.errors import Cancelled, NotDurable, TimedOut
 from jivsd.clock import SECOND
 from jivsd.engine import unwind
@@ -204,10 +205,6 @@ class Attempt(msgspec.Struct, eq=False):
             return Raised(error)
 
 
-LARGEST: Final = 64 << 20
-"""Bytes of JSON that the result of a step may have: a store has to take it in the seconds that a commit may last."""
-
-
 def to_json(step: Any, value: Any) -> msgspec.Raw:
     """Encode a step's result, and see that it comes back as the type that was promised.
 
@@ -219,9 +216,8 @@ def to_json(step: Any, value: Any) -> msgspec.Raw:
         step.signature.result.decode(result)
     except (msgspec.DecodeError, TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"the result of step {step.name!r} does not fit its annotation: {error}") from None
-    if len(result) > LARGEST:
-        most = f"{len(result):,} bytes, of at most {LARGEST:,}"
-        raise TypeError(f"the result of step {step.name!r} has {most}: keep it elsewhere, and return where it is")
+    if len(result) > sizes.LARGEST:
+        raise TypeError(sizes.too_large(f"the result of step {step.name!r}", len(result)))
     return result
 
 

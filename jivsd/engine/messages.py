@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from jivsd import sizes
 from jivsd.engine.admission import refusal
 from jivsd.engine.api import Conflict, Invalid, NotFound, Receipt, Unavailable
 from jivsd.engine.ends import end_entry, to_child
@@ -107,6 +108,8 @@ class Messages:
         Raises:
             Conflict, Invalid, Unavailable: it was refused.
         """
+        if len(payload) > sizes.LARGEST:
+            raise Invalid(sizes.too_large(f"the {kind.lower()}", len(payload)), run_id=run.run_id)
         message = Message(
             workflow=run.workflow,
             workflow_id=run.workflow_id,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jivsd import sizes
 from jivsd.records import Event, Kind, Run, Status, encode
 from jivsd.store.api import Append, Entry, RunChange
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from jivsd.engine.services import Services
     from jivsd.store.api import Verdict  # noqa: TC004 -- as above
     from jivsd.store.txstep import TxDone, TxStep
+
+
+OWN_BYTES: Final = 64 * 1024
+"""Bytes that an event may have beside the one value that may be large."""
 
 
 class _Appended(msgspec.Struct, eq=False):
@@ -63,12 +68,18 @@ class Pen(ABC):
     def new_event(
         self, kind: Kind, path: str, payload: msgspec.Struct | bytes, attempt: int = 0, by: str = ""
     ) -> Event:
-        """The next event of the run's journal; it must be submitted before another is made."""
+        """The next event of the run's journal; it must be submitted before another is made.
+
+        Raises:
+            ValueError: it is too large to be written.
+        """
+        body = payload if isinstance(payload, bytes) else encode(payload)
+        if len(body) > sizes.LARGEST and len(body) > sizes.LARGEST + OWN_BYTES:
+            raise ValueError(sizes.too_large(f"{kind} {path}".rstrip(), len(body)))
         self.seq += 1
         now = self.services.clock.now()
         if now > self.at:
             self.at = now
-        body = payload if isinstance(payload, bytes) else encode(payload)
         return Event(self.run.run_id, self.seq, kind, path, body, self.at, attempt, by)
 
     def append(

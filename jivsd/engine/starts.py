@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jivsd import attributes
+from jivsd import attributes, sizes
 from jivsd.authoring.errors import InvalidValue
 from jivsd.clock import LONGEST, from_datetime, microseconds
 from jivsd.engine.api import Invalid, StartOptions
@@ -41,8 +41,10 @@ def prepare(
     begin before, instead of what the options say.
 
     Raises:
-        Invalid: the input does not fit the workflow's type, or an option is not what it should be.
+        Invalid: the input does not fit the workflow's type, or is too large; or an option is not what it should be.
     """
+    if len(input) > sizes.LARGEST:
+        raise Invalid(sizes.too_large("the input", len(input)), workflow=workflow.name)
     try:
         arguments = workflow.signature.decode_input(input, strict=True)
     except InvalidValue as error:

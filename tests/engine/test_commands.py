@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from engine import commands
-from jivsd import NO_RETRY, Context, Failure, StepContext, TimedOut, query, signal, step, workflow
-from jivsd.engine import attempts
+from jivsd import NO_RETRY, Context, Failure, StepContext, TimedOut, query, signal, sizes, step, workflow
+from jivsd.engine import pen
+from jivsd.engine.api import Invalid
 from jivsd.records import Kind, Status
 from jivsd.testing import Env, RunFailed
 
@@ -290,13 +291,66 @@ async def loads(ctx: Context) -> str:
     return await ctx.step(load.options(retry=NO_RETRY))
 
 
-async def test_a_step_whose_result_is_too_large_fails(monkeypatch):
-    monkeypatch.setattr(attempts, "LARGEST", 2002)
+@workflow("swells")
+async def swells(ctx: Context, size: int) -> str:
+    return "x" * size
+
+
+@workflow("tells")
+async def tells(ctx: Context, run: str) -> None:
+    await ctx.signal(run, "news", "x" * 2000)
+
+
+@workflow("starts")
+async def starts(ctx: Context) -> str:
+    return await ctx.run("echoes", "x" * 2000)
+
+
+@workflow("echoes")
+async def echoes(ctx: Context, text: str) -> str:
+    await ctx.wait_signal("news", str)
+    return text
+
+
+@workflow("hoards")
+async def hoards(ctx: Context) -> str:
+    return await ctx.side_effect(lambda: "x" * 2000)
+
+
+@workflow("goes on")
+async def goes_on(ctx: Context, text: str) -> None:
+    await ctx.continue_as_new(text + "x" * 1000)
+
+
+async def test_what_is_too_large_for_the_journal_is_refused_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(sizes, "LARGEST", 2001)
     async with Env(here) as env:
-        assert len(await env.result(await env.start("loads"))) == 2000
-        monkeypatch.setattr(attempts, "LARGEST", 2001)
+        assert len(await env.result(await env.start("swells", 1999))) == 1999
+        with pytest.raises(RunFailed, match="the run's output has 2,002 bytes, of at most 2,001: keep it elsewhere"):
+            await env.result(await env.start("swells", 2000))
         with pytest.raises(RunFailed, match="the result of step 'load' has 2,002 bytes, of at most 2,001: keep it"):
             await env.result(await env.start("loads"))
+        with pytest.raises(RunFailed, match="the input has 2,002 bytes"):
+            await env.result(await env.start("starts"))
+        with pytest.raises(Invalid, match="the input has 2,002 bytes"):
+            await env.start("echoes", "x" * 2000)
+        with pytest.raises(RunFailed, match="the input has 2,002 bytes"):
+            await env.result(await env.start("goes on", ""))
+        receiver = await env.start("echoes", "")
+        with pytest.raises(Invalid, match=r"the signal has 2,\d\d\d bytes"):
+            await env.signal(receiver, "news", "x" * 2000)
+        with pytest.raises(RunFailed, match=r"the signal has 2,\d\d\d bytes"):
+            await env.result(await env.start("tells", receiver))
+
+
+async def test_an_event_that_is_too_large_is_an_incident(monkeypatch):
+    monkeypatch.setattr(sizes, "LARGEST", 2001)
+    monkeypatch.setattr(pen, "OWN_BYTES", 0)
+    async with Env(here) as env:
+        run = await env.start("hoards")
+        await trio.sleep(3600)
+        (incident,) = (await env.engine.incidents(ref=run)).items
+        assert "Marker lambda has 2,0" in incident.message
 
 
 @workflow("counter")

@@ -12,8 +12,9 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from jivsd import sizes
 from jivsd.authoring import commands
-from jivsd.authoring.errors import Cancelled, Frozen, NotDurable
+from jivsd.authoring.errors import Cancelled, Frozen, InvalidValue, NotDurable
 from jivsd.authoring.paths import check_name
 from jivsd.engine.replay.interrupts import from_terminal
 from jivsd.engine.replay.locks import LockBlock
@@ -110,10 +111,12 @@ class Driving(State):
         """Arguments as an input of this run's workflow.
 
         Raises:
-            TypeError, InvalidValue: they are not one.
+            TypeError, InvalidValue: they are not one, or too large.
         """
         signature = self.workflow.signature
         data = signature.encode_input(args, kwargs)
+        if len(data) > sizes.LARGEST:
+            raise InvalidValue(sizes.too_large("the input", len(data)))
         signature.decode_input(data, strict=True)
         return data
 

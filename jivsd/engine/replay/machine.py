@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jivsd import sizes
 from jivsd.authoring import commands
 from jivsd.authoring.context import Context
 from jivsd.authoring.errors import Cancelled, Frozen, TimedOut, record_error
@@ -285,6 +286,8 @@ class Machine(Driving):
             value = await self._body(Context(self), *arguments)
             output = msgspec.Raw(msgspec.json.encode(value))
             self.workflow.signature.result.decode(output)
+            if len(output) > sizes.LARGEST:
+                raise ValueError(sizes.too_large("the run's output", len(output)))
             if self.updates is not None:
                 await self.updates.finish()
         except BaseException as error:  # whatever it is, it is how the run fails
