@@ -225,7 +225,8 @@ def test_a_daemon_that_is_away_is_seen_to_be(chromium, tmp_path, open_page):
     expect(page.get_by_role("button", name="live")).to_be_visible()
     daemon.end()
     expect(page.get_by_role("alert")).to_have_text("daemon away")
-    assert all("ERR_" in complaint for complaint in open_page.complaints)
+    # it may have ended in the middle of a WebSocket's handshake
+    assert all("ERR_" in one or "closed before receiving a handshake" in one for one in open_page.complaints)
     open_page.complaints.clear()
 
 
